@@ -1,0 +1,151 @@
+"""The architecture as one value: everything that decides the shapes and the meaning of the weights."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from bsmamba2.errors import InputError
+
+BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
+RESIDUAL = "instrumental"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Architecture of a BSMamba2. The defaults are the published network (arXiv:2508.14556).
+
+    Run-time choices (device, scan, precision, overlap) are not part of it.
+
+    Args:
+        dim: Features per band and frame.
+        depth: Number of dual-path layers, each a mixer over time and one over bands.
+        bands: Width of each band in frequency bins, from DC upward; the sum is n_fft // 2 + 1.
+        stems: Names of the stems the network estimates, in the order of its outputs.
+        channels: Audio channels, 2 for stereo.
+        expand: Inner width of a Mamba-2 block over dim.
+        headdim: Channels per head of the scan.
+        d_state: Size of the state per head channel.
+        ngroups: Groups of heads that share B and C.
+        d_conv: Width of the causal convolution before the scan.
+        mask_depth: Linear maps in the mask head of a band.
+        mask_expand: Hidden width of the mask head over dim.
+        n_fft: Length of the Fourier transform in samples.
+        window_length: Length of the Hann window in samples.
+        hop_length: Distance between frames in samples.
+        sample_rate: Sampling rate in Hz the network is trained at.
+        segment_seconds: Length in seconds of the segments the network is trained on; audio is separated in such segments.
+
+    Raises:
+        InputError: Two values contradict each other, or one is out of its range.
+    """
+
+    dim: int = 256
+    depth: int = 6
+    bands: tuple[int, ...] = BANDS
+    stems: tuple[str, ...] = ("vocals",)
+    channels: int = 2
+    expand: int = 4
+    headdim: int = 64
+    d_state: int = 128
+    ngroups: int = 1
+    d_conv: int = 4
+    mask_depth: int = 2
+    mask_expand: int = 4
+    n_fft: int = 2048
+    window_length: int = 2048
+    hop_length: int = 441
+    sample_rate: int = 44100
+    segment_seconds: float = 8.0
+
+    def __post_init__(self) -> None:
+        for name in ("bands", "stems"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, tuple | list):
+                raise InputError(f"{name}={value!r} is not a list; write {name}=[...]")
+            object.__setattr__(self, name, tuple(value))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise InputError(f"{field.name}={value!r} is not allowed; give a whole number of at least 1")
+        self._check_stems()
+        self._check_spectrum()
+        self._check_mixer()
+
+    def _check_stems(self) -> None:
+        for stem in self.stems:
+            if not isinstance(stem, str) or not stem.strip() or set(stem) & set('/\\:*?"<>|\0\n'):
+                raise InputError(f"the stem name {stem!r} is not allowed; it becomes a file name, give plain words")
+            if stem in ("mixture", RESIDUAL):
+                raise InputError(f"a stem cannot be called {stem!r}, which means something else here; rename it")
+        if not self.stems or len(set(self.stems)) < len(self.stems):
+            raise InputError(f"stems={list(self.stems)} is not allowed; give at least one name, each only once")
+
+    def _check_spectrum(self) -> None:
+        if self.n_fft % 2:
+            raise InputError(f"n_fft={self.n_fft} is odd; give an even length such as 2048")
+        bins = self.n_fft // 2 + 1
+        for width in self.bands:
+            if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+                raise InputError(f"a band of {width!r} bins is not allowed; give whole widths of at least 1 bin")
+        if sum(self.bands) != bins:
+            raise InputError(
+                f"the band table covers {sum(self.bands)} bins but n_fft={self.n_fft} gives {bins}; "
+                "the widths must sum to n_fft // 2 + 1"
+            )
+        if not 2 <= self.window_length <= self.n_fft:
+            raise InputError(
+                f"window_length={self.window_length} does not fit n_fft={self.n_fft}; give a length from 2 to n_fft"
+            )
+        if self.hop_length > self.window_length // 2:
+            raise InputError(
+                f"hop_length={self.hop_length} is too long for window_length={self.window_length}; "
+                "the inverse transform needs a hop of at most half the window"
+            )
+        seconds = self.segment_seconds
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
+            raise InputError(f"segment_seconds={seconds!r} is not a number; give a length in seconds such as 8")
+        if self.segment < 1:
+            raise InputError(
+                f"segment_seconds={seconds} is shorter than one sample at {self.sample_rate} Hz; give a longer segment"
+            )
+
+    def _check_mixer(self) -> None:
+        if self.d_inner % self.headdim:
+            raise InputError(
+                f"dim={self.dim} times expand={self.expand} gives {self.d_inner} channels, which headdim={self.headdim} "
+                "does not divide; choose a headdim that divides dim * expand"
+            )
+        if self.heads % self.ngroups:
+            raise InputError(
+                f"ngroups={self.ngroups} does not divide the {self.heads} heads (dim * expand / headdim); "
+                "choose a number of groups that does"
+            )
+
+    @property
+    def d_inner(self) -> int:
+        """Inner channels of a Mamba-2 block."""
+        return self.dim * self.expand
+
+    @property
+    def heads(self) -> int:
+        """Heads of the scan."""
+        return self.d_inner // self.headdim
+
+    @property
+    def segment(self) -> int:
+        """Length of a training segment in samples."""
+        return round(self.segment_seconds * self.sample_rate)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
+        """Returns the config of a plain dict, as stored in checkpoints.
+
+        Raises:
+            InputError: A key is not one of this class, or its value is not allowed.
+        """
+        unknown = sorted(str(name) for name in set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise InputError(
+                f"the model config has unknown keys {unknown}; it was written by another version of bsmamba2"
+            )
+        return cls(**values)

@@ -1,0 +1,58 @@
+"""The Mamba-2 block (arXiv:2405.21060), with the parameter names and initialisation of mamba-ssm."""
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bsmamba2.model.config import ModelConfig
+from bsmamba2.model.norms import RMSNorm
+from bsmamba2.model.ssd import Scan, ssd
+
+DT_RANGE = (1e-3, 1e-1)
+DT_FLOOR = 1e-4
+A_RANGE = (1.0, 16.0)
+
+
+class Mamba2(nn.Module):
+    """Causal mixing of a sequence: projection, short convolution, scan, gated norm, projection.
+
+    Args:
+        config: Uses dim, expand, headdim, d_state, ngroups and d_conv.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.headdim, self.ngroups = config.headdim, config.ngroups
+        bc_dim = 2 * config.ngroups * config.d_state
+        conv_dim = config.d_inner + bc_dim
+        self.in_proj_split = [config.d_inner, conv_dim, config.heads]
+        self.conv_split = [config.d_inner, bc_dim // 2, bc_dim // 2]
+        self.in_proj = nn.Linear(config.dim, sum(self.in_proj_split), bias=False)
+        self.conv1d = nn.Conv1d(conv_dim, conv_dim, config.d_conv, groups=conv_dim)
+        low, high = (math.log(limit) for limit in DT_RANGE)
+        dt = torch.exp(low + (high - low) * torch.rand(config.heads)).clamp(min=DT_FLOOR)
+        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))
+        self.A_log = nn.Parameter(torch.empty(config.heads).uniform_(*A_RANGE).log())
+        self.D = nn.Parameter(torch.ones(config.heads))
+        self.norm = RMSNorm(config.d_inner)
+        self.out_proj = nn.Linear(config.d_inner, config.dim, bias=False)
+
+    def forward(self, u: Tensor, scan: Scan = "auto") -> Tensor:
+        """Returns the mixed sequence (b, l, d) of u (b, l, d); the scan starts at zero in every row."""
+        z, xBC, dt = self.in_proj(u).split(self.in_proj_split, dim=-1)
+        x, B, C = F.silu(self._causal_conv(xBC)).split(self.conv_split, dim=-1)
+        x = rearrange(x, "b l (h p) -> b l h p", p=self.headdim)
+        B, C = (rearrange(t, "b l (g n) -> b l g n", g=self.ngroups) for t in (B, C))
+        dtype = torch.promote_types(dt.dtype, torch.float32)
+        dt = F.softplus(dt.to(dtype) + self.dt_bias)
+        A = -torch.exp(self.A_log.to(dtype))
+        y = ssd(x, dt, A, B, C, scan) + self.D[:, None] * x
+        return self.out_proj(self.norm(rearrange(y, "b l h p -> b l (h p)") * F.silu(z)))
+
+    def _causal_conv(self, xBC: Tensor) -> Tensor:
+        """Returns the depthwise convolution over time of (b, l, channels): each output sees itself and the past."""
+        padded = F.pad(xBC.mT, (self.conv1d.kernel_size[0] - 1, 0))
+        return self.conv1d(padded).mT

@@ -1,0 +1,39 @@
+"""The two root-mean-square norms of the network; both compute in at least single precision."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class RMSNorm(nn.Module):
+    """Mean-square form with a floor inside the root, as in Mamba-2.
+
+    Args:
+        dim: Features of the last axis.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns x / sqrt(mean(x²) + 1e-5) · weight over the last axis, in the shape of x."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), eps=1e-5)
+
+
+class L2Norm(nn.Module):
+    """L2-normalise form without a floor inside the root, as in the band split and before the masks.
+
+    Args:
+        dim: Features of the last axis.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns x / max(‖x‖₂, 1e-12) · sqrt(d) · gamma over the last axis, in the shape of x."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        return F.normalize(x, dim=-1, eps=1e-12) * x.shape[-1] ** 0.5 * self.gamma
