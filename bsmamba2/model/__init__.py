@@ -1,4 +1,6 @@
-"""The network. Shapes are written with these letters throughout:
+"""The network.
+
+Shapes are written with these letters throughout:
 
 b batch, c audio channel, n sample, f frequency bin, t frame, k band, d feature, s stem;
 inside the scan the letters of the Mamba-2 paper: l length, h head, p head channel, g group, n state.

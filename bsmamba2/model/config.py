@@ -33,7 +33,7 @@ class ModelConfig:
         window_length: Length of the Hann window in samples.
         hop_length: Distance between frames in samples.
         sample_rate: Sampling rate in Hz the network is trained at.
-        segment_seconds: Length in seconds of the segments the network is trained on; audio is separated in such segments.
+        segment_seconds: Length in seconds of the segments it is trained on, and in which audio is separated.
 
     Raises:
         InputError: Two values contradict each other, or one is out of its range.
@@ -112,8 +112,8 @@ class ModelConfig:
     def _check_mixer(self) -> None:
         if self.d_inner % self.headdim:
             raise InputError(
-                f"dim={self.dim} times expand={self.expand} gives {self.d_inner} channels, which headdim={self.headdim} "
-                "does not divide; choose a headdim that divides dim * expand"
+                f"dim={self.dim} times expand={self.expand} gives {self.d_inner} channels, which "
+                f"headdim={self.headdim} does not divide; choose a headdim that divides dim * expand"
             )
         if self.heads % self.ngroups:
             raise InputError(

@@ -59,14 +59,14 @@ class DualPathLayer(nn.ModuleList):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__([BidirectionalMixer(config), BidirectionalMixer(config)])
+        self.channels = config.d_inner
 
     def forward(self, x: Tensor, scan: Scan = "auto") -> Tensor:
         """Returns mixed features (b, t, k, d) of features (b, t, k, d)."""
-        batch, (time_mixer, band_mixer) = x.shape[0], self
-        x = _mix_rows(time_mixer, rearrange(x, "b t k d -> (b k) t d"), scan)
-        x = _mix_rows(band_mixer, rearrange(x, "(b k) t d -> (b t) k d", b=batch), scan)
+        batch = x.shape[0]
+        x = self._mix(self[0], rearrange(x, "b t k d -> (b k) t d"), scan)
+        x = self._mix(self[1], rearrange(x, "(b k) t d -> (b t) k d", b=batch), scan)
         return rearrange(x, "(b t) k d -> b t k d", b=batch)
 
-
-def _mix_rows(mixer: BidirectionalMixer, x: Tensor, scan: Scan) -> Tensor:
-    return torch.cat([mixer(rows, scan) for rows in x.split(rows_per_tile(x))])
+    def _mix(self, mixer: nn.Module, x: Tensor, scan: Scan) -> Tensor:
+        return torch.cat([mixer(rows, scan) for rows in x.split(rows_per_tile(x, self.channels))])

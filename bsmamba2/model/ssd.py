@@ -30,7 +30,8 @@ from bsmamba2.errors import InputError
 
 Scan = Literal["auto", "sequential", "chunked", "kernel"]
 
-CPU_TILE = 2048  # steps
+# Values per tile on a CPU: the 1024 inner channels of the published network over some 2000 steps stay in its cache.
+CPU_TILE = 2048 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +71,14 @@ def _log_choice(scan: str, device_type: str) -> None:
     log.info("scan: %s on %s", scan, device_type)
 
 
-def rows_per_tile(x: Tensor) -> int:
-    """Returns how many rows of x (rows, l, ...) to compute at a time: on a CPU so few that they stay in its cache."""
-    return max(1, CPU_TILE // x.shape[1]) if x.device.type == "cpu" else max(1, x.shape[0])
+def rows_per_tile(x: Tensor, channels: int) -> int:
+    """Returns how many rows of x (rows, l, ...) to compute at a time: on a CPU so few that they stay in its cache.
+
+    Args:
+        x: Input whose rows do not depend on each other.
+        channels: Values per step that the computation makes of it.
+    """
+    return max(1, CPU_TILE // (x.shape[1] * channels) if x.device.type == "cpu" else x.shape[0])
 
 
 def ssd_sequential(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
@@ -96,7 +102,7 @@ def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_le
     The work per step is proportional to chunk_length, the memory for the states to its inverse.
     Source: arXiv:2405.21060, section 6 and Listing 1.
     """
-    rows = rows_per_tile(x)
+    rows = rows_per_tile(x, x.shape[2] * x.shape[3])
     tiles = zip(*(t.split(rows) for t in (x, dt, B, C)), strict=True)
     return torch.cat([_ssd_chunked_tile(x, dt, A, B, C, chunk_length) for x, dt, B, C in tiles])
 

@@ -1,0 +1,129 @@
+"""MUSDB18 as Lightning wants it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from platformdirs import user_cache_path
+from torch.utils.data import DataLoader
+
+from bsmamba2.data.activity import index_windows
+from bsmamba2.data.excerpts import EpochNumbers, RandomMixes, SongExcerpts, Stems
+from bsmamba2.data.musdb import SAMPLE_RATE, Split, Track, find_tracks
+from bsmamba2.errors import InputError
+
+
+class MusdbDataModule(LightningDataModule):
+    """Random mixes of a MUSDB18 folder for training, fixed excerpts of its validation songs.
+
+    Args:
+        root: Folder with train/, and perhaps valid/: {track}.stem.mp4 files, or {track}/{stem}.wav folders (HQ).
+        segment_seconds: Length of a training excerpt in seconds; the network's.
+        sample_rate: Sampling rate in Hz; the network's.
+        seed: Start of all randomness in the excerpts.
+        batch_size: Excerpts in a batch, per device.
+        epoch_excerpts: Excerpts in an epoch, over all devices.
+        silence_probability: How often a stem of an excerpt is silenced.
+        gains: Lowest and highest linear factor a stem is multiplied by.
+        validation_tracks: Names of tracks in train/ to validate on, instead of the official 14.
+        validation_artists: Names of artists in train/ to validate on, all their tracks.
+        shared_artists: Whether songs of an artist may be on both sides, as in the official split.
+        validation_seconds: Length of the fixed excerpt around the middle of each validation song; without it
+            the whole song.
+        workers: Processes that read excerpts.
+        cache: Folder for the index of active windows; by default the user's cache.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        segment_seconds: float,
+        sample_rate: int,
+        seed: int,
+        batch_size: int = 5,
+        epoch_excerpts: int = 6000,
+        silence_probability: float = 0.1,
+        gains: tuple[float, float] = (0.5, 1.5),
+        validation_tracks: list[str] | None = None,
+        validation_artists: list[str] | None = None,
+        shared_artists: bool = False,
+        validation_seconds: float | None = None,
+        workers: int = 4,
+        cache: Path | None = None,
+    ) -> None:
+        super().__init__()
+        if sample_rate != SAMPLE_RATE:
+            raise InputError(f"the network's sample_rate={sample_rate} is not that of MUSDB18; use {SAMPLE_RATE}")
+        self.root = Path(root)
+        self.segment = round(segment_seconds * sample_rate)
+        self.seed = seed
+        self.batch_size = batch_size
+        self.epoch_excerpts = epoch_excerpts
+        self.silence_probability = silence_probability
+        self.gains = gains
+        self.validation_tracks = validation_tracks
+        self.validation_artists = validation_artists
+        self.shared_artists = shared_artists
+        self.validation_length = None if validation_seconds is None else round(validation_seconds * sample_rate)
+        self.workers = workers
+        self.cache = cache or user_cache_path("bsmamba2", appauthor=False)
+        self._check_values()
+
+    def _check_values(self) -> None:
+        allowed = {
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "epoch_excerpts": (self.epoch_excerpts >= self.batch_size, "at least batch_size"),
+            "silence_probability": (0 <= self.silence_probability < 1, "from 0 to below 1"),
+            "gains": (0 <= self.gains[0] <= self.gains[1], "two numbers of at least 0, the lower first"),
+            "workers": (self.workers >= 0, "at least 0"),
+        }
+        for name, (fine, rule) in allowed.items():
+            if not fine:
+                raise InputError(f"{name}={getattr(self, name)} is not allowed; give {rule}")
+        if self.validation_length is not None and self.validation_length < 1:
+            raise InputError(
+                "validation_seconds is not allowed to be shorter than a sample; leave it out for whole songs"
+            )
+
+    def prepare_data(self) -> None:
+        """Indexes the training songs once, so that every process finds the index in the cache."""
+        index_windows(self._tracks("train"), self.segment, self.cache)
+
+    def setup(self, stage: str) -> None:
+        """Finds the songs of both sides."""
+        tracks = self._tracks("train")
+        windows = index_windows(tracks, self.segment, self.cache)
+        self.mixes = RandomMixes(tracks, windows, self.segment, self.silence_probability, self.gains, self.seed)
+        self.songs = SongExcerpts(self._tracks("valid"), self.validation_length)
+
+    def train_dataloader(self) -> DataLoader[Stems]:
+        """Returns batches of stems (b, c, n) by name."""
+        numbers = EpochNumbers(self.epoch_excerpts)
+        return DataLoader(
+            self.mixes,
+            self.batch_size,
+            sampler=numbers,
+            drop_last=True,
+            pin_memory=torch.cuda.is_available(),
+            **_workers(self.workers),
+        )
+
+    def val_dataloader(self) -> DataLoader[tuple[str, Stems]]:
+        """Returns one song at a time: its name and its stems (c, n) by name."""
+        return DataLoader(self.songs, batch_size=None, **_workers(min(1, self.workers)))
+
+    def _tracks(self, split: Split) -> list[Track]:
+        return find_tracks(
+            self.root,
+            split,
+            validation_tracks=self.validation_tracks,
+            validation_artists=self.validation_artists,
+            shared_artists=self.shared_artists,
+        )
+
+
+def _workers(count: int) -> dict[str, Any]:
+    # spawn everywhere: it is what Windows and macOS have, and a forked process inherits the locks of torch's threads.
+    parallel = {"multiprocessing_context": "spawn", "persistent_workers": True} if count else {}
+    return {"num_workers": count, **parallel}

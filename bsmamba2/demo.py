@@ -1,0 +1,108 @@
+"""The three jobs on one short real song: train, evaluate, separate."""
+
+import shutil
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+from bsmamba2.data.audio import write_audio
+from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STREAMS, Track
+from bsmamba2.errors import InputError
+from bsmamba2.evaluation import Evaluation, evaluate
+from bsmamba2.song_files import separate_files
+from bsmamba2.training_command import train
+
+# Seconds of the song that each side gets; those of the test are heard by nothing else.
+EXCERPTS_SECONDS = {"train": (0.0, 3.5), "valid": (3.5, 4.5), "test": (4.5, 6.05)}
+
+
+def run_demo(
+    config: Path = Path("configs/tiny.yaml"), folder: Path = Path("demo"), training_minutes: float = 3.0
+) -> str:
+    """Trains, evaluates and separates the song excerpt that the package stempeg carries; returns the results as text.
+
+    Args:
+        config: Training config.
+        folder: Where data/, runs/, evaluation/ and stems/ go; those of an earlier demo are replaced.
+        training_minutes: Longest time to train.
+
+    Raises:
+        InputError: The config or the folder cannot be used.
+    """
+    if not config.is_file():
+        raise InputError(f"there is no config {config}; run the demo in the project's folder, or give --config")
+    if not training_minutes > 0:
+        raise InputError(f"training_minutes={training_minutes} is not allowed; give a time above 0")
+    data, runs, scores, stems = (folder / name for name in ("data", "runs", "evaluation", "stems"))
+    for part in (data, runs, scores, stems):
+        shutil.rmtree(part, ignore_errors=True)
+    song = example_song()
+    lay_out(song, data)
+    minutes, seconds = divmod(round(60 * training_minutes), 60)
+    started = time.monotonic()
+    checkpoint = train(
+        [
+            f"--config={config}",
+            f"--data.root={data}",
+            f"--data.cache={data}",
+            "--data.shared_artists=true",
+            f"--trainer.max_time=00:{minutes // 60:02}:{minutes % 60:02}:{seconds:02}",
+            f"--trainer.default_root_dir={runs}",
+        ]
+    )
+    training_seconds = time.monotonic() - started
+    evaluation = evaluate(checkpoint, data, scores)
+    mixture = data / f"{song.name}.wav"
+    shutil.copyfile(data / "test" / song.name / f"{MIXTURE}.wav", mixture)
+    separate_files([mixture], checkpoint, stems)
+    return _report(evaluation, song.name, checkpoint, stems / song.name, training_seconds)
+
+
+def example_song() -> Track:
+    """Returns the real song excerpt in the data of the package stempeg: 6 s, five streams.
+
+    The package is not imported: that fails on a machine without an ffmpeg program.
+    """
+    spec = find_spec("stempeg")
+    files = sorted(Path(spec.origin or "").parent.glob("data/*.stem.mp4")) if spec else []
+    if not files:
+        raise InputError("the package stempeg with its example song is not installed; install requirements.txt")
+    return Track(files[0], round(EXCERPTS_SECONDS["test"][1] * SAMPLE_RATE))
+
+
+def lay_out(song: Track, root: Path) -> None:
+    """Writes a MUSDB18 folder of WAV files; the track in train/, valid/ and test/ is from different seconds of a song."""
+    for split, seconds in EXCERPTS_SECONDS.items():
+        start, stop = (round(second * SAMPLE_RATE) for second in seconds)
+        for name in STREAMS:
+            path = root / split / song.name / f"{name}.wav"
+            write_audio(path, song.read(name, start, stop - start), SAMPLE_RATE, "PCM_16")
+
+
+def _report(evaluation: Evaluation, track: str, checkpoint: Path, stems: Path, training_seconds: float) -> str:
+    model, mixture = evaluation.tracks[track], evaluation.mixtures[track]
+    start, stop = EXCERPTS_SECONDS["test"]
+    beaten = model.usdr > mixture.usdr and model.csdr > mixture.csdr
+    verdict = (
+        "The model beats the mixture on seconds it never trained on."
+        if beaten
+        else "The model did NOT beat the mixture on seconds it never trained on; train for longer."
+    )
+    rows = [
+        (f"vocals of {track}, {start:g} to {stop:g} s", "cSDR", "uSDR"),
+        ("mixture as estimate", f"{mixture.csdr:.2f} dB", f"{mixture.usdr:.2f} dB"),
+        (f"model, trained for {training_seconds:.0f} s", f"{model.csdr:.2f} dB", f"{model.usdr:.2f} dB"),
+    ]
+    return "\n".join(
+        [
+            "",
+            *(f"{name:52} {csdr:>10} {usdr:>10}" for name, csdr, usdr in rows),
+            verdict,
+            "",
+            f"protocol                      {evaluation.settings['protocol']}",
+            f"seconds per second of audio   {evaluation.seconds_per_second:.3g}",
+            f"scan                          {evaluation.settings['scan']} on {evaluation.settings['device']}",
+            f"stems                         {stems / 'vocals.wav'}, {stems / 'instrumental.wav'}",
+            f"checkpoint                    {checkpoint}",
+        ]
+    )
