@@ -8,7 +8,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 
 from bsmamba2.errors import InputError
 
@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"bsmamba2: error: {error}", file=sys.stderr)
         return 1
+    except ArgumentError as error:
+        print(f"bsmamba2 {arguments[0]}: error: {error}; see bsmamba2 {arguments[0]} --help", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("bsmamba2: stopped", file=sys.stderr)
         return 130
@@ -88,7 +91,7 @@ def _demo(arguments: Sequence[str]) -> None:
 
 
 def _parser(command: str, function: Callable[..., Any], skip: AbstractSet[str] = frozenset()) -> ArgumentParser:
-    parser = ArgumentParser(prog=f"bsmamba2 {command}")
+    parser = ArgumentParser(prog=f"bsmamba2 {command}", exit_on_error=False)
     parser.add_function_arguments(function, skip={*skip, OVERWRITE})
     if OVERWRITE in signature(function).parameters:
         parser.add_argument(f"--{OVERWRITE}", action="store_true", help="replace what is already there")
@@ -97,7 +100,7 @@ def _parser(command: str, function: Callable[..., Any], skip: AbstractSet[str] =
 
 def _run(parser: ArgumentParser, arguments: Sequence[str], function: Callable[..., Any]) -> Any:
     values = parser.parse_args(list(arguments))
-    return function(**parser.instantiate_classes(values).as_dict())
+    return function(**values.as_dict())
 
 
 def _with_underscores(argument: str) -> str:

@@ -13,7 +13,7 @@ from bsmamba2.song_files import separate_files
 from bsmamba2.training_command import train
 
 # Seconds of the song that each side gets; those of the test are heard by nothing else.
-EXCERPTS_SECONDS = {"train": (0.0, 3.5), "valid": (3.5, 4.5), "test": (4.5, 6.05)}
+EXCERPTS_SECONDS = {"train": (1.0, 4.6), "valid": (0.0, 1.0), "test": (4.6, 6.05)}
 
 
 def run_demo(
@@ -71,7 +71,7 @@ def example_song() -> Track:
 
 
 def lay_out(song: Track, root: Path) -> None:
-    """Writes a MUSDB18 folder of WAV files; the track in train/, valid/ and test/ is from different seconds of a song."""
+    """Writes a MUSDB18 folder of WAV files; train/, valid/ and test/ have different seconds of the song."""
     for split, seconds in EXCERPTS_SECONDS.items():
         start, stop = (round(second * SAMPLE_RATE) for second in seconds)
         for name in STREAMS:

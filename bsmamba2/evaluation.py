@@ -21,6 +21,7 @@ from bsmamba2.model.ssd import Scan, choose_scan
 from bsmamba2.separation import BATCH_SIZE, OVERLAP, choose_device, separate
 
 Protocol = Literal["single", "pair", "four"]
+REST = "everything but the stem"
 
 log = logging.getLogger(__name__)
 
@@ -160,8 +161,9 @@ def evaluate(
         audio_seconds += track.length / SAMPLE_RATE
         named = dict(zip(config.stems, estimates, strict=True))
         references = {name: track.read(name, 0, track.length) for name in STEMS}
-        scores[track.name] = _score(named, references, mixture, stem, protocol)
-        mixtures[track.name] = _score(dict.fromkeys(STEMS, mixture), references, mixture, stem, protocol)
+        references[REST] = torch.stack([references[name] for name in STEMS if name != stem]).sum(0)
+        scores[track.name] = _score(named | {REST: mixture - named[stem]}, references, stem, protocol)
+        mixtures[track.name] = _score(dict.fromkeys(references, mixture), references, stem, protocol)
         log.info("%s: cSDR %.2f dB, uSDR %.2f dB", track.name, scores[track.name].csdr, scores[track.name].usdr)
     settings = {
         "model": str(model),
@@ -181,17 +183,10 @@ def evaluate(
     return evaluation
 
 
-def _score(
-    estimates: dict[str, Tensor], references: dict[str, Tensor], mixture: Tensor, stem: str, protocol: Protocol
-) -> TrackScores:
+def _score(estimates: dict[str, Tensor], references: dict[str, Tensor], stem: str, protocol: Protocol) -> TrackScores:
     """Scores one stem; the other sources of the protocol only decide which windows are defined."""
-    pairs = [(estimates[stem], references[stem])]
-    others = [name for name in STEMS if name != stem]
-    if protocol == "pair":
-        pairs.append((mixture - estimates[stem], torch.stack([references[name] for name in others]).sum(0)))
-    elif protocol == "four":
-        pairs += [(estimates[name], references[name]) for name in others]
-    estimate, reference = (torch.stack(sources) for sources in zip(*pairs, strict=True))
+    others = {"single": [], "pair": [REST], "four": [name for name in STEMS if name != stem]}[protocol]
+    estimate, reference = (torch.stack([audio[name] for name in [stem, *others]]) for audio in (estimates, references))
     windows = windowed_sdr(estimate=estimate, reference=reference, sample_rate=SAMPLE_RATE)[0]
     return TrackScores(csdr=defined_median(windows), usdr=usdr(estimate=estimate[0], reference=reference[0]))
 

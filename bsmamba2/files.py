@@ -1,10 +1,9 @@
 """Writing so that no file is ever half there."""
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 from bsmamba2.errors import InputError
 
@@ -17,23 +16,22 @@ def complete_file(path: Path) -> Iterator[Path]:
         InputError: The folder cannot be made or written to.
     """
     make_folder(path.parent)
+    temporary = path.with_name(f".{uuid4().hex}{path.suffix}")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-        os.close(handle)
+        temporary.touch(exist_ok=False)
     except OSError as error:
         raise InputError(
             f"the folder {path.parent} cannot be written to ({error.strerror}); give another one"
         ) from error
     try:
-        yield Path(name)
-        os.replace(name, path)
+        yield temporary
+        temporary.replace(path)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror}); free some space or give another folder"
         ) from error
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+        temporary.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path) -> None:

@@ -53,7 +53,7 @@ class SeparationModule(LightningModule):
         # Plain values only: the checkpoint opens with weights_only=True and rebuilds the network without a config file.
         self.save_hyperparameters({"network": asdict(network), "learning_rate": learning_rate})
         self.network = BSMamba2(network)
-        self.loss = SeparationLoss(network, l1_weight, stft_windows, stft_hop, stft_min_n_fft)
+        self.loss = SeparationLoss(l1_weight, stft_windows, stft_hop, stft_min_n_fft)
         self.learning_rate = learning_rate
         self.betas = betas
         self.weight_decay = weight_decay

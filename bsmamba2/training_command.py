@@ -37,9 +37,7 @@ class TrainingCLI(LightningCLI):
                 "checkpoint.filename": "{epoch}-{step}",
             }
         )
-        parser.add_argument(
-            "--ckpt_path", type=str | None, default=None, help="checkpoint to go on from, or `last` for the newest one"
-        )
+        parser.add_argument("--ckpt_path", type=Path | None, default=None, help="checkpoint to go on from")
 
 
 def train(arguments: Sequence[str]) -> Path:
@@ -58,10 +56,14 @@ def train(arguments: Sequence[str]) -> Path:
             args=list(arguments),
             run=False,
             auto_configure_optimizers=False,
-            parser_kwargs={"prog": "bsmamba2 train", "description": "Train a BSMamba2 on a MUSDB18 folder."},
+            parser_kwargs={
+                "prog": "bsmamba2 train",
+                "description": "Train a BSMamba2 on a MUSDB18 folder.",
+                "exit_on_error": False,
+            },
         )
     resumed = cli.config.ckpt_path
-    if resumed not in (None, "last") and not Path(resumed).is_file():
+    if resumed is not None and not resumed.is_file():
         raise InputError(f"the checkpoint {resumed} does not exist; check --ckpt_path")
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resumed, weights_only=True)
     checkpoint = cli.trainer.checkpoint_callback

@@ -1,0 +1,107 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bsmamba2.data.datamodule import MusdbDataModule
+from bsmamba2.data.musdb import SAMPLE_RATE, STEMS
+from bsmamba2.errors import InputError
+
+
+def module(root: Path, cache: Path, **settings: Any) -> MusdbDataModule:
+    defaults = {"segment_seconds": 0.1, "seed": 42, "batch_size": 2, "epoch_excerpts": 5, "workers": 0}
+    return MusdbDataModule(root, sample_rate=SAMPLE_RATE, cache=cache, **(defaults | settings))
+
+
+def ready(root: Path, cache: Path, **settings: Any) -> MusdbDataModule:
+    data = module(root, cache, **settings)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def test_training_batches(musdb_root: Path, tmp_path: Path) -> None:
+    data = ready(musdb_root, tmp_path)
+    batches = list(data.train_dataloader())
+    assert len(batches) == 2  # The last batch would be incomplete.
+    for batch in batches:
+        assert {stem: tuple(audio.shape) for stem, audio in batch.items()} == dict.fromkeys(STEMS, (2, 2, 4410))
+    for number in range(4):
+        for stem, audio in data.mixes[number].items():
+            assert torch.equal(batches[number // 2][stem][number % 2], audio)
+    assert {track.name for track in data.mixes.tracks} == {"One - First", "Two - Second"}
+
+
+def test_the_next_epoch_goes_on_counting(musdb_root: Path, tmp_path: Path) -> None:
+    data = ready(musdb_root, tmp_path)
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(3)  # type: ignore[attr-defined]
+    assert torch.equal(next(iter(loader))["bass"][1], data.mixes[16]["bass"])
+
+
+@pytest.mark.parametrize(("seconds", "length"), [(None, 2 * SAMPLE_RATE), (0.5, SAMPLE_RATE // 2), (99.0, 2 * SAMPLE_RATE)])
+def test_validation_gives_one_song_at_a_time(
+    musdb_root: Path, tmp_path: Path, seconds: float | None, length: int
+) -> None:
+    songs = list(ready(musdb_root, tmp_path, validation_seconds=seconds).val_dataloader())
+    assert [name for name, _ in songs] == ["Leaf - Summerghost"]
+    assert {stem: tuple(audio.shape) for stem, audio in songs[0][1].items()} == dict.fromkeys(STEMS, (2, length))
+
+
+def test_settings_reach_the_excerpts(musdb_root: Path, tmp_path: Path) -> None:
+    data = ready(
+        musdb_root, tmp_path, silence_probability=0.25, gains=(0.1, 0.2), seed=7, validation_artists=["One"]
+    )
+    mixes = data.mixes
+    assert (mixes.silence_probability, mixes.gains, mixes.seed, mixes.segment) == (0.25, (0.1, 0.2), 7, 4410)
+    assert [track.name for track in data.songs.tracks] == ["One - First"]
+    assert [track.name for track in mixes.tracks] == ["Leaf - Summerghost", "Two - Second"]
+    named = module(musdb_root, tmp_path, validation_tracks=["One - First"], shared_artists=True)
+    assert (named.validation_tracks, named.shared_artists) == (["One - First"], True)
+
+
+def test_preparing_fills_the_cache_once(musdb_root: Path, tmp_path: Path) -> None:
+    data = module(musdb_root, tmp_path / "cache")
+    data.prepare_data()
+    (index,) = (tmp_path / "cache").iterdir()
+    before = index.stat().st_mtime_ns
+    data.setup("fit")
+    assert [file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()] == [before]
+
+
+def test_batches_do_not_depend_on_the_workers(musdb_root: Path, tmp_path: Path) -> None:
+    """A worker is a process of its own, as on every system."""
+    expected = list(ready(musdb_root, tmp_path).train_dataloader())
+    batches = list(ready(musdb_root, tmp_path, workers=1).train_dataloader())
+    assert len(batches) == len(expected)
+    for batch, other in zip(batches, expected, strict=True):
+        for stem in STEMS:
+            assert torch.equal(batch[stem], other[stem])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0 is not allowed; give at least 1"),
+        ({"batch_size": 6}, "epoch_excerpts=5 is not allowed; give at least batch_size"),
+        ({"silence_probability": 1.0}, r"silence_probability=1\.0 is not allowed; give from 0 to below 1"),
+        ({"silence_probability": -0.1}, r"silence_probability=-0\.1 is not allowed"),
+        ({"gains": (1.5, 0.5)}, r"gains=\(1\.5, 0\.5\) is not allowed; give two numbers"),
+        ({"gains": (-1, 1)}, r"gains=\(-1, 1\) is not allowed"),
+        ({"workers": -1}, "workers=-1 is not allowed; give at least 0"),
+        ({"validation_seconds": 0.0}, "validation_seconds is not allowed to be shorter than a sample"),
+    ],
+)
+def test_bad_values_are_errors(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        module(tmp_path, tmp_path, **settings)
+
+
+def test_another_sampling_rate_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="sample_rate=48000 is not that of MUSDB18; use 44100"):
+        MusdbDataModule(tmp_path, segment_seconds=1, sample_rate=48000, seed=0)
+
+
+def test_a_missing_root_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no folder .*train"):
+        module(tmp_path / "nowhere", tmp_path).prepare_data()

@@ -1,0 +1,171 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from make_golden import CONFIG, GOLDEN
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from bsmamba2.errors import InputError
+from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.model.dual_path import BidirectionalMixer
+from bsmamba2.model.mamba2 import Mamba2
+from bsmamba2.model.stft import istft, stft
+
+
+def rms_ratio(value: Tensor, reference: Tensor) -> float:
+    difference = (value.double() - reference.double()).square().mean().sqrt()
+    return (difference / reference.double().square().mean().sqrt()).item()
+
+
+def check_golden(config: ModelConfig, weights: dict[str, Tensor], mixture: Tensor, estimates: Tensor) -> None:
+    network = BSMamba2(config)
+    network.load_state_dict(weights)
+    with torch.inference_mode():
+        assert rms_ratio(network(mixture.float()), estimates) < 1e-5
+        double = network.double()(mixture.double())
+    assert double.dtype == torch.float64
+    assert rms_ratio(double, estimates) < 1e-6
+
+
+def test_own_golden_pair() -> None:
+    content = load_file(GOLDEN)
+    assert GOLDEN.stat().st_size < 300_000
+    check_golden(CONFIG, mixture=content.pop("mixture"), estimates=content.pop("estimates"), weights=content)
+
+
+def test_golden_vectors_of_an_independent_implementation(test_data: Path) -> None:
+    folder = test_data / "golden"
+    vectors = load_file(folder / "small.io.safetensors")
+    check_golden(
+        ModelConfig(dim=32, depth=2),
+        load_file(folder / "small.weights.safetensors"),
+        vectors["mixture"],
+        vectors["estimates"],
+    )
+
+
+def test_float64_is_not_float32_in_between() -> None:
+    """The difference of the two scans is rounding: of double precision, if nothing on the way is single."""
+    content = load_file(GOLDEN)
+    mixture = content.pop("mixture").double()
+    del content["estimates"]
+    network = BSMamba2(CONFIG).double()
+    network.load_state_dict(content)
+    with torch.inference_mode():
+        assert rms_ratio(network(mixture, scan="chunked"), network(mixture, scan="sequential")) < 1e-13
+
+
+def test_the_published_network_has_as_many_parameters() -> None:
+    with torch.device("meta"):
+        network = BSMamba2(ModelConfig())
+    assert sum(parameter.numel() for parameter in network.parameters()) == 48_098_188
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    assert shapes["layers.5.1.linear.weight"] == (512, 256, 1)
+    assert shapes["layers.0.0.backward_blocks.0.mixer.in_proj.weight"] == (2320, 256)
+    assert shapes["layers.0.0.forward_blocks.0.mixer.conv1d.weight"] == (1280, 1, 4)
+    assert shapes["mask_estimators.0.to_freqs.61.0.2.weight"] == (8 * 129, 1024)
+
+
+@pytest.mark.parametrize("length", [1, 2, 127, 128, 129, 255, 441, 1000, 4411])
+def test_every_length_is_kept(tiny_network: BSMamba2, length: int) -> None:
+    with torch.inference_mode():
+        estimates = tiny_network(torch.randn(2, 2, length))
+    assert estimates.shape == (2, 1, 2, length)
+    assert estimates.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(2, 100), (1, 1, 100), (1, 2, 0), (1, 3, 100)])
+def test_wrong_shapes_are_errors(tiny_network: BSMamba2, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"the network takes \(batch, 2, samples\)"):
+        tiny_network(torch.zeros(shape))
+
+
+def test_silence_stays_silence(tiny_network: BSMamba2) -> None:
+    assert not tiny_network(torch.zeros(1, 2, 1000)).any()
+
+
+def test_items_of_a_batch_do_not_mix(tiny_network: BSMamba2) -> None:
+    mixture = torch.randn(3, 2, 1500, requires_grad=True)
+    (gradient,) = torch.autograd.grad(tiny_network(mixture)[1].square().sum(), mixture)
+    assert gradient[1].any()
+    assert not gradient[[0, 2]].any()
+
+
+def test_a_block_is_causal_and_the_mixer_is_not(tiny_config: ModelConfig) -> None:
+    """Step 6 of a block depends on steps 0 to 6; of a bidirectional mixer on all."""
+    x = torch.randn(1, 12, tiny_config.dim, requires_grad=True)
+    for module, last in ((Mamba2(tiny_config), 6), (BidirectionalMixer(tiny_config), 11)):
+        (gradient,) = torch.autograd.grad(module(x)[0, 6].square().sum(), x)
+        reached = gradient[0].abs().sum(-1) > 0
+        assert reached[: last + 1].all()
+        assert not reached[last + 1 :].any()
+
+
+def test_the_backward_block_is_the_forward_block_on_reversed_time(tiny_config: ModelConfig) -> None:
+    mixer = BidirectionalMixer(tiny_config).double()
+    mixer.backward_blocks.load_state_dict(mixer.forward_blocks.state_dict())
+    half = mixer.linear.weight.data[: tiny_config.dim]
+    mixer.linear.weight.data[tiny_config.dim :] = half
+    x = torch.randn(2, 20, tiny_config.dim, dtype=torch.float64)
+    assert torch.allclose(mixer(x.flip(1)).flip(1), mixer(x))
+
+
+def test_gradients_reach_every_parameter(tiny_network: BSMamba2) -> None:
+    tiny_network(torch.randn(1, 2, 2000)).square().sum().backward()
+    assert [name for name, p in tiny_network.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_float64_agrees_with_finite_differences(tiny_config: ModelConfig) -> None:
+    torch.manual_seed(0)
+    mixer = Mamba2(tiny_config).double()
+    u = torch.randn(1, 5, tiny_config.dim, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(mixer, u)
+
+
+def test_autocast_keeps_norms_and_output_in_single_precision(tiny_network: BSMamba2) -> None:
+    mixture = torch.randn(1, 2, 3000)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        estimates = tiny_network(mixture)
+    assert estimates.dtype == torch.float32
+    with torch.inference_mode():
+        assert 1e-5 < rms_ratio(estimates, tiny_network(mixture)) < 5e-2
+
+
+def test_initial_values_are_those_of_mamba_ssm() -> None:
+    torch.manual_seed(0)
+    mixer = Mamba2(ModelConfig(dim=512, expand=4, headdim=2, d_state=4))
+    dt = nn.functional.softplus(mixer.dt_bias)
+    assert 1e-3 * 0.999 < dt.min() < 1.5e-3
+    assert 0.07 < dt.max() < 0.1 * 1.001
+    assert dt.median().item() == pytest.approx(1e-2, rel=0.2)
+    A = mixer.A_log.exp()
+    assert 1 <= A.min() < 1.2
+    assert 15.8 < A.max() <= 16
+    assert (mixer.D == 1).all()
+    assert (mixer.norm.weight == 1).all()
+    limit = mixer.out_proj.in_features**-0.5
+    assert 0.99 * limit < mixer.out_proj.weight.abs().max() <= limit
+
+
+@pytest.mark.parametrize("length", [1, 100, 1024, 1025, 5000])
+def test_transform_and_inverse_return_the_audio(length: int) -> None:
+    audio = torch.randn(2, 3, length, dtype=torch.float64)
+    settings = {"n_fft": 2048, "window_length": 2048, "hop_length": 441}
+    spectrum = stft(audio, **settings)
+    assert spectrum.shape[:3] == (2, 3, 1025)
+    assert torch.allclose(istft(spectrum, length=length, **settings), audio)
+
+
+def test_eight_seconds_are_801_frames() -> None:
+    assert stft(torch.zeros(352_800), n_fft=2048, window_length=2048, hop_length=441).shape == (1025, 801)
+
+
+def test_importing_the_model_loads_neither_lightning_nor_kernels_nor_torchaudio() -> None:
+    program = "import sys, bsmamba2.model; print(*{name.split('.')[0] for name in sys.modules})"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"lightning", "mamba_ssm", "causal_conv1d", "torchaudio", "musdb", "museval"} & set(
+        result.stdout.split()
+    )
