@@ -11,14 +11,14 @@ given, 2 wrong usage, 130 stopped by the user.
 import json as json_format
 import math
 import platform
+import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -246,15 +246,28 @@ def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
     Linux hands the peak on to new processes too, so that this process itself must stay small.
 
     Raises:
-        InputError: The memory was not enough.
+        InputError: The process ended without a result.
     """
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except (BrokenProcessPool, torch.OutOfMemoryError) as error:
-            raise InputError(
-                f"{function.__name__}{arguments} ran out of memory or was killed; give shorter --seconds or --quick"
-            ) from error
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=send_result, args=(sender, function, arguments), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError as error:
+        raise InputError(
+            f"{function.__name__}{arguments} failed, probably for lack of memory; give shorter --seconds or --quick"
+        ) from error
+    finally:
+        process.terminate()
+        process.join()
+
+
+def send_result(sender: Connection, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    """Sends function(*arguments) through a pipe; the other end decides what a keyboard interrupt does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sender.send(function(*arguments))
 
 
 def print_table(title: str, rows: Iterable[Row]) -> list[Row]:

@@ -16,24 +16,23 @@ from bsmamba2.training_command import train
 EXCERPTS_SECONDS = {"train": (1.0, 4.6), "valid": (0.0, 1.0), "test": (4.6, 6.05)}
 
 
-def run_demo(
-    config: Path = Path("configs/tiny.yaml"), folder: Path = Path("demo"), training_minutes: float = 3.0
-) -> str:
+def run_demo(config: Path = Path("configs/tiny.yaml"), training_minutes: float = 3.0) -> str:
     """Trains, evaluates and separates the song excerpt that the package stempeg carries; returns the results as text.
+
+    Everything goes to the folder demo/; what an earlier demo left there is replaced.
 
     Args:
         config: Training config.
-        folder: Where data/, runs/, evaluation/ and stems/ go; those of an earlier demo are replaced.
         training_minutes: Longest time to train.
 
     Raises:
-        InputError: The config or the folder cannot be used.
+        InputError: The config cannot be used, or the folder demo/ cannot be written to.
     """
     if not config.is_file():
         raise InputError(f"there is no config {config}; run the demo in the project's folder, or give --config")
     if not training_minutes > 0:
         raise InputError(f"training_minutes={training_minutes} is not allowed; give a time above 0")
-    data, runs, scores, stems = (folder / name for name in ("data", "runs", "evaluation", "stems"))
+    data, runs, scores, stems = (Path("demo") / name for name in ("data", "runs", "evaluation", "stems"))
     for part in (data, runs, scores, stems):
         shutil.rmtree(part, ignore_errors=True)
     song = example_song()

@@ -177,7 +177,7 @@ def test_arguments_are_named(score: Callable[..., float]) -> None:
 def test_unlike_or_empty_shapes_are_errors(
     score: Callable[..., float], estimate: tuple[int, ...], reference: tuple[int, ...]
 ) -> None:
-    with pytest.raises(InputError, match="estimate has shape .* and reference"):
+    with pytest.raises(InputError, match=r"estimate has shape .* and reference"):
         score(estimate=noise(*estimate), reference=noise(*reference))
 
 

@@ -66,9 +66,10 @@ def test_no_segment_more_than_needed(length: int, expected: int) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
-def test_progress_rises_to_one(batch_size: int) -> None:
+@pytest.mark.parametrize("length", [50, 1234])
+def test_progress_rises_to_one(batch_size: int, length: int) -> None:
     shares: list[float] = []
-    overlap_add(two_stems, noise(1234), segment=100, hop=75, batch_size=batch_size, progress=shares.append)
+    overlap_add(two_stems, noise(length), segment=100, hop=75, batch_size=batch_size, progress=shares.append)
     assert shares[-1] == 1
     assert all(0 < earlier < later for earlier, later in pairwise([1e-9, *shares]))
 

@@ -16,9 +16,11 @@ Decays and carried states are kept in at least single precision, also under auto
 """
 
 import functools
-import importlib
+import importlib.util
 import logging
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Literal
 
 import torch
@@ -89,11 +91,12 @@ def ssd_sequential(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Te
     decay = torch.exp(dt.to(dtype) * A.to(dtype))
     dtx = dt.to(dtype)[..., None] * x.to(dtype)
     state = dtx.new_zeros(*dtx.shape[:1], *dtx.shape[2:], B.shape[-1])
-    y = []
+    # One y for all steps: small results kept between the large states would fragment the memory of a long sequence.
+    y = torch.empty_like(dtx)
     for t in range(x.shape[1]):
         state = decay[:, t, :, None, None] * state + dtx[:, t, :, :, None] * B[:, t, :, None, :]
-        y.append((state * C[:, t, :, None, :]).sum(-1))
-    return torch.stack(y, dim=1).to(x.dtype)
+        y[:, t] = (state * C[:, t, :, None, :]).sum(-1)
+    return y.to(x.dtype)
 
 
 def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_length: int = 64) -> Tensor:
@@ -165,12 +168,26 @@ def _carried(C: Tensor, B: Tensor, added: Tensor, chunk_decay: Tensor) -> Tensor
 def ssd_kernel(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     """Returns y by the fused kernels of mamba-ssm, which need a CUDA device."""
     dtype = torch.promote_types(x.dtype, torch.float32)
-    return _kernel()(x.contiguous(), dt.to(dtype), A.to(dtype), B.contiguous(), C.contiguous(), chunk_size=256)
+    scan = kernel_module().mamba_chunk_scan_combined
+    return scan(x.contiguous(), dt.to(dtype), A.to(dtype), B.contiguous(), C.contiguous(), chunk_size=256)
 
 
 @functools.cache
-def _kernel() -> Callable[..., Tensor]:
-    return importlib.import_module("mamba_ssm.ops.triton.ssd_combined").mamba_chunk_scan_combined
+def kernel_module() -> ModuleType:
+    """Returns the module of mamba-ssm that holds the Triton kernels of the scan.
+
+    `import mamba_ssm` asks for a compiled extension that this scan does not use, and that an installation without a
+    compiler does not have; then the package is entered without running its `__init__`.
+    """
+    name = "mamba_ssm.ops.triton.ssd_combined"
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError):
+        spec = importlib.util.find_spec("mamba_ssm")
+        if spec is None:
+            raise
+        sys.modules["mamba_ssm"] = importlib.util.module_from_spec(spec)
+        return importlib.import_module(name)
 
 
 @functools.cache

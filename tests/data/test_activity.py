@@ -46,9 +46,20 @@ def test_more_than_half_of_the_blocks_must_exceed_the_threshold(levels: list[flo
 
 
 def test_the_quantile_is_that_of_its_own_window() -> None:
-    """Six blocks a little louder than four; a loud second elsewhere does not matter."""
-    audio = blocks(*[0.010] * 4, *[0.011] * 6, *[0.0] * 20, *[0.8] * 4, *[0.9] * 6)
-    assert active_windows(audio, WINDOW) == [0, 3000]
+    """Alone, the first ten blocks are not active; the silence after them changes nothing."""
+    audio = blocks(0.1, *[0.2] * 9, *[0.0] * 4, *[0.5] * 6)
+    assert active_windows(audio, WINDOW) == [500, 1000]
+
+
+def test_blocks_are_tenths_of_a_window_and_judged_by_their_rms() -> None:
+    audio = blocks(*[0.0] * 4, *[0.5] * 6)
+    audio[:, ::BLOCK] = 0.5
+    audio.unflatten(-1, (10, BLOCK))[..., BLOCK // 2 :] = 0
+    assert active_windows(audio, WINDOW) == [0]
+    clicks = torch.zeros(2, WINDOW)
+    clicks[:, BLOCK * 4 :: BLOCK] = 0.009
+    assert active_windows(clicks, WINDOW) == []
+    assert active_windows(clicks * 1.2, WINDOW) == [0]
 
 
 def test_every_channel_must_be_active() -> None:

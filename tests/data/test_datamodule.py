@@ -1,8 +1,10 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
 from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.data.musdb import SAMPLE_RATE, STEMS
 from bsmamba2.errors import InputError
@@ -39,7 +41,9 @@ def test_the_next_epoch_goes_on_counting(musdb_root: Path, tmp_path: Path) -> No
     assert torch.equal(next(iter(loader))["bass"][1], data.mixes[16]["bass"])
 
 
-@pytest.mark.parametrize(("seconds", "length"), [(None, 2 * SAMPLE_RATE), (0.5, SAMPLE_RATE // 2), (99.0, 2 * SAMPLE_RATE)])
+@pytest.mark.parametrize(
+    ("seconds", "length"), [(None, 2 * SAMPLE_RATE), (0.5, SAMPLE_RATE // 2), (99.0, 2 * SAMPLE_RATE)]
+)
 def test_validation_gives_one_song_at_a_time(
     musdb_root: Path, tmp_path: Path, seconds: float | None, length: int
 ) -> None:
@@ -49,15 +53,24 @@ def test_validation_gives_one_song_at_a_time(
 
 
 def test_settings_reach_the_excerpts(musdb_root: Path, tmp_path: Path) -> None:
-    data = ready(
-        musdb_root, tmp_path, silence_probability=0.25, gains=(0.1, 0.2), seed=7, validation_artists=["One"]
-    )
+    data = ready(musdb_root, tmp_path, silence_probability=0.25, gains=(0.1, 0.2), seed=7, validation_artists=["One"])
     mixes = data.mixes
     assert (mixes.silence_probability, mixes.gains, mixes.seed, mixes.segment) == (0.25, (0.1, 0.2), 7, 4410)
     assert [track.name for track in data.songs.tracks] == ["One - First"]
     assert [track.name for track in mixes.tracks] == ["Leaf - Summerghost", "Two - Second"]
-    named = module(musdb_root, tmp_path, validation_tracks=["One - First"], shared_artists=True)
-    assert (named.validation_tracks, named.shared_artists) == (["One - First"], True)
+
+
+@pytest.mark.parametrize(
+    ("shared_artists", "training"), [(False, ["Two - Second"]), (True, ["One - More", "Two - Second"])]
+)
+def test_validation_songs_can_be_named(
+    musdb_root: Path, tmp_path: Path, shared_artists: bool, training: list[str]
+) -> None:
+    root = shutil.copytree(musdb_root, tmp_path / "root")
+    (root / "train" / "Leaf - Summerghost").rename(root / "train" / "One - More")
+    data = ready(root, tmp_path, validation_tracks=["One - First"], shared_artists=shared_artists)
+    assert [track.name for track in data.songs.tracks] == ["One - First"]
+    assert [track.name for track in data.mixes.tracks] == training
 
 
 def test_preparing_fills_the_cache_once(musdb_root: Path, tmp_path: Path) -> None:
@@ -103,5 +116,5 @@ def test_another_sampling_rate_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_missing_root_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no folder .*train"):
+    with pytest.raises(InputError, match=r"there is no folder .*train"):
         module(tmp_path / "nowhere", tmp_path).prepare_data()

@@ -1,4 +1,3 @@
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -6,16 +5,16 @@ from typing import Any
 
 import pytest
 import torch
-from bsmamba2.data.audio import read_audio, write_audio
+
+from bsmamba2.data.audio import quantise, read_audio, write_audio
 from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS, STREAMS, Track, find_tracks, mixture_of
 from bsmamba2.data.musdb import official_validation_tracks as official
 from bsmamba2.errors import InputError
 
-with_musdb = [
-    pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="musdb cannot be imported without an ffmpeg program"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
-needs_musdb = lambda test: with_musdb[0](with_musdb[1](test))  # noqa: E731
+needs_ffmpeg = pytest.mark.skipif(
+    shutil.which("ffmpeg") is None, reason="musdb cannot be imported without an ffmpeg program"
+)
+quiet_import = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 Lay = Callable[..., Path]
 
@@ -44,12 +43,13 @@ def stem_root(song: Track, tmp_path_factory: pytest.TempPathFactory) -> Path:
     places = ["train/b - 1.stem.mp4", "train/B - 2.stem.mp4", "train/Meaxic - Take A Step.stem.mp4"]
     for place in [*places, "train/Meaxic - You Listen.stem.mp4", "test/Zed - 1.5.stem.mp4", "test/A - Mix.stem.mp4"]:
         (root / place).parent.mkdir(exist_ok=True)
-        os.symlink(song.path, root / place)
+        shutil.copyfile(song.path, root / place)
     (root / "train" / "notes.txt").write_text("no track")
     return root
 
 
-@needs_musdb
+@needs_ffmpeg
+@quiet_import
 @pytest.mark.parametrize("kind", ["musdb_root", "stem_root"])
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_tracks_are_those_of_musdb(request: pytest.FixtureRequest, kind: str, split: Any) -> None:
@@ -64,22 +64,24 @@ def test_tracks_are_those_of_musdb(request: pytest.FixtureRequest, kind: str, sp
     assert tracks
 
 
-@needs_musdb
+@needs_ffmpeg
+@quiet_import
 @pytest.mark.parametrize("kind", ["musdb_root", "stem_root"])
 def test_audio_is_that_of_musdb(request: pytest.FixtureRequest, kind: str) -> None:
-    """Musdb reads everything through 16 bits."""
+    """Musdb reads everything through 16 bits, so both are rounded; two AAC decoders may differ by the last bit."""
     import musdb
 
     root = request.getfixturevalue(kind)
     reference = musdb.DB(root=str(root), is_wav=kind == "musdb_root", subsets="test")[0]
     track = find_tracks(root, "test")[0]
-    for number, stem in enumerate((MIXTURE, *STEMS)):
-        expected = torch.from_numpy(reference.stems[number].T).float()
-        torch.testing.assert_close(track.read(stem), expected, rtol=0, atol=0.51 / 2**15)
-    assert track.length == expected.shape[-1]
+    for stem, audio in zip((MIXTURE, *STEMS), reference.stems, strict=True):
+        ours = quantise(track.read(stem), "PCM_16").double()
+        torch.testing.assert_close(ours, torch.from_numpy(audio.T), rtol=0, atol=1.01 / 2**15)
+        assert track.length == len(audio)
 
 
-@needs_musdb
+@needs_ffmpeg
+@quiet_import
 def test_the_official_list_is_that_of_musdb(tmp_path: Path) -> None:
     import musdb
 
@@ -115,7 +117,8 @@ def test_artists_are_on_one_side_only(stem_root: Path) -> None:
     ("settings", "train", "valid"),
     [
         ({"validation_tracks": ["A - 1"]}, ["B - 1", "Meaxic - Take A Step"], ["A - 1"]),
-        ({"validation_tracks": ["A - 1"], "shared_artists": True}, ["A - 2", "B - 1", "Meaxic - Take A Step"], ["A - 1"]),
+        ({"validation_tracks": ["A - 1"], "shared_artists": True}, ["A - 2", "B - 1", "Meaxic - Take A Step"],
+         ["A - 1"]),
         ({"validation_artists": ["A"]}, ["B - 1", "Meaxic - Take A Step"], ["A - 1", "A - 2"]),
         ({"validation_tracks": ["B - 1"], "validation_artists": ["Meaxic"]}, ["A - 1", "A - 2"],
          ["B - 1", "Meaxic - Take A Step"]),
@@ -146,7 +149,7 @@ def test_unknown_validation_names_are_errors(lay: Lay, named: dict[str, Any]) ->
 
 def test_a_folder_without_validation_tracks_is_an_error(lay: Lay) -> None:
     root = lay("train/A - 1")
-    with pytest.raises(InputError, match="none of the official validation tracks is in .*train"):
+    with pytest.raises(InputError, match=r"none of the official validation tracks is in .*train"):
         find_tracks(root, "valid")
     assert names(find_tracks(root, "train")) == ["A - 1"]
 
@@ -201,7 +204,7 @@ def test_a_longer_stem_is_none(lay: Lay) -> None:
 def test_a_track_in_both_forms_is_an_error(lay: Lay, song: Track) -> None:
     root = lay("test/A - 1")
     shutil.copyfile(song.path, root / "test" / "A - 1.stem.mp4")
-    with pytest.raises(InputError, match="the track 'A - 1' is in .* twice"):
+    with pytest.raises(InputError, match=r"the track 'A - 1' is in .* twice"):
         find_tracks(root, "test")
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bsmamba2.errors import InputError
-from bsmamba2.model.ssd import Scan, choose_scan, kernel_problem, ssd, ssd_chunked, ssd_sequential
+from bsmamba2.model.ssd import Scan, choose_scan, kernel_module, kernel_problem, ssd, ssd_chunked, ssd_sequential
 
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -126,6 +126,16 @@ def test_the_choice_is_logged_once() -> None:
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stderr.count("scan: chunked on cpu") == 1
+
+
+def test_equals_the_reference_of_mamba_ssm() -> None:
+    """Its own check of the kernels runs on a CPU, where the package and triton are installed."""
+    try:
+        reference = kernel_module().ssd_chunk_scan_combined_ref
+    except (ImportError, OSError, RuntimeError) as error:
+        pytest.skip(f"mamba-ssm is not installed here ({error})")
+    x, dt, A, B, C = detached(inputs(64, torch.float64))
+    assert rms_ratio(ssd_chunked(x, dt, A, B, C), reference(x, dt, A, B, C, chunk_size=16)) < 1e-6
 
 
 @pytest.mark.skipif(kernel_problem() is not None, reason=f"no CUDA kernels here: {kernel_problem()}")

@@ -1,0 +1,31 @@
+PYTHON ?= python3
+ifeq ($(OS),Windows_NT)
+BIN := .venv/Scripts
+else
+BIN := .venv/bin
+endif
+
+.PHONY: demo test lint benchmark clean
+
+demo: .venv/installed ## train, evaluate and separate on a short real song
+	$(BIN)/bsmamba2 demo
+
+test: .venv/installed ## run all tests
+	$(BIN)/python -m pytest
+
+lint: .venv/installed ## check style and types
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,lint]"
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+benchmark: .venv/installed ## agreement, time and memory of the scans and the network
+	$(BIN)/python benchmark_mamba_ssm.py
+
+clean: ## remove what the other targets made
+	$(PYTHON) -c "import shutil; [shutil.rmtree(name, True) for name in ('.venv', 'demo')]"
+
+.venv/installed: requirements.txt constraints.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[test]"
+	$(BIN)/python -c "open('.venv/installed', 'w').close()"
