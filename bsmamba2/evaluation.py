@@ -152,15 +152,16 @@ def evaluate(
     )
     scores, mixtures, audio_seconds, computing_seconds = {}, {}, 0.0, 0.0
     for track in tqdm(tracks, "evaluating", unit="track", disable=None):
-        mixture = track.read(MIXTURE, 0, track.length)
+        mixture = track.read(MIXTURE)
+        length = mixture.shape[-1]
         started = time.monotonic()
         estimates = separate(
             network, mixture, segment_seconds=segment_seconds, overlap=overlap, batch_size=batch_size, scan=scan
         )
         computing_seconds += time.monotonic() - started
-        audio_seconds += track.length / SAMPLE_RATE
+        audio_seconds += length / SAMPLE_RATE
         named = dict(zip(config.stems, estimates, strict=True))
-        references = {name: track.read(name, 0, track.length) for name in STEMS}
+        references = {name: track.read(name, 0, length) for name in STEMS}
         references[REST] = torch.stack([references[name] for name in STEMS if name != stem]).sum(0)
         scores[track.name] = _score(named | {REST: mixture - named[stem]}, references, stem, protocol)
         mixtures[track.name] = _score(dict.fromkeys(references, mixture), references, stem, protocol)

@@ -15,7 +15,13 @@ def test_the_demo_does_the_three_jobs(
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--config", str(ROOT / "configs" / "tiny.yaml"), "--training-minutes", "0.05"]) == 0
     said = capsys.readouterr().out
-    for words in ("mixture as estimate", "model, trained for", "seconds per second of audio", "scan ", "beat the mixture"):
+    for words in (
+        "mixture as estimate",
+        "model, trained for",
+        "seconds per second of audio",
+        "scan ",
+        "beat the mixture",
+    ):
         assert words in said.replace("beats", "beat")
     name = example_song().name
     samples = 0

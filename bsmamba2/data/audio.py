@@ -63,12 +63,12 @@ def read_audio(path: Path, start: int = 0, length: int | None = None, stream: in
         stream: Number of the audio stream in a stem file.
 
     Raises:
-        InputError: The file cannot be read, has fewer samples, or one that is not finite.
+        InputError: The file cannot be read, is truncated, or has a sample that is not finite.
     """
     audio = _read_sound(path, start, length) if stream is None else _read_stream(path, stream, start, length)
-    if not audio.shape[-1] or (length is not None and audio.shape[-1] < length):
-        wanted = "any sample" if length is None else f"the samples from {start} to {start + length}"
-        raise InputError(f"{path} ends before {wanted}; it is truncated or empty")
+    expected = audio_info(path, stream).length - start if length is None else length
+    if audio.shape[-1] < max(1, expected):
+        raise InputError(f"{path} ends before its sample {start + max(1, expected)}; it is truncated or empty")
     if not audio.isfinite().all():
         raise InputError(f"{path} has samples that are not finite (NaN or infinity); repair or leave out this file")
     return audio
@@ -85,7 +85,7 @@ def write_audio(path: Path, audio: Tensor, sample_rate: int, subtype: str) -> No
     format_name = path.suffix.removeprefix(".").upper()
     samples: np.ndarray = audio.mT.contiguous().numpy()
     if subtype in INTEGER_BITS:
-        samples = (quantise(audio, subtype).mT.double() * 2**31).numpy().astype(np.int32)
+        samples = (quantise(audio.double(), subtype).mT * 2**31).numpy().astype(np.int32)
     with complete_file(path) as temporary:
         try:
             soundfile.write(temporary, samples, sample_rate, subtype=subtype, format=format_name)
