@@ -97,6 +97,7 @@ def _report(evaluation: Evaluation, track: str, checkpoint: Path, stems: Path, t
             "",
             *(f"{name:52} {csdr:>10} {usdr:>10}" for name, csdr, usdr in rows),
             verdict,
+            "By its definition the uSDR of silence is 0 dB; a model of a few seconds of one song gets little further.",
             "",
             f"protocol                      {evaluation.settings['protocol']}",
             f"seconds per second of audio   {evaluation.seconds_per_second:.3g}",
