@@ -59,7 +59,9 @@ def _read(path: Path) -> dict[str, Any]:
         except (SafetensorError, OSError) as error:
             raise InputError(f"the model file {path} is damaged or no safetensors file ({error})") from error
     if not zipfile.is_zipfile(path):
-        raise InputError(f"the model file {path} is truncated or no checkpoint; fetch or copy it again")
+        raise InputError(
+            f"the model file {path} is truncated or no checkpoint (or of a torch before 1.6); fetch or save it again"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -67,8 +69,10 @@ def _read(path: Path) -> dict[str, Any]:
             f"the model file {path} holds Python objects besides tensors and plain values; it was not opened, "
             "because they could run code"
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise InputError(f"the model file {path} is damaged ({str(error).splitlines()[0]})") from error
+    # A damaged file fails wherever the damage leads the reader; nothing in it is run.
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"the model file {path} is damaged ({reason})") from error
     if not isinstance(content, dict):
         raise InputError(f"the model file {path} holds a {type(content).__name__}, not a checkpoint or state dict")
     return content
@@ -122,6 +126,7 @@ def _config_from_shapes(state: StateDict, path: Path, given: dict[str, Any]) -> 
         conv_dim, _, d_conv = state[mixer + "conv1d.weight"].shape
         heads = state[mixer + "A_log"].shape[0]
         hidden_dim = state[mask_weights[0]].shape[0] if len(mask_weights) > 1 else dim * ModelConfig.mask_expand
+        expand, headdim, mask_expand = d_inner // dim, d_inner // heads, hidden_dim // dim
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise InputError(
             f"{path} does not hold the weights of a BSMamba2 under the published names ({error} is missing or of "
@@ -140,12 +145,12 @@ def _config_from_shapes(state: StateDict, path: Path, given: dict[str, Any]) -> 
         "depth": _count(state, r"layers\.(\d+)\."),
         "bands": tuple(int(width) for width in widths),
         "stems": STEMS_BY_COUNT.get(stems, ()),
-        "expand": d_inner // dim,
-        "headdim": d_inner // heads,
+        "expand": expand,
+        "headdim": headdim,
         "d_state": (conv_dim - d_inner) // (2 * ngroups),
         "d_conv": d_conv,
         "mask_depth": len(mask_weights),
-        "mask_expand": hidden_dim // dim,
+        "mask_expand": mask_expand,
         "n_fft": n_fft,
         "window_length": n_fft,
     }

@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bsmamba2: error: {error}", file=sys.stderr)
         return 1
     except ArgumentError as error:
-        print(f"bsmamba2 {arguments[0]}: error: {error}; see bsmamba2 {arguments[0]} --help", file=sys.stderr)
+        reason = " ".join(str(error).split())
+        print(f"bsmamba2 {arguments[0]}: error: {reason}; see bsmamba2 {arguments[0]} --help", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("bsmamba2: stopped", file=sys.stderr)

@@ -9,6 +9,7 @@ from bsmamba2.data.audio import write_audio
 from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STREAMS, Track
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation import Evaluation, evaluate
+from bsmamba2.files import make_folder
 from bsmamba2.song_files import separate_files
 from bsmamba2.training_command import train
 
@@ -32,6 +33,11 @@ def run_demo(config: Path = Path("configs/tiny.yaml"), training_minutes: float =
         raise InputError(f"there is no config {config}; run the demo in the project's folder, or give --config")
     if not training_minutes > 0:
         raise InputError(f"training_minutes={training_minutes} is not allowed; give a time above 0")
+    marker = Path("demo") / ".bsmamba2-demo"
+    if Path("demo").exists() and not marker.exists():
+        raise InputError("there is a folder demo/ here that no demo made; run the demo in another folder")
+    make_folder(marker.parent)
+    marker.touch()
     data, runs, scores, stems = (Path("demo") / name for name in ("data", "runs", "evaluation", "stems"))
     for part in (data, runs, scores, stems):
         shutil.rmtree(part, ignore_errors=True)
@@ -45,6 +51,7 @@ def run_demo(config: Path = Path("configs/tiny.yaml"), training_minutes: float =
             f"--data.root={data}",
             f"--data.cache={data}",
             "--data.shared_artists=true",
+            "--trainer.devices=1",
             f"--trainer.max_time=00:{minutes // 60:02}:{minutes % 60:02}:{seconds:02}",
             f"--trainer.default_root_dir={runs}",
         ]

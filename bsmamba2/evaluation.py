@@ -15,8 +15,9 @@ from tqdm import tqdm
 from bsmamba2.checkpoint import load_model
 from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS, Split, find_tracks
 from bsmamba2.errors import InputError
-from bsmamba2.files import complete_file
+from bsmamba2.files import check_writable, complete_file
 from bsmamba2.metrics import defined_median, usdr, windowed_sdr
+from bsmamba2.model import ModelConfig
 from bsmamba2.model.ssd import Scan, choose_scan
 from bsmamba2.separation import BATCH_SIZE, OVERLAP, choose_device, separate
 
@@ -47,12 +48,14 @@ class Evaluation:
         settings: Model, data, protocol and how the tracks were separated.
         tracks: Scores of the model by track.
         mixtures: Scores of the mixture taken as the estimate, by track: the floor.
+        failures: Why tracks have no scores, by track.
         seconds_per_second: Computing time per second of audio.
     """
 
     settings: dict[str, Any]
     tracks: dict[str, TrackScores]
     mixtures: dict[str, TrackScores]
+    failures: dict[str, str]
     seconds_per_second: float
 
     def summary(self, scores: dict[str, TrackScores]) -> dict[str, float]:
@@ -128,44 +131,46 @@ def evaluate(
         overwrite: Whether results that are already there are replaced.
 
     Raises:
-        InputError: A file or an option cannot be used, or there is no track to score.
+        InputError: A file or an option cannot be used, or a track could not be scored; the scores of the others are
+            written all the same.
     """
     results_path = output / "results.json"
     if results_path.exists() and not overwrite:
         raise InputError(f"{results_path} is already there; give another --output, or --overwrite")
-    network = load_model(model).to(choose_device(device))
-    config = network.config
-    where = next(network.parameters()).device
-    stem = stem or ("vocals" if "vocals" in config.stems else config.stems[0])
-    if stem not in config.stems or stem not in STEMS:
-        raise InputError(f"stem={stem!r} cannot be scored; the model gives {', '.join(config.stems)}")
-    if protocol == "four" and set(config.stems) != set(STEMS):
-        raise InputError(
-            f"protocol='four' needs a model of {', '.join(STEMS)}; this one gives {', '.join(config.stems)}"
-        )
-    if config.sample_rate != SAMPLE_RATE:
-        raise InputError(
-            f"the model works at {config.sample_rate} Hz and MUSDB18 has {SAMPLE_RATE} Hz; use another model"
-        )
     tracks = find_tracks(
         root, split, validation_tracks=validation_tracks, validation_artists=validation_artists, shared_artists=True
     )
-    scores, mixtures, audio_seconds, computing_seconds = {}, {}, 0.0, 0.0
+    network = load_model(model).to(choose_device(device))
+    config = network.config
+    stem = stem or ("vocals" if "vocals" in config.stems else config.stems[0])
+    _check(config, stem, protocol)
+    check_writable(output)
+    where = next(network.parameters()).device
+    scores, mixtures, failures = {}, {}, {}
+    audio_seconds = computing_seconds = 0.0
     for track in tqdm(tracks, "evaluating", unit="track", disable=None):
-        mixture = track.read(MIXTURE)
-        length = mixture.shape[-1]
-        started = time.monotonic()
-        estimates = separate(
-            network, mixture, segment_seconds=segment_seconds, overlap=overlap, batch_size=batch_size, scan=scan
-        )
-        computing_seconds += time.monotonic() - started
-        audio_seconds += length / SAMPLE_RATE
-        named = dict(zip(config.stems, estimates, strict=True))
-        references = {name: track.read(name, 0, length) for name in STEMS}
-        references[REST] = torch.stack([references[name] for name in STEMS if name != stem]).sum(0)
-        scores[track.name] = _score(named | {REST: mixture - named[stem]}, references, stem, protocol)
-        mixtures[track.name] = _score(dict.fromkeys(references, mixture), references, stem, protocol)
-        log.info("%s: cSDR %.2f dB, uSDR %.2f dB", track.name, scores[track.name].csdr, scores[track.name].usdr)
+        try:
+            audio = {name: track.read(name) for name in (MIXTURE, *STEMS)}
+            mixture = audio.pop(MIXTURE)
+            started = time.monotonic()
+            estimates = separate(
+                network, mixture, segment_seconds=segment_seconds, overlap=overlap, batch_size=batch_size, scan=scan
+            )
+            computing_seconds += time.monotonic() - started
+            audio_seconds += mixture.shape[-1] / SAMPLE_RATE
+            references = {name: reference[:, : mixture.shape[-1]] for name, reference in audio.items()}
+            references[REST] = torch.stack([references[name] for name in STEMS if name != stem]).sum(0)
+            named = dict(zip(config.stems, estimates, strict=True))
+            scored = _score(named | {REST: mixture - named[stem]}, references, stem, protocol)
+            mixtures[track.name] = _score(dict.fromkeys(references, mixture), references, stem, protocol)
+            scores[track.name] = scored
+        except InputError as error:
+            failures[track.name] = str(error)
+            log.error("failed: %s: %s", track.name, error)
+        else:
+            log.info("%s: cSDR %.2f dB, uSDR %.2f dB", track.name, scored.csdr, scored.usdr)
+    if not scores:
+        raise InputError(f"no track could be scored; the first failed so: {next(iter(failures.values()))}")
     settings = {
         "model": str(model),
         "root": str(root),
@@ -178,10 +183,31 @@ def evaluate(
         "scan": choose_scan(where, scan),
         "network": asdict(config),
     }
-    evaluation = Evaluation(settings, scores, mixtures, computing_seconds / audio_seconds)
+    evaluation = Evaluation(settings, scores, mixtures, failures, computing_seconds / audio_seconds)
     with complete_file(results_path) as temporary:
         temporary.write_text(evaluation.to_json(), encoding="utf-8")
+    if failures:
+        raise InputError(
+            f"{len(failures)} of {len(tracks)} tracks could not be scored, the others are in {results_path}; "
+            f"the first: {next(iter(failures))}: {next(iter(failures.values()))}"
+        )
     return evaluation
+
+
+def _check(config: ModelConfig, stem: str, protocol: Protocol) -> None:
+    if stem not in config.stems:
+        raise InputError(f"stem={stem!r} cannot be scored; the model gives {', '.join(config.stems)}")
+    if stem not in STEMS:
+        raise InputError(f"stem={stem!r} cannot be scored; MUSDB18 has {', '.join(STEMS)}")
+    if protocol == "four" and set(config.stems) != set(STEMS):
+        raise InputError(
+            f"protocol='four' needs a model of {', '.join(STEMS)}; this one gives {', '.join(config.stems)}"
+        )
+    if config.sample_rate != SAMPLE_RATE or config.channels != 2:
+        raise InputError(
+            f"the model works at {config.sample_rate} Hz on {config.channels} channels and MUSDB18 has {SAMPLE_RATE} "
+            "Hz and 2; use another model"
+        )
 
 
 def _score(estimates: dict[str, Tensor], references: dict[str, Tensor], stem: str, protocol: Protocol) -> TrackScores:

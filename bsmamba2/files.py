@@ -34,6 +34,17 @@ def complete_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(folder: Path) -> None:
+    """Makes a folder for output and tries it, so that no work is done that could not be saved.
+
+    Raises:
+        InputError: It cannot be made or written to.
+    """
+    with complete_file(folder / "probe") as temporary:
+        temporary.write_bytes(b"")
+    (folder / "probe").unlink()
+
+
 def make_folder(folder: Path) -> None:
     """Makes a folder for output, with all above it.
 

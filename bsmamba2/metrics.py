@@ -24,7 +24,7 @@ def usdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> floa
         sample_rate: Not used; every score is called alike.
 
     Raises:
-        InputError: The two shapes differ, or are not (c, n) with at least one sample.
+        InputError: The two shapes differ, or are not (c, n) with at least one sample, or a sample is not finite.
     """
     estimate, reference = _pair(estimate, reference, ndim=2)
     floor = 1e-7
@@ -42,7 +42,7 @@ def csdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> floa
         sample_rate: Sampling rate in Hz.
 
     Raises:
-        InputError: The two shapes differ, or are not (c, n) with at least one sample.
+        InputError: The two shapes differ, or are not (c, n) with at least one sample, or a sample is not finite.
     """
     _pair(estimate, reference, ndim=2)
     return defined_median(windowed_sdr(estimate=estimate, reference=reference, sample_rate=sample_rate))
@@ -61,7 +61,7 @@ def windowed_sdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100)
         sample_rate: Sampling rate in Hz.
 
     Raises:
-        InputError: The two shapes differ, or are of another form, or without a sample.
+        InputError: The two shapes differ, or are of another form, or without a sample, or a sample is not finite.
     """
     several = np.ndim(estimate) == 3
     estimates, references = _pair(estimate, reference, ndim=3 if several else 2)
@@ -84,13 +84,17 @@ def defined_median(values: Tensor) -> float:
 
 
 def _pair(estimate: Audio, reference: Audio, ndim: int) -> tuple[Tensor, Tensor]:
-    pair = torch.as_tensor(estimate).double(), torch.as_tensor(reference).double()
+    # On the CPU: other devices may have no float64.
+    pair = torch.as_tensor(estimate).detach().cpu().double(), torch.as_tensor(reference).detach().cpu().double()
     shapes = tuple(tuple(t.shape) for t in pair)
     if shapes[0] != shapes[1] or len(shapes[0]) != ndim or 0 in shapes[0]:
         raise InputError(
             f"estimate has shape {shapes[0]} and reference {shapes[1]}; both must be "
             f"{'(channels, samples)' if ndim == 2 else '(sources, channels, samples)'} of the same size, not empty"
         )
+    for name, audio in zip(("estimate", "reference"), pair, strict=True):
+        if not audio.isfinite().all():
+            raise InputError(f"the {name} has samples that are not finite (NaN or infinity), so it has no score")
     return pair
 
 

@@ -1,5 +1,6 @@
 """From a network on segments to a separation of audio of any length: the same for training, scores and files."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -43,9 +44,9 @@ def separate(
     if not 0 <= overlap < 1:
         raise InputError(f"overlap={overlap} is not allowed; give a share of a segment from 0 to below 1")
     seconds = network.config.segment_seconds if segment_seconds is None else segment_seconds
+    if not 0 < seconds < math.inf or round(seconds * network.config.sample_rate) < 1:
+        raise InputError(f"segment_seconds={seconds} is not allowed; give a length of at least one sample")
     segment = round(seconds * network.config.sample_rate)
-    if segment < 1:
-        raise InputError(f"segment_seconds={seconds} is not allowed; give at least one sample")
     device = next(network.parameters()).device
     with torch.inference_mode():
         return overlap_add(

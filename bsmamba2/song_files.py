@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from bsmamba2.checkpoint import load_model
-from bsmamba2.data.audio import INTEGER_BITS, audio_info, quantise, read_audio, write_audio
+from bsmamba2.data.audio import INTEGER_BITS, audio_info, quantise, read_audio, write_together
 from bsmamba2.errors import InputError
-from bsmamba2.files import make_folder
+from bsmamba2.files import check_writable
 from bsmamba2.model import BSMamba2
 from bsmamba2.model.config import RESIDUAL
 from bsmamba2.model.ssd import Scan, choose_scan
@@ -134,9 +134,11 @@ def _targets(
                 f"{other} and {source} would both write {output / source.stem}; separate them into two folders"
             )
         for path in paths.values():
+            if path in inputs:
+                raise InputError(f"{path} is an input and would be overwritten; give another --output")
             if path.exists() and not overwrite:
                 raise InputError(f"{path} is already there; give another --output, or --overwrite")
-    make_folder(output)
+    check_writable(output)
     return targets
 
 
@@ -158,7 +160,8 @@ def _separate_file(network: BSMamba2, source: Path, paths: dict[str, Path], **se
             log.warning(
                 "%s: %d samples beyond full scale are clipped; --format wav of a float file keeps them", path, clipped
             )
-        write_audio(path, estimates[stem], info.sample_rate, subtype)
+    # Together: new vocals never lie beside an old instrumental.
+    write_together({path: estimates[stem] for stem, path in paths.items()}, info.sample_rate, subtype)
     return info.length / info.sample_rate
 
 

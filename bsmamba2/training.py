@@ -50,6 +50,13 @@ class SeparationModule(LightningModule):
         strangers = sorted(set(network.stems) - set(STEMS))
         if strangers:
             raise InputError(f"the dataset has no stem {strangers[0]!r}; choose among {', '.join(STEMS)}")
+        if network.channels != 2:
+            raise InputError(f"channels={network.channels} does not fit MUSDB18, which is stereo; use 2")
+        if not (learning_rate > 0 and weight_decay >= 0 and all(0 <= beta < 1 for beta in betas)):
+            raise InputError(
+                f"learning_rate={learning_rate}, betas={betas}, weight_decay={weight_decay} is not "
+                "allowed; give a rate above 0, betas from 0 to below 1 and a decay of at least 0"
+            )
         # Plain values only: the checkpoint opens with weights_only=True and rebuilds the network without a config file.
         self.save_hyperparameters({"network": asdict(network), "learning_rate": learning_rate})
         self.network = BSMamba2(network)

@@ -5,11 +5,14 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from bsmamba2.checkpoint import load_model
 from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.errors import InputError
+from bsmamba2.files import check_writable
 from bsmamba2.training import SeparationModule
 
 SEED = 42
@@ -49,7 +52,23 @@ def train(arguments: Sequence[str]) -> Path:
     with warnings.catch_warnings():
         # Lightning warns whoever calls its command line from Python while the process has arguments of its own.
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
-        cli = TrainingCLI(
+        cli = _parsed(arguments)
+    check_writable(Path(cli.trainer.default_root_dir))
+    resumed = cli.config.ckpt_path
+    if resumed is not None and load_model(resumed).config != cli.model.network.config:
+        raise InputError(f"{resumed} is of another network than the options say; give the --config it was trained with")
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resumed, weights_only=True)
+    checkpoint = cli.trainer.checkpoint_callback
+    if not isinstance(checkpoint, ModelCheckpoint) or not (checkpoint.best_model_path or checkpoint.last_model_path):
+        raise InputError("training ended before the first validation, so there is no checkpoint; train for longer")
+    path = Path(checkpoint.best_model_path or checkpoint.last_model_path)
+    log.info("best checkpoint: %s", path)
+    return path
+
+
+def _parsed(arguments: Sequence[str]) -> TrainingCLI:
+    try:
+        return TrainingCLI(
             SeparationModule,
             MusdbDataModule,
             seed_everything_default=SEED,
@@ -62,13 +81,6 @@ def train(arguments: Sequence[str]) -> Path:
                 "exit_on_error": False,
             },
         )
-    resumed = cli.config.ckpt_path
-    if resumed is not None and not resumed.is_file():
-        raise InputError(f"the checkpoint {resumed} does not exist; check --ckpt_path")
-    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resumed, weights_only=True)
-    checkpoint = cli.trainer.checkpoint_callback
-    if not isinstance(checkpoint, ModelCheckpoint) or not (checkpoint.best_model_path or checkpoint.last_model_path):
-        raise InputError("training ended before the first validation, so there is no checkpoint; train for longer")
-    path = Path(checkpoint.best_model_path or checkpoint.last_model_path)
-    log.info("best checkpoint: %s", path)
-    return path
+    except MisconfigurationException as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the trainer cannot run as asked ({reason}); change the options --trainer.*") from error

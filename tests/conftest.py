@@ -22,7 +22,7 @@ TINY = ModelConfig(
     mask_expand=1,
     n_fft=256,
     window_length=256,
-    hop_length=128,
+    hop_length=64,
     segment_seconds=0.1,
 )
 

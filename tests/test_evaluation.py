@@ -1,11 +1,13 @@
 import json
 import math
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from bsmamba2.data.audio import write_audio
 from bsmamba2.data.musdb import MIXTURE, find_tracks
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation import Evaluation, TrackScores, evaluate
@@ -56,8 +58,6 @@ def test_the_pair_protocol_voids_windows_where_the_accompaniment_is_silent(
     tmp_path: Path, model: Path, musdb_root: Path
 ) -> None:
     """In the second second only vocals are heard: it counts alone, and not beside a silent accompaniment."""
-    from bsmamba2.data.audio import write_audio
-
     (track,) = find_tracks(musdb_root, "test")
     stems = {stem: track.read(stem) for stem in ("drums", "bass", "other", "vocals")}
     for stem in ("drums", "bass", "other"):
@@ -113,7 +113,7 @@ def test_undefined_scores_are_left_out_and_counted() -> None:
         "d": TrackScores(csdr=10.0, usdr=6.0),
     }
     settings = {"stem": "vocals", "protocol": "single", "overlap": 0, "segment_seconds": 8, "scan": "", "device": ""}
-    evaluation = Evaluation(settings, scores, scores, 1.0)
+    evaluation = Evaluation(settings, scores, scores, {}, 1.0)
     assert evaluation.summary(scores) == {
         "csdr_median": 4.0,
         "csdr_mean": 5.0,
@@ -123,3 +123,25 @@ def test_undefined_scores_are_left_out_and_counted() -> None:
     }
     assert json.loads(evaluation.to_json())["tracks"]["b"] == {"csdr": None, "usdr": -1.0}
     assert "1 tracks have no defined window" in evaluation.table()
+
+
+def test_a_broken_track_costs_no_other_its_score(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(musdb_root / "test", root / "test")
+    shutil.copytree(musdb_root / "test" / "Three - Third", root / "test" / "Broken - Song")
+    broken = torch.full((2, 88200), torch.nan)
+    write_audio(root / "test" / "Broken - Song" / "bass.wav", broken, 44100, "FLOAT")
+    with pytest.raises(InputError, match=r"1 of 2 tracks could not be scored.*Broken - Song.*not finite"):
+        evaluate(model, root, tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert list(results["tracks"]) == ["Three - Third"]
+    assert list(results["failures"]) == ["Broken - Song"]
+
+
+def test_an_output_that_cannot_be_written_is_found_before_any_work(
+    tmp_path: Path, model: Path, musdb_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    with caplog.at_level("INFO"), pytest.raises(InputError, match="cannot be made"):
+        evaluate(model, musdb_root, tmp_path / "file" / "run")
+    assert "uSDR" not in caplog.text

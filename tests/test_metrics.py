@@ -187,3 +187,11 @@ def test_unlike_or_empty_shapes_are_errors(
 )
 def test_median_of_defined_values(values: list[float], expected: float) -> None:
     assert defined_median(torch.tensor(values)) == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("score", [csdr, usdr, windowed_sdr])
+def test_samples_that_are_not_finite_have_no_score(score: Callable[..., object]) -> None:
+    estimate = np.ones((2, 3000))
+    estimate[1, 1500] = np.nan
+    with pytest.raises(InputError, match="the estimate has samples that are not finite"):
+        score(estimate=estimate, reference=np.ones((2, 3000)), sample_rate=RATE)

@@ -120,7 +120,7 @@ def test_inputs_stay_as_they_are(tiny_network: BSMamba2) -> None:
         ({"overlap": 1}, "overlap=1 is not allowed"),
         ({"overlap": -0.1}, r"overlap=-0\.1 is not allowed"),
         ({"overlap": float("nan")}, "overlap=nan is not allowed"),
-        ({"segment_seconds": 0}, "segment_seconds=0 is not allowed; give at least one sample"),
+        ({"segment_seconds": 0}, "segment_seconds=0 is not allowed; give a length of at least one sample"),
         ({"segment_seconds": -1.0}, r"segment_seconds=-1\.0 is not allowed"),
         ({"batch_size": 0}, "batch_size=0 is not allowed"),
         ({"mixture": torch.zeros(2, 0)}, r"the mixture has shape \(2, 0\)"),

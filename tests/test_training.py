@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
 from torch import Tensor
 
 from bsmamba2 import load_model
+from bsmamba2.data.excerpts import EpochNumbers
 from bsmamba2.data.musdb import STEMS, mixture_of
 from bsmamba2.errors import InputError
 from bsmamba2.metrics import usdr
@@ -152,5 +154,45 @@ def test_a_segment_longer_than_every_song_is_an_error(
 
 def test_a_missing_checkpoint_is_an_error(tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path) -> None:
     more: Sequence[str] = options(tiny_config, musdb_root, tmp_path, "--ckpt_path=none.ckpt")
-    with pytest.raises(InputError, match=r"the checkpoint none\.ckpt does not exist"):
+    with pytest.raises(InputError, match=r"none\.ckpt does not exist"):
         train(more)
+
+
+def test_only_a_checkpoint_of_the_same_network_goes_on(
+    tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path
+) -> None:
+    (tmp_path / "broken.ckpt").write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"broken\.ckpt is truncated or no checkpoint"):
+        train(options(tiny_config, musdb_root, tmp_path, f"--ckpt_path={tmp_path / 'broken.ckpt'}"))
+    path = train(options(tiny_config, musdb_root, tmp_path))
+    with pytest.raises(InputError, match="is of another network than the options say"):
+        train(options(replace(tiny_config, depth=2), musdb_root, tmp_path, f"--ckpt_path={path}"))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--model.learning_rate=-1", "learning_rate=-1.0"),
+        ("--model.network.channels=1", "channels=1 does not fit MUSDB18"),
+        ("--trainer.accelerator=gpu", "the trainer cannot run as asked"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_sentence(
+    tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path, option: str, message: str
+) -> None:
+    if "gpu" in option and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(InputError, match=message):
+        train(options(tiny_config, musdb_root, tmp_path, option))
+
+
+def test_ranks_share_an_epoch_and_hear_new_excerpts_in_the_next() -> None:
+    """Lightning wraps the sampler under DDP and sets the epoch through its wrapper."""
+    heard = []
+    for rank in range(2):
+        numbers = EpochNumbers(4)
+        wrapper = DistributedSamplerWrapper(numbers, num_replicas=2, rank=rank, shuffle=False)
+        wrapper.set_epoch(1)
+        numbers.set_epoch(1)
+        heard += list(wrapper)
+    assert sorted(heard) == [4, 5, 6, 7]

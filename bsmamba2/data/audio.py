@@ -75,24 +75,31 @@ def read_audio(path: Path, start: int = 0, length: int | None = None, stream: in
 
 
 def write_audio(path: Path, audio: Tensor, sample_rate: int, subtype: str) -> None:
-    """Writes audio (c, n) to a file that is there only once it is complete.
+    """Writes audio (c, n) to a file that is there only once it is complete; see `write_together`."""
+    write_together({path: audio}, sample_rate, subtype)
+
+
+def write_together(outputs: dict[Path, Tensor], sample_rate: int, subtype: str) -> None:
+    """Writes audio (c, n) to files of one format, which are there only once all are complete.
 
     Integer formats hold what `quantise` returns.
 
     Raises:
-        InputError: The file cannot be written, or its format cannot hold this rate, depth or number of channels.
+        InputError: A file cannot be written, or its format cannot hold this rate, depth or number of channels.
     """
-    format_name = path.suffix.removeprefix(".").upper()
-    samples: np.ndarray = audio.mT.contiguous().numpy()
-    if subtype in INTEGER_BITS:
-        samples = (quantise(audio.double(), subtype).mT * 2**31).numpy().astype(np.int32)
-    with complete_file(path) as temporary:
-        try:
-            soundfile.write(temporary, samples, sample_rate, subtype=subtype, format=format_name)
-        except (soundfile.LibsndfileError, ValueError) as error:
-            raise InputError(
-                f"{path} cannot be written as {format_name} {subtype} at {sample_rate} Hz ({_reason(error)})"
-            ) from error
+    with contextlib.ExitStack() as stack:
+        for path, audio in outputs.items():
+            temporary = stack.enter_context(complete_file(path))
+            format_name = path.suffix.removeprefix(".").upper()
+            samples: np.ndarray = audio.mT.contiguous().numpy()
+            if subtype in INTEGER_BITS:
+                samples = (quantise(audio.double(), subtype).mT * 2**31).numpy().astype(np.int32)
+            try:
+                soundfile.write(temporary, samples, sample_rate, subtype=subtype, format=format_name)
+            except (soundfile.LibsndfileError, ValueError) as error:
+                raise InputError(
+                    f"{path} cannot be written as {format_name} {subtype} at {sample_rate} Hz ({_reason(error)})"
+                ) from error
 
 
 def quantise(audio: Tensor, subtype: str) -> Tensor:

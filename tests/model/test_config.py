@@ -21,7 +21,7 @@ from bsmamba2.model import ModelConfig
         ({"n_fft": 2047}, "n_fft=2047 is odd"),
         ({"n_fft": 4096}, "covers 1025 bins but n_fft=4096 gives 2049"),
         ({"window_length": 4096}, "window_length=4096 does not fit n_fft=2048"),
-        ({"hop_length": 1025}, "hop_length=1025 is too long for window_length=2048"),
+        ({"hop_length": 513}, "hop_length=513 is too long for window_length=2048"),
         ({"dim": 100}, "gives 400 channels, which headdim=64 does not divide"),
         ({"headdim": 60}, "headdim=60 does not divide"),
         ({"ngroups": 3}, "ngroups=3 does not divide the 16 heads"),
