@@ -14,6 +14,8 @@ from bsmamba2.model.dual_path import BidirectionalMixer
 from bsmamba2.model.mamba2 import Mamba2
 from bsmamba2.model.stft import istft, stft
 
+HOP = {"window_length": 256, "hop_length": 64}
+
 
 def rms_ratio(value: Tensor, reference: Tensor) -> float:
     difference = (value.double() - reference.double()).square().mean().sqrt()
@@ -169,3 +171,17 @@ def test_importing_the_model_loads_neither_lightning_nor_kernels_nor_torchaudio(
     assert not {"lightning", "mamba_ssm", "causal_conv1d", "torchaudio", "musdb", "museval"} & set(
         result.stdout.split()
     )
+
+
+@pytest.mark.parametrize("length", range(256, 256 + 64, 7))
+def test_the_last_samples_are_not_blown_up(length: int) -> None:
+    """With the longest hop allowed a random mask leaves every sample in the range of the others."""
+    torch.manual_seed(0)
+    settings = {
+        "n_fft": 256,
+        "window_length": 256,
+        "hop_length": ModelConfig(n_fft=256, bands=(129,), **HOP).hop_length,
+    }
+    spectrum = stft(torch.randn(1, length), **settings)
+    audio = istft(spectrum * torch.randn_like(spectrum), length=length, **settings)
+    assert audio.abs().max() < 6 * audio.std()
