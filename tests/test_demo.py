@@ -39,3 +39,13 @@ def test_the_demo_does_the_three_jobs(
         )
     )
     assert (vocals + instrumental == mixture).all()
+
+
+def test_the_demo_deletes_no_folder_it_did_not_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo" / "data").mkdir(parents=True)
+    assert main(["demo", "--config", str(ROOT / "configs" / "tiny.yaml")]) == 1
+    assert "that no demo made" in capsys.readouterr().err
+    assert (tmp_path / "demo" / "data").is_dir()
