@@ -158,7 +158,7 @@ def _separate_file(network: BSMamba2, source: Path, paths: dict[str, Path], **se
         clipped = int((estimates[stem].abs() > 1).sum()) if subtype in INTEGER_BITS else 0
         if clipped:
             log.warning(
-                "%s: %d samples beyond full scale are clipped; --format wav of a float file keeps them", path, clipped
+                "%s: %d samples beyond full scale are clipped; a song in a float format would keep them", path, clipped
             )
     # Together: new vocals never lie beside an old instrumental.
     write_together({path: estimates[stem] for stem, path in paths.items()}, info.sample_rate, subtype)
