@@ -1,0 +1,457 @@
+"""What this machine will separate with, whether its kernels really run, and the commands that mend them."""
+
+import contextlib
+import importlib
+import importlib.util
+import mmap
+import os
+import platform
+import re
+import struct
+import subprocess
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from json import dumps
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bsmamba2.errors import InputError
+from bsmamba2.model.ssd import choose_scan, kernel_module, kernel_problem, ssd_chunked, ssd_kernel
+from bsmamba2.separation import choose_device
+
+State = Literal["ok", "problem", "absent"]
+Arguments = dict[str, Tensor]
+
+# Limits for the RMS ratio of outputs and gradients. Triton multiplies in TF32, which keeps 10 bits; the convolution
+# computes in float32, with fast exponentials.
+SCAN_LIMIT = 5e-3
+CONVOLUTION_LIMIT = 1e-4
+
+# The extension that each package compiles, whose architectures may lack a card.
+EXTENSIONS = {"mamba-ssm": "selective_scan_cuda", "causal-conv1d": "causal_conv1d_cuda"}
+NO_CUDA = "torch sees no CUDA device"
+
+BUILD_TOOLS = "pip install wheel setuptools packaging ninja"
+CUDA_REQUIREMENTS = "pip install --no-build-isolation -r requirements-cuda.txt"
+# Without the two flags pip keeps what is installed, or takes the same build from its cache.
+_AGAIN = "--force-reinstall --no-cache-dir --no-deps --no-build-isolation"
+TRITON_ONLY = f"MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE pip install {_AGAIN} mamba-ssm==2.3.1"
+CONVOLUTION_REBUILD = f"CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install {_AGAIN} causal-conv1d==1.7.0"
+
+_NO_IMAGE = r"no kernel image is available"
+# A build for another torch or CUDA, or for none.
+_MISMATCH = r"undefined symbol|cannot open shared object|DLL load failed|No module named '{}"
+# (package or "" for any, what its failure says, command): the first that fits; {name} is a pip requirement.
+_REMEDIES = (
+    (
+        "",
+        r"driver .*(too old|insufficient)",
+        "apt install nvidia-driver  # Debian; elsewhere NVIDIA's own, then restart",
+    ),
+    ("", r"No CUDA GPUs are available", "unset CUDA_VISIBLE_DEVICES"),
+    ("", r"Failed to find C compiler", "apt install gcc  # Debian; elsewhere any C compiler"),
+    ("", r"Python\.h|cuda_utils\.c", "apt install gcc python3-dev  # Debian; Triton compiles against Python's headers"),
+    ("", r"No module named 'triton'", 'pip install "{triton}"'),
+    ("", r"No module named '(?:einops|packaging)'", "pip install einops packaging"),
+    ("torch", r"older than every build", 'pip install "torch==2.6.*"  # or compute with --device cpu'),
+    ("torch", _NO_IMAGE, 'pip install --upgrade "{torch}"'),
+    # pip takes a CPU build of the same version for the one that is asked for.
+    ("torch", r"not compiled with CUDA", 'pip uninstall --yes torch && pip install "{torch}"'),
+    ("mamba-ssm", r"not installed", f"{BUILD_TOOLS}\n{CUDA_REQUIREMENTS}"),
+    ("mamba-ssm", _MISMATCH.format("(?:selective_scan_cuda|mamba_ssm)") + "|" + _NO_IMAGE, TRITON_ONLY),
+    ("mamba-ssm", r"wrong results", "bsmamba2 separate --scan chunked ..."),
+    ("causal-conv1d", _MISMATCH.format("causal_conv1d") + "|wrong results|" + _NO_IMAGE, CONVOLUTION_REBUILD),
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something tried out: absent is no failure; remedy holds the commands that mend a problem, one per line."""
+
+    name: str
+    state: State
+    detail: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU, and by package whether what is compiled in it runs there; Triton compiles when it runs, for any GPU."""
+
+    name: str
+    memory_gib: float | None
+    capability: str | None
+    built_for: dict[str, bool]
+
+    def text(self) -> str:
+        """Returns one line for people."""
+        builds = ", ".join(f"{package} {'yes' if fits else 'no'}" for package, fits in self.built_for.items())
+        memory = f"{self.memory_gib} GiB" if self.memory_gib else ""
+        capability = f"compute capability {self.capability}" if self.capability else ""
+        return ", ".join(filter(None, (self.name, memory, capability))) + (
+            f"; compiled for it: {builds}" if builds else ""
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that `bsmamba2 doctor` says; device and scan are what "auto" takes, versions are None if not installed."""
+
+    versions: dict[str, str | None]
+    devices: tuple[Device, ...]
+    checks: tuple[Check, ...]
+    device: str
+    scan: str
+    reason: str
+
+    @property
+    def healthy(self) -> bool:
+        """Returns whether nothing that is installed is broken; a machine without a GPU is healthy."""
+        return all(check.state != "problem" for check in self.checks)
+
+    def to_json(self) -> str:
+        """Returns the report as JSON."""
+        return dumps({"healthy": self.healthy, **asdict(self)}, indent=2, ensure_ascii=False)
+
+    def summary(self) -> str:
+        """Returns in one sentence what separates here, and why."""
+        device = "the CPU" if self.device == "cpu" else f"the device {self.device}"
+        return f"This machine separates on {device} with the {self.scan} scan, because {self.reason}."
+
+    def text(self) -> str:
+        """Returns the report for people."""
+        rows = [(name, version or "not installed") for name, version in self.versions.items()]
+        rows += [(f"GPU {index}", device.text()) for index, device in enumerate(self.devices)]
+        width = max(len(name) for name, _ in (*rows, *((check.name, "") for check in self.checks))) + 2
+        lines = [f"{name:{width}}{value}" for name, value in rows]
+        lines.append("")
+        for check in self.checks:
+            lines.append(f"{check.name:{width}}{check.state:9}{check.detail}")
+            lines += [f"{'':{width}}{'':9}$ {command}" for command in (check.remedy or "").splitlines()]
+        return "\n".join([*lines, "", self.summary()])
+
+
+def doctor(json: bool = False) -> tuple[str, bool]:
+    """Returns what this machine will use and why, with how to mend what is broken, and whether nothing is.
+
+    Args:
+        json: JSON for programs instead of text for people.
+    """
+    report = diagnose()
+    return report.to_json() if json else report.text(), report.healthy
+
+
+def diagnose() -> Report:
+    """Returns the report on this machine; whatever is broken is in it and not raised."""
+    # A driver that is too old makes torch warn at every question; the check of torch says it once.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graphics_cards, driver = nvidia_machine()
+        devices = tuple(_devices())
+        # Before the checks: a kernel that crashes leaves nothing usable on its device in this process.
+        device, scan, reason = _choice()
+        checks = (
+            _torch_check(graphics_cards, devices),
+            kernel_check("Triton scan", "mamba-ssm", kernel_module, _scan_ratios, SCAN_LIMIT),
+            kernel_check(
+                "convolution",
+                "causal-conv1d",
+                lambda: importlib.import_module("causal_conv1d"),
+                _convolution_ratios,
+                CONVOLUTION_LIMIT,
+            ),
+        )
+        return Report(_versions(driver), devices, checks, device, scan, reason)
+
+
+def runs_on(capability: tuple[int, int], architectures: Iterable[str]) -> bool:
+    """Returns whether a GPU runs code built for these architectures, such as sm_80 (machine code) or compute_80 (PTX).
+
+    Machine code runs on the same major and a not smaller minor capability, PTX on any that is not smaller; what ends
+    in a runs on that capability only.
+    """
+    return any(_runs(capability, architecture) for architecture in architectures)
+
+
+def _runs(capability: tuple[int, int], architecture: str) -> bool:
+    match = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", architecture)
+    if not match:
+        return False
+    built = int(match[2]), int(match[3])
+    if match[4] == "a":
+        return capability == built
+    return capability >= built and (capability[0] == built[0] or (match[1] == "compute" and not match[4]))
+
+
+def fatbin_architectures(path: Path) -> tuple[str, ...]:
+    """Returns the GPU architectures that a compiled extension holds code for: sm_90 machine code, compute_90 PTX.
+
+    NVIDIA documents no layout; this one was read off libraries built with CUDA 11.8 to 13.2. Little endian:
+    a fatbin is u32 0xBA55ED50, u16 version 1, u16 header size 16, u64 size of the entries; an entry is u16 kind (1 PTX,
+    2 ELF), u16 version, u32 header size, u64 payload size, 12 bytes, u32 architecture (90), the rest of its header and
+    the payload, compressed or not.
+    """
+    with path.open("rb") as file:
+        if not path.stat().st_size:  # an empty file cannot be mapped
+            return ()
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            found = set(_fatbin_entries(data))
+    names = {1: "compute", 2: "sm"}
+    return tuple(f"{names[kind]}_{number}" for kind, number in sorted(found) if kind in names)
+
+
+def _fatbin_entries(data: mmap.mmap) -> Iterator[tuple[int, int]]:
+    """Yields kind and architecture; four equal bytes elsewhere in the file are passed over."""
+    start = -1
+    while (start := data.find(b"\x50\xed\x55\xba", start + 1)) >= 0 and start + 16 <= len(data):
+        version, header, size = struct.unpack_from("<HHQ", data, start + 4)
+        if (version, header) != (1, 16):
+            continue
+        entry, end = start + header, min(start + header + size, len(data))
+        while entry + 32 <= end:
+            kind, header, payload, number = struct.unpack_from("<H2xIQ12xI", data, entry)
+            if header < 32 or not 10 <= number < 1000:
+                break
+            yield kind, number
+            entry += header + payload
+
+
+def mending_command(package: str, problem: str) -> str | None:
+    """Returns the commands that mend a failure, one per line, or None for one that is not known.
+
+    Args:
+        package: What failed: torch, mamba-ssm or causal-conv1d.
+        problem: The message of its error.
+    """
+    for subject, pattern, command in _REMEDIES:
+        if subject in ("", package) and re.search(pattern, problem):
+            return command.replace("{torch}", _requirement("bsmamba2", "torch")).replace(
+                "{triton}", _requirement("torch", "triton")
+            )
+    return None
+
+
+def agreement(
+    function: Callable[..., Tensor], reference: Callable[..., Tensor], arguments: Arguments, device: str
+) -> dict[str, float]:
+    """Returns the RMS ratio of the error of y and of every gradient, by name: function there, reference on the CPU."""
+    torch_device = torch.device(device)
+    values, expected = (
+        _outputs_and_gradients(f, {name: value.to(where) for name, value in arguments.items()})
+        for f, where in ((function, torch_device), (reference, torch.device("cpu")))
+    )
+    return {
+        name: ((values[name].cpu() - value).double().norm() / value.double().norm()).item()
+        for name, value in expected.items()
+    }
+
+
+def _outputs_and_gradients(function: Callable[..., Tensor], arguments: Arguments) -> dict[str, Tensor]:
+    leaves = {name: value.detach().requires_grad_() for name, value in arguments.items()}
+    y = function(*leaves.values())
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
+    gradients = torch.autograd.grad((y * weights).sum(), list(leaves.values()))
+    return {"y": y.detach(), **dict(zip(leaves, gradients, strict=True))}
+
+
+def scan_arguments() -> Arguments:
+    """Returns x, dt, A, B, C with heads, states and groups like the published network, but few and short."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"x": (2, 130, 4, 64), "dt": (2, 130, 4), "A": (4,), "B": (2, 130, 1, 128), "C": (2, 130, 1, 128)}
+    values = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return {**values, "dt": 0.5 * values["dt"].abs(), "A": -(1 + 4 * values["A"].abs())}
+
+
+def _scan_ratios() -> dict[str, float]:
+    return agreement(ssd_kernel, ssd_chunked, scan_arguments(), "cuda")
+
+
+def _convolution_ratios() -> dict[str, float]:
+    convolution = importlib.import_module("causal_conv1d").causal_conv1d_fn
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"x": (2, 64, 130), "weight": (64, 4), "bias": (64,)}
+    arguments = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return agreement(
+        lambda x, weight, bias: convolution(x, weight, bias, activation="silu"), causal_convolution, arguments, "cuda"
+    )
+
+
+def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Returns SiLU of the causal convolution of each channel; x (b, d, l), weight (d, w), bias (d)."""
+    taps = weight.shape[-1]
+    return F.silu(F.conv1d(F.pad(x, (taps - 1, 0)), weight[:, None], bias, groups=len(weight)))
+
+
+def kernel_check(
+    name: str, package: str, load: Callable[[], object], ratios: Callable[[], dict[str, float]], limit: float
+) -> Check:
+    """Returns whether a package can be loaded and, on a CUDA device, gives the right outputs and gradients.
+
+    Args:
+        name: Name of the check.
+        package: Name of the package for pip.
+        load: Imports it.
+        ratios: Runs it and returns the errors relative to a reference, by name.
+        limit: Largest of these that is right.
+    """
+    cuda = torch.cuda.is_available()
+    if _version(package) is None and importlib.util.find_spec(package.replace("-", "_")) is None:
+        remedy = mending_command(package, "not installed") if cuda else None
+        return Check(name, "absent", f"{package} is not installed", remedy)
+    try:
+        load()
+        if not cuda:
+            return Check(name, "absent", f"{package} is installed; it cannot run, because {NO_CUDA}")
+        errors = ratios()
+    # An incomplete or mismatched build fails in many ways, at the import, in Triton's compiler or at the launch.
+    except Exception as error:
+        messages = [_message(e) for e in _chain(error)]
+        if not cuda and "0 active drivers" in messages[0]:  # Triton 3.2 cannot even be imported without a GPU
+            return Check(name, "absent", f"{package} is installed; it cannot run, because {NO_CUDA}")
+        remedies = (mending_command(package, message) for message in messages)
+        detail = "; after ".join(dict.fromkeys(next(iter(message.splitlines()))[:200] for message in messages))
+        return Check(name, "problem", f"{package} failed with {detail}", next(filter(None, remedies), None))
+    figures = ", ".join(f"{key} {value:.1e}" for key, value in errors.items())
+    figures = f"RMS ratio to the reference, limit {limit:g}: {figures}"
+    if not all(value <= limit for value in errors.values()):  # NaN is no success either
+        return Check(name, "problem", f"wrong results; {figures}", mending_command(package, "wrong results"))
+    return Check(name, "ok", f"runs forward and backward; {figures}")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error and those before it: the import that is tried second hides why the first one failed."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _message(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+
+
+def _torch_check(graphics_cards: list[str], devices: tuple[Device, ...]) -> Check:
+    build, problem = _torch_build(), cuda_problem(devices)
+    if problem is None:
+        return Check("torch", "ok", f"computes on {len(devices)} GPU ({build})")
+    if not graphics_cards and not torch.cuda.is_available():
+        detail = f"{build}; no GPU found"
+        if torch.backends.mps.is_available():
+            detail = "computes on MPS, where the chunked scan runs; the kernels need a CUDA device"
+        elif Path("/dev/kfd").exists():
+            detail = f"{build}; this machine has an AMD GPU, which a ROCm build of torch can use"
+        return Check("torch", "ok", detail)
+    hidden = "No CUDA GPUs are available" in problem and "CUDA_VISIBLE_DEVICES" in os.environ
+    detail = f"{problem.splitlines()[0]} ({build}; GPU: {', '.join(graphics_cards) or 'unknown'})"
+    return Check("torch", "absent" if hidden else "problem", detail, mending_command("torch", problem))
+
+
+def cuda_problem(devices: Iterable[Device] = ()) -> str | None:
+    """Returns why torch cannot compute with CUDA at all, or on one of the devices, or None."""
+    try:
+        torch.cuda.init()
+    except Exception as error:
+        return _message(error)
+    for index, device in enumerate(devices):
+        try:
+            torch.ones(2, device=f"cuda:{index}").sum().item()
+        except Exception as error:
+            if re.search(_NO_IMAGE, str(error)) and _older_than_builds(torch.cuda.get_device_capability(index)):
+                return f"{device.name} is older than every build in this torch"
+            return f"{device.name}: {_message(error)}"
+    return None
+
+
+def _older_than_builds(capability: tuple[int, int]) -> bool:
+    numbers = [int(number) for name in torch.cuda.get_arch_list() for number in re.findall(r"_(\d+)", name)]
+    return 10 * capability[0] + capability[1] < min(numbers, default=0)
+
+
+def _choice() -> tuple[str, str, str]:
+    try:
+        device = choose_device("auto")
+    except InputError as error:
+        return "cpu", "chunked", f"{error}; give --device cpu"
+    scan = choose_scan(device)
+    if device.type == "cuda":
+        reason = "the kernels of mamba-ssm ran on a tiny input" if scan == "kernel" else str(kernel_problem())
+    else:
+        reason = "the kernels do not run on MPS" if device.type == "mps" else NO_CUDA
+    return str(device), scan, reason
+
+
+def _devices() -> Iterator[Device]:
+    builds = {"torch": tuple(torch.cuda.get_arch_list())}
+    for package, module in EXTENSIONS.items():
+        spec = importlib.util.find_spec(module)
+        if spec and spec.origin:
+            builds[package] = fatbin_architectures(Path(spec.origin))
+    for index in range(0 if cuda_problem() else torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        capability = properties.major, properties.minor
+        # AMD's architectures are named otherwise, and have no such rule.
+        fits = {} if torch.version.hip else {name: runs_on(capability, built) for name, built in builds.items()}
+        gibibytes = round(properties.total_memory / 2**30, 1)
+        yield Device(properties.name, gibibytes, f"{properties.major}.{properties.minor}", fits)
+    if torch.backends.mps.is_available():
+        yield Device("Apple MPS", None, None, {})
+
+
+def nvidia_machine() -> tuple[list[str], str | None]:
+    """Returns the names of the NVIDIA GPUs and the version of their driver, whatever torch sees of them."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        cards = [line.rpartition(",") for line in result.stdout.splitlines() if "," in line]
+        if cards:
+            return [name.strip() for name, _, _ in cards], cards[0][2].strip()
+    driver, cards_folder = Path("/proc/driver/nvidia/version"), Path("/proc/driver/nvidia/gpus")
+    with contextlib.suppress(OSError):
+        version = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", driver.read_text(encoding="utf-8"))
+        models = [re.search(r"Model:\s*(.+)", (f / "information").read_text()) for f in cards_folder.iterdir()]
+        return [model[1].strip() for model in models if model], version and version[0]
+    return [], None
+
+
+def _versions(driver: str | None) -> dict[str, str | None]:
+    versions = {
+        "bsmamba2": _version("bsmamba2"),
+        "Python": platform.python_version(),
+        "system": platform.platform(),
+        "torch": f"{torch.__version__} ({_torch_build()})",
+        "NVIDIA driver": driver,
+    }
+    packages = ("lightning", "soundfile", "av", "mamba-ssm", "causal-conv1d", "triton")
+    return {**versions, **{package: _version(package) for package in packages}, "libsndfile": _libsndfile()}
+
+
+def _torch_build() -> str:
+    if torch.version.hip:
+        return f"ROCm {torch.version.hip}"
+    return f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+
+
+def _version(package: str) -> str | None:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return None
+
+
+def _libsndfile() -> str | None:
+    with contextlib.suppress(ImportError, OSError):  # OSError where the library itself cannot be loaded
+        return str(importlib.import_module("soundfile").__libsndfile_version__)
+    return None
+
+
+def _requirement(package: str, name: str) -> str:
+    """Returns what the installed package asks of another one, as `torch<2.14,>=2.6`, or only its name."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        for requirement in metadata.requires(package) or ():
+            if re.match(rf"{name}\b(?!-)", requirement):
+                return requirement.partition(";")[0].strip()
+    return name
