@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 from dataclasses import asdict, replace
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from bsmamba2 import load_model
+from bsmamba2.checkpoint import ARCHITECTURE
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 
@@ -90,7 +92,7 @@ def test_code_in_a_checkpoint_is_never_run(
     monkeypatch.chdir(tmp_path)
     torch.save(training_checkpoint(tiny_network) | {"extra": Malicious()}, tmp_path / "evil.ckpt")
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Malicious()))
-    with pytest.raises(InputError, match=r"evil\.ckpt holds Python objects .* it was not opened"):
+    with pytest.raises(InputError, match=r"evil\.ckpt holds Python objects .* it was not opened.* `bsmamba2 convert "):
         load_model(tmp_path / "evil.ckpt")
     with pytest.raises(InputError, match="no checkpoint"):
         load_model(tmp_path / "evil.pkl")
@@ -121,7 +123,7 @@ def test_weights_of_another_model_are_errors(tmp_path: Path, tiny_network: BSMam
     with pytest.raises(InputError, match="does not hold the weights of a BSMamba2"):
         load_model(path)
     torch.save({"state_dict": tiny_network.state_dict(), "hyper_parameters": {"lr": 1.0}}, path)
-    with pytest.raises(InputError, match="checkpoint of another program"):
+    with pytest.raises(InputError, match=r"checkpoint of another program.* `bsmamba2 convert "):
         load_model(path)
     torch.save({"epoch": 3}, path)
     with pytest.raises(InputError, match="'epoch' is not a named tensor"):
@@ -142,6 +144,33 @@ def test_weights_that_do_not_fit_name_the_first(tmp_path: Path, tiny_network: BS
     torch.save(content, tmp_path / "own.ckpt")
     with pytest.raises(InputError, match=r"final_norm\.gamma is missing"):
         load_model(tmp_path / "own.ckpt")
+
+
+def test_safetensors_files_describe_their_architecture(tmp_path: Path, tiny_network: BSMamba2) -> None:
+    path, config = tmp_path / "own.safetensors", tiny_network.config
+    save_file(tiny_network.state_dict(), path, metadata={ARCHITECTURE: json.dumps(asdict(config))})
+    network = load_model(path)
+    assert network.config == config
+    assert same(network, tiny_network)
+    assert load_model(path, stems=["other"], hop_length=32).config == replace(config, stems=("other",), hop_length=32)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
+        ("[1]", "is a list"),
+        ('{"width": 3}', r"unknown keys \['width'\]"),
+        ('{"dim": 0}', "dim=0 is not allowed"),
+        ('{"segment_seconds": 1e308}', "cannot be used"),
+    ],
+)
+def test_architectures_that_cannot_be_used(tmp_path: Path, tiny_network: BSMamba2, text: str, message: str) -> None:
+    path = tmp_path / "own.safetensors"
+    save_file(tiny_network.state_dict(), path, metadata={ARCHITECTURE: text})
+    with pytest.raises(InputError, match=rf"the network config in .*own\.safetensors .*{message}"):
+        load_model(path)
 
 
 def test_an_unknown_architecture_field_is_an_error(tmp_path: Path, tiny_network: BSMamba2) -> None:
