@@ -1,18 +1,22 @@
-"""The command line: `bsmamba2 separate | train | evaluate | demo`."""
+"""The command line: `bsmamba2 separate | train | evaluate | models | convert | doctor | demo`."""
 
+import contextlib
 import logging
+import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from docstring_parser import parse
 from jsonargparse import ArgumentError, ArgumentParser
 
 from bsmamba2.errors import InputError
 
-OVERWRITE = "overwrite"
 USAGE = """usage: bsmamba2 COMMAND ...
 
 Music source separation with BSMamba2.
@@ -21,28 +25,45 @@ commands:
   separate   write the stems of songs
   train      train a model on a MUSDB18 folder
   evaluate   score a model on the tracks of a MUSDB18 folder
+  models     list, download and verify published models
+  convert    turn a checkpoint into a small file of weights
+  doctor     say what this machine will compute with, and mend it
   demo       train, evaluate and separate on a short real song, in minutes
 
 `bsmamba2 COMMAND --help` lists the options of a command.
+"""
+MODELS_USAGE = """usage: bsmamba2 models [--json]
+       bsmamba2 models download NAME [--json]
+       bsmamba2 models verify [--json]
+
+List the published models; fetch one into the user's cache; check those that are there.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit status.
 
-    0 done, 1 not possible with what was given, 2 wrong usage, 130 stopped by the user.
+    0 done, 1 not possible with what was given, 2 wrong usage, 130 stopped by the user, 143 stopped by the system.
     """
-    arguments = [_with_underscores(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
-    commands = {"separate": _separate, "train": _train, "evaluate": _evaluate, "demo": _demo}
+    arguments = _with_underscores(sys.argv[1:] if arguments is None else arguments)
+    commands = {
+        "separate": _separate,
+        "train": _train,
+        "evaluate": _evaluate,
+        "models": _models,
+        "convert": _convert,
+        "doctor": _doctor,
+        "demo": _demo,
+    }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if arguments else 2
     if arguments[0] not in commands:
         print(f"bsmamba2: error: there is no command {arguments[0]!r}; choose {', '.join(commands)}", file=sys.stderr)
         return 2
-    _show_log()
     try:
-        commands[arguments[0]](arguments[1:])
+        with _log_shown(), _stopped_by_exception():
+            commands[arguments[0]](arguments[1:])
     except InputError as error:
         print(f"bsmamba2: error: {error}", file=sys.stderr)
         return 1
@@ -56,21 +77,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _show_log() -> None:
+@contextlib.contextmanager
+def _log_shown() -> Iterator[None]:
     """Shows what the package logs, and only that: other packages speak for themselves."""
-    log = logging.getLogger("bsmamba2")
+    log, console = logging.getLogger("bsmamba2"), logging.StreamHandler()
     log.setLevel(logging.INFO)
     if not log.handlers:
-        log.addHandler(logging.StreamHandler())
+        log.addHandler(console)
+    try:
+        yield
+    finally:
+        log.removeHandler(console)
+
+
+@contextlib.contextmanager
+def _stopped_by_exception() -> Iterator[None]:
+    """Turns SIGTERM into SystemExit: a stopped program takes its temporary files with it, as one that fails does."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # its owner looks after signals
+        return
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 # Each command imports what it needs, so that `--help` answers at once and a separation loads no training code.
 def _separate(arguments: Sequence[str]) -> None:
     from bsmamba2.song_files import separate_files
 
-    parser = _parser("separate", separate_files, skip={"inputs"})
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", type=Path, help="audio files: WAV or FLAC")
-    _run(parser, arguments, separate_files)
+    inputs = {"nargs": "+", "metavar": "INPUT", "help": "audio or video files, folders, patterns, or - for a pipe"}
+    stems = {"type": _names, "metavar": "STEM,..."}
+    _run("separate", separate_files, arguments, {"inputs": inputs, "--stems": stems})
 
 
 def _train(arguments: Sequence[str]) -> None:
@@ -82,29 +125,100 @@ def _train(arguments: Sequence[str]) -> None:
 def _evaluate(arguments: Sequence[str]) -> None:
     from bsmamba2.evaluation import evaluate
 
-    print(_run(_parser("evaluate", evaluate), arguments, evaluate).table())
+    print(_run("evaluate", evaluate, arguments).table())
+
+
+def _models(arguments: Sequence[str]) -> None:
+    from bsmamba2.models import download_model, list_models, verify_models
+
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(MODELS_USAGE, end="")
+    elif arguments and arguments[0] == "download":
+        print(_run("models download", download_model, arguments[1:], {"name": {"metavar": "NAME"}}))
+    elif arguments and arguments[0] == "verify":
+        print(_run("models verify", verify_models, arguments[1:]))
+    else:
+        print(_run("models", list_models, arguments))
+
+
+def _convert(arguments: Sequence[str]) -> None:
+    from bsmamba2.conversion import convert
+
+    files = {
+        "input": {"metavar": "INPUT", "type": Path, "help": "the checkpoint: a .ckpt, .pt or .safetensors file"},
+        "output": {"metavar": "OUTPUT", "type": Path, "help": "the .safetensors file to write"},
+    }
+    print(_run("convert", convert, arguments, files))
+
+
+def _doctor(arguments: Sequence[str]) -> None:
+    from bsmamba2.doctor import doctor
+
+    report, healthy = _run("doctor", doctor, arguments)
+    print(report)
+    if not healthy:
+        raise InputError("something that is installed does not work; the commands above mend it")
 
 
 def _demo(arguments: Sequence[str]) -> None:
     from bsmamba2.demo import run_demo
 
-    print(_run(_parser("demo", run_demo), arguments, run_demo))
+    print(_run("demo", run_demo, arguments))
 
 
-def _parser(command: str, function: Callable[..., Any], skip: AbstractSet[str] = frozenset()) -> ArgumentParser:
-    parser = ArgumentParser(prog=f"bsmamba2 {command}", exit_on_error=False)
-    parser.add_function_arguments(function, skip={*skip, OVERWRITE})
-    if OVERWRITE in signature(function).parameters:
-        parser.add_argument(f"--{OVERWRITE}", action="store_true", help="replace what is already there")
-    return parser
+def _run(
+    command: str,
+    function: Callable[..., Any],
+    arguments: Sequence[str],
+    special: dict[str, dict[str, Any]] | None = None,
+) -> Any:
+    """Calls a function with the options that its signature and docstring describe; a bool is a flag without a value.
+
+    Args:
+        command: Name of the command.
+        function: What it does.
+        arguments: What was given on the command line.
+        special: Arguments that are declared otherwise, by name; one without hyphens is positional.
+    """
+    special = dict(special or {})
+    described = parse(function.__doc__ or "")
+    helps = {parameter.arg_name: " ".join((parameter.description or "").split()) for parameter in described.params}
+    for name, parameter in signature(function).parameters.items():
+        if parameter.annotation is bool:
+            special[f"--{name}"] = {"action": "store_true"}
+    parser = _Parser(prog=f"bsmamba2 {command}", exit_on_error=False, description=described.short_description or "")
+    names: set[str | int] = {name.removeprefix("--") for name in special}
+    for name, options in special.items():
+        parser.add_argument(name, **{"help": helps[name.removeprefix("--")]} | options)
+    parser.add_function_arguments(function, skip=names, as_group=False)
+    return function(**parser.parse_args(list(arguments)).as_dict())
 
 
-def _run(parser: ArgumentParser, arguments: Sequence[str], function: Callable[..., Any]) -> Any:
-    values = parser.parse_args(list(arguments))
-    return function(**values.as_dict())
+class _Parser(ArgumentParser):
+    """Shows options as they are usually written, `--batch-size`, and types without what only Python knows of them."""
+
+    def format_help(self, *arguments: Any, **options: Any) -> str:
+        text = re.sub(
+            r"--[a-z]+(_[a-z]+)+", lambda name: name[0].replace("_", "-"), super().format_help(*arguments, **options)
+        )
+        text = re.sub(r"type:\s+<function\s+\w+\s+at\s+\w+>,\s+", "", text)
+        return re.sub(r"<class\s+'([\w.]+)'>", r"\1", text)
 
 
-def _with_underscores(argument: str) -> str:
-    """`--batch-size` is `--batch_size`: both spellings are common, and one of them is always forgotten."""
+def _names(value: str | list[str]) -> list[str]:
+    """Jsonargparse asks again with what it was given."""
+    return value.split(",") if isinstance(value, str) else value
+
+
+def _with_underscores(arguments: Sequence[str]) -> list[str]:
+    """`--batch-size` is `--batch_size`: both spellings are common, and one of them is always forgotten.
+
+    What follows `--` is no option.
+    """
+    options = list(arguments).index("--") if "--" in arguments else len(arguments)
+    return [_with_underscore(argument) for argument in arguments[:options]] + list(arguments[options:])
+
+
+def _with_underscore(argument: str) -> str:
     name, equals, value = argument.partition("=")
     return "--" + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument

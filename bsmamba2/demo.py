@@ -5,7 +5,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from bsmamba2.data.audio import write_audio
+from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STREAMS, Track
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation import Evaluation, evaluate
@@ -82,7 +82,7 @@ def lay_out(song: Track, root: Path) -> None:
         start, stop = (round(second * SAMPLE_RATE) for second in seconds)
         for name in STREAMS:
             path = root / split / song.name / f"{name}.wav"
-            write_audio(path, song.read(name, start, stop - start), SAMPLE_RATE, "PCM_16")
+            write_audio(path, song.read(name, start, stop - start), SAMPLE_RATE)
 
 
 def _report(evaluation: Evaluation, track: str, checkpoint: Path, stems: Path, training_seconds: float) -> str:

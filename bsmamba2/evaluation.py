@@ -19,7 +19,7 @@ from bsmamba2.files import check_writable, complete_file
 from bsmamba2.metrics import defined_median, usdr, windowed_sdr
 from bsmamba2.model import ModelConfig
 from bsmamba2.model.ssd import Scan, choose_scan
-from bsmamba2.separation import BATCH_SIZE, OVERLAP, choose_device, separate
+from bsmamba2.separation import BATCH_SIZE, OVERLAP, Separator
 
 Protocol = Literal["single", "pair", "four"]
 REST = "everything but the stem"
@@ -96,7 +96,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Path,
+    model: str | Path,
     root: Path,
     output: Path,
     split: Split = "test",
@@ -114,7 +114,7 @@ def evaluate(
     """Separates the tracks of a MUSDB18 folder, scores one stem and writes OUTPUT/results.json.
 
     Args:
-        model: Checkpoint or weights.
+        model: Name of a published model (`bsmamba2 models` lists them), or a file: a checkpoint or weights.
         root: Folder with test/, or with train/ and perhaps valid/ for the other splits.
         output: Folder for the results.
         split: Which tracks.
@@ -140,12 +140,12 @@ def evaluate(
     tracks = find_tracks(
         root, split, validation_tracks=validation_tracks, validation_artists=validation_artists, shared_artists=True
     )
-    network = load_model(model).to(choose_device(device))
+    network = load_model(model)
     config = network.config
     stem = stem or ("vocals" if "vocals" in config.stems else config.stems[0])
     _check(config, stem, protocol)
     check_writable(output)
-    where = next(network.parameters()).device
+    separator = Separator(network, segment_seconds, overlap, batch_size, device, scan=scan)
     scores, mixtures, failures = {}, {}, {}
     audio_seconds = computing_seconds = 0.0
     for track in tqdm(tracks, "evaluating", unit="track", disable=None):
@@ -153,14 +153,11 @@ def evaluate(
             audio = {name: track.read(name) for name in (MIXTURE, *STEMS)}
             mixture = audio.pop(MIXTURE)
             started = time.monotonic()
-            estimates = separate(
-                network, mixture, segment_seconds=segment_seconds, overlap=overlap, batch_size=batch_size, scan=scan
-            )
+            named = separator(mixture, SAMPLE_RATE)
             computing_seconds += time.monotonic() - started
             audio_seconds += mixture.shape[-1] / SAMPLE_RATE
             references = {name: reference[:, : mixture.shape[-1]] for name, reference in audio.items()}
             references[REST] = torch.stack([references[name] for name in STEMS if name != stem]).sum(0)
-            named = dict(zip(config.stems, estimates, strict=True))
             scored = _score(named | {REST: mixture - named[stem]}, references, stem, protocol)
             mixtures[track.name] = _score(dict.fromkeys(references, mixture), references, stem, protocol)
             scores[track.name] = scored
@@ -177,10 +174,10 @@ def evaluate(
         "split": split,
         "stem": stem,
         "protocol": protocol,
-        "segment_seconds": config.segment_seconds if segment_seconds is None else segment_seconds,
+        "segment_seconds": separator.segment_seconds,
         "overlap": overlap,
-        "device": str(where),
-        "scan": choose_scan(where, scan),
+        "device": str(separator.device),
+        "scan": choose_scan(separator.device, scan),
         "network": asdict(config),
     }
     evaluation = Evaluation(settings, scores, mixtures, failures, computing_seconds / audio_seconds)

@@ -13,16 +13,9 @@ def complete_file(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside a file and renames it to the file when the block ends well, else removes it.
 
     Raises:
-        InputError: The folder cannot be made or written to.
+        InputError: The folder cannot be made or written to, or the disk is full.
     """
-    make_folder(path.parent)
-    temporary = path.with_name(f".{uuid4().hex}{path.suffix}")
-    try:
-        temporary.touch(exist_ok=False)
-    except OSError as error:
-        raise InputError(
-            f"the folder {path.parent} cannot be written to ({error.strerror}); give another one"
-        ) from error
+    temporary = _temporary_file(path.parent, path.suffix)
     try:
         yield temporary
         temporary.replace(path)
@@ -40,9 +33,17 @@ def check_writable(folder: Path) -> None:
     Raises:
         InputError: It cannot be made or written to.
     """
-    with complete_file(folder / "probe") as temporary:
-        temporary.write_bytes(b"")
-    (folder / "probe").unlink()
+    _temporary_file(folder).unlink()
+
+
+def _temporary_file(folder: Path, suffix: str = "") -> Path:
+    make_folder(folder)
+    temporary = folder / f".{uuid4().hex}{suffix}"
+    try:
+        temporary.touch(exist_ok=False)
+    except OSError as error:
+        raise InputError(f"the folder {folder} cannot be written to ({error.strerror}); give another one") from error
+    return temporary
 
 
 def make_folder(folder: Path) -> None:

@@ -1,138 +1,328 @@
 """From a network on segments to a separation of audio of any length: the same for training, scores and files."""
 
+import contextlib
+import ctypes
+import itertools
+import logging
 import math
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, TypeVar, get_args
 
+import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from bsmamba2.audio.reading import BLOCK
+from bsmamba2.audio.resampling import Resampler
 from bsmamba2.errors import InputError
-from bsmamba2.model import BSMamba2
-from bsmamba2.model.ssd import Scan
+from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.model.ssd import Scan, choose_scan
 
 OVERLAP = 0.25
 BATCH_SIZE = 1
 
+Precision = Literal["float32", "bfloat16", "float16"]
 Progress = Callable[[float], None]
+Audio = TypeVar("Audio", Tensor, np.ndarray)
+
+log = logging.getLogger(__name__)
 
 
-def separate(
-    network: BSMamba2,
-    mixture: Tensor,
-    *,
-    segment_seconds: float | None = None,
-    overlap: float = OVERLAP,
-    batch_size: int = BATCH_SIZE,
-    scan: Scan = "auto",
-    progress: Progress | None = None,
-) -> Tensor:
-    """Returns the estimates (s, c, n) of a mixture (c, n) at the network's sampling rate, on the mixture's device.
+class Separator:
+    """Separates audio of any length and sampling rate, segment by segment; may be called again and again.
 
     Args:
-        network: Runs on the device it lies on.
-        mixture: Audio, full scale at 1.
+        network: Moved to the device.
         segment_seconds: Length of the segments in seconds, by default that of the network's training.
         overlap: Share of a segment that overlaps the next one, from 0 (the published test protocol) to below 1.
-        batch_size: Segments in one pass; the result does not depend on it.
+        batch_size: Segments in one pass; the result does not depend on it. Where the memory is too small it is halved.
+        device: Where to compute: a torch device, or auto, which is the first of cuda, mps and cpu that is there.
+        precision: Of the matrix products: float32, bfloat16 or float16; by default float32, or that of a surrounding
+            torch.autocast.
         scan: Which scan of `bsmamba2.model.ssd` to run; by itself the best for the device.
-        progress: Called with the share done, from 0 to 1.
 
     Raises:
-        InputError: An argument is out of its range, or the mixture does not fit the network.
+        InputError: An argument is out of its range, or there is no such device or scan on this machine.
+    """
+
+    def __init__(
+        self,
+        network: BSMamba2,
+        segment_seconds: float | None = None,
+        overlap: float = OVERLAP,
+        batch_size: int = BATCH_SIZE,
+        device: str | torch.device = "auto",
+        precision: Precision | None = None,
+        scan: Scan = "auto",
+    ) -> None:
+        seconds = network.config.segment_seconds if segment_seconds is None else segment_seconds
+        check_settings(network.config, seconds, overlap, batch_size, precision)
+        self.device = choose_device(device)
+        self.network = network.to(self.device)
+        self.segment_seconds = seconds
+        self.overlap = overlap
+        self.batch_size = batch_size
+        self.precision = precision
+        self.scan = scan
+        choose_scan(self.device, scan)
+
+    def __call__(
+        self,
+        audio: Audio,
+        sample_rate: int,
+        *,
+        callback: Progress | None = None,
+        precision: Precision | None = None,
+        scan: Scan | None = None,
+    ) -> dict[str, Audio]:
+        """Returns the estimates {stem: (c, n)} of a mixture, of its type, shape, sampling rate and device.
+
+        Args:
+            audio: Mixture (c, n), a tensor or an array of floats with full scale at 1; mono, or with the network's
+                number of channels. It is not changed.
+            sample_rate: Its sampling rate in Hz.
+            callback: Called with the share done, from 0 to 1.
+            precision: For this call, instead of the separator's own.
+            scan: For this call, instead of the separator's own.
+
+        Raises:
+            InputError: The audio cannot be used: no floats, empty, not finite, or of another shape; or a segment does
+                not fit into the memory.
+        """
+        # Arrays may be read-only, or of another byte order.
+        mixture = torch.tensor(audio.astype(audio.dtype.newbyteorder("="))) if isinstance(audio, np.ndarray) else audio
+        if not mixture.is_floating_point():
+            raise InputError(f"the audio is of type {mixture.dtype}; give floats with full scale at 1")
+        if mixture.ndim != 2 or 0 in mixture.shape:
+            raise InputError(f"the audio has shape {tuple(mixture.shape)}; give (channels, samples), not empty")
+        if not mixture.isfinite().all():
+            raise InputError("the audio has samples that are not finite (NaN or infinity); repair it first")
+        blocks = mixture.detach().to("cpu", torch.float32).split(BLOCK, dim=-1)
+        pieces, done = [], 0
+        for part, estimates in self.stream(blocks, sample_rate, precision=precision, scan=scan):
+            pieces.append(estimates)
+            done += part.shape[-1]
+            if callback:
+                callback(done / mixture.shape[-1])
+        whole = {stem: torch.cat([piece[stem] for piece in pieces], dim=-1) for stem in self.network.config.stems}
+        if isinstance(audio, np.ndarray):
+            return {stem: estimate.numpy().astype(audio.dtype) for stem, estimate in whole.items()}
+        return {stem: estimate.to(mixture) for stem, estimate in whole.items()}
+
+    def stream(
+        self,
+        blocks: Iterable[Tensor],
+        sample_rate: int,
+        *,
+        precision: Precision | None = None,
+        scan: Scan | None = None,
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Yields parts (c, m) of a mixture with the estimates {stem: (c, m)} of the same samples, in constant memory.
+
+        Args:
+            blocks: The mixture (c, n) on the CPU in float32, cut into blocks of any length.
+            sample_rate: Its sampling rate in Hz.
+            precision: For this call, instead of the separator's own.
+            scan: For this call, instead of the separator's own.
+
+        Raises:
+            InputError: The mixture has a number of channels that the network does not take, or no samples; or a
+                segment does not fit into the memory.
+        """
+        config = self.network.config
+        check_settings(config, self.segment_seconds, self.overlap, self.batch_size, precision)
+        blocks = iter(blocks)
+        first = next(blocks, None)
+        if first is None:
+            raise InputError("the audio has no samples; give some")
+        channels, taken = first.shape[0], 0
+        if channels not in (1, config.channels):
+            raise InputError(f"the audio has {channels} channels; the model takes 1 or {config.channels}")
+        if sample_rate < 1:
+            raise InputError(f"a sampling rate of {sample_rate} Hz is not allowed; give one of at least 1 Hz")
+        waiting = first[:, :0]
+        to_model = Resampler(sample_rate, config.sample_rate, channels)
+        from_model = Resampler(config.sample_rate, sample_rate, len(config.stems) * channels)
+
+        def at_model_rate() -> Iterator[Tensor]:
+            nonlocal taken, waiting
+            for block in itertools.chain([first], blocks):
+                taken += block.shape[-1]
+                waiting = torch.cat([waiting, block], dim=-1)
+                yield to_model(block).expand(config.channels, -1)
+            model_length = max(1, round(taken * config.sample_rate / sample_rate))
+            yield to_model.finish(model_length).expand(config.channels, -1)
+
+        def released(estimates: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            nonlocal waiting
+            length = min(estimates.shape[-1], waiting.shape[-1])
+            part, waiting = waiting[:, :length], waiting[:, length:]
+            stems = rearrange(estimates[:, :length], "(s c) n -> s c n", c=channels)
+            return part, dict(zip(config.stems, stems, strict=True))
+
+        segment = round(self.segment_seconds * config.sample_rate)
+        pieces = overlap_add(
+            lambda segments: self._estimates(segments, precision, scan),
+            at_model_rate(),
+            segment=segment,
+            hop=max(1, segment - round(segment * self.overlap)),
+            batch_size=self.batch_size,
+        )
+        for piece in pieces:
+            if channels < config.channels:
+                piece = piece.mean(dim=1, keepdim=True)
+            ready = from_model(piece.flatten(0, 1))
+            if ready.shape[-1]:
+                yield released(ready)
+        if waiting.shape[-1]:
+            yield released(from_model.finish(taken))
+
+    def _estimates(self, segments: Tensor, precision: Precision | None, scan: Scan | None) -> Tensor:
+        """Returns the estimates (b, s, c, n) of segments (b, c, n), in smaller batches where memory is short."""
+        weight = next(self.network.parameters())
+        while True:
+            try:
+                with torch.inference_mode(), _autocast(self.device, precision or self.precision):
+                    estimates = torch.cat(
+                        [self.network(part.to(weight), scan or self.scan) for part in segments.split(self.batch_size)]
+                    ).to(segments)
+                break
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                if self.batch_size == 1 or len(segments) == 1:
+                    raise InputError(
+                        f"a segment of {self.segment_seconds:g} s does not fit into the memory of {self.device}; give "
+                        "a smaller segment_seconds, or another device"
+                    ) from error
+            self.batch_size = min(self.batch_size, len(segments)) // 2
+            log.warning("out of memory on %s: going on with batches of %d", self.device, self.batch_size)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        _return_memory()
+        if not estimates.isfinite().all():
+            raise InputError(
+                "the network gave values that are not finite; choose the precision float32, or check the weights"
+            )
+        return estimates
+
+
+def check_settings(
+    config: ModelConfig, segment_seconds: float | None, overlap: float, batch_size: int, precision: Precision | None
+) -> None:
+    """Fails unless the settings of a `Separator` are in their ranges.
+
+    Raises:
+        InputError: One is not.
     """
     if not 0 <= overlap < 1:
         raise InputError(f"overlap={overlap} is not allowed; give a share of a segment from 0 to below 1")
-    seconds = network.config.segment_seconds if segment_seconds is None else segment_seconds
-    if not 0 < seconds < math.inf or round(seconds * network.config.sample_rate) < 1:
+    seconds = segment_seconds
+    if seconds is not None and (not 0 < seconds < math.inf or round(seconds * config.sample_rate) < 1):
         raise InputError(f"segment_seconds={seconds} is not allowed; give a length of at least one sample")
-    segment = round(seconds * network.config.sample_rate)
-    device = next(network.parameters()).device
-    with torch.inference_mode():
-        return overlap_add(
-            lambda segments: network(segments.to(device), scan),
-            mixture,
-            segment=segment,
-            hop=max(1, segment - round(segment * overlap)),
-            batch_size=batch_size,
-            progress=progress,
-        )
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size} is not allowed; a batch has at least one segment")
+    if precision not in (None, *get_args(Precision)):
+        raise InputError(f"precision={precision!r} does not exist; choose {', '.join(get_args(Precision))}")
 
 
 def overlap_add(
     process: Callable[[Tensor], Tensor],
-    mixture: Tensor,
+    blocks: Iterable[Tensor],
     *,
     segment: int,
     hop: int,
     batch_size: int = BATCH_SIZE,
-    progress: Progress | None = None,
-) -> Tensor:
-    """Returns what a process gives segment by segment, cross-faded: (s, c, n) of a mixture (c, n).
+) -> Iterator[Tensor]:
+    """Yields what a process gives segment by segment, cross-faded: (s, c, n) in all of a mixture (c, n) in blocks.
 
     Segments start every hop samples; the last one is zero-padded. Each is weighted by a window with linear ramps over
-    the overlap, and the sum is divided by the sum of the windows, so that the identity is returned unchanged.
+    the overlap, and the sum is divided by the sum of the windows, so that the identity is returned unchanged. What is
+    kept in memory does not depend on the length of the mixture.
 
     Args:
-        process: Maps segments (b, c, segment) to estimates (b, s, c, segment), on any device.
-        mixture: Audio.
+        process: Maps segments (b, c, segment) to estimates (b, s, c, segment), on the blocks' device.
+        blocks: The mixture, cut into blocks of any length.
         segment: Length of a segment in samples.
         hop: Distance between segments in samples, from 1 to segment.
         batch_size: Segments in one call of process.
-        progress: Called with the share done, from 0 to 1.
 
     Raises:
-        InputError: The mixture is not (c, n) with at least one sample, or segment, hop or batch_size is out of range.
+        InputError: segment, hop or batch_size is out of range.
     """
-    if mixture.ndim != 2 or 0 in mixture.shape:
-        raise InputError(f"the mixture has shape {tuple(mixture.shape)}; give (channels, samples), not empty")
     if not 1 <= hop <= segment or batch_size < 1:
         raise InputError(
             f"segment={segment}, hop={hop}, batch_size={batch_size} is not allowed; "
             "the hop lies between 1 and the segment, a batch has at least one segment"
         )
-    length = mixture.shape[-1]
-    window = _window(segment, segment - hop).to(mixture)
-    estimates, weights = None, torch.zeros_like(mixture[0])
-    for starts in _batches(range(0, max(1, length - segment + hop), hop), batch_size):
-        pieces = [mixture[:, start : start + segment] for start in starts]
-        batch = torch.stack([F.pad(piece, (0, segment - piece.shape[-1])) for piece in pieces])
-        results = process(batch).to(mixture)
-        if estimates is None:
-            estimates = mixture.new_zeros(*results.shape[1:-1], length)
-        for start, piece, result in zip(starts, pieces, results, strict=True):
-            used = piece.shape[-1]
-            estimates[..., start : start + used] += (result * window)[..., :used]
-            weights[start : start + used] += window[:used]
-        if progress:
-            progress(min(1.0, (starts[-1] + segment) / length))
-    if estimates is None:
-        raise RuntimeError("no segment was processed")
-    return estimates / weights
+    window = _window(segment, segment - hop)
+    sums, weights = torch.zeros(segment), torch.zeros(segment)
+    for batch in _batches(_segments(blocks, segment, hop), batch_size):
+        results = process(torch.stack([piece for piece, _ in batch]))
+        for result, (_, final) in zip(results, batch, strict=True):
+            sums, weights = sums + result * window.to(result), weights + window
+            yield sums[..., :final] / weights[:final].to(result)
+            sums, weights = (F.pad(t[..., hop:], (0, hop)) for t in (sums, weights))
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(device: str | torch.device = "auto") -> torch.device:
     """Returns a device by its torch name; `auto` is the first of cuda, mps and cpu that is there.
 
     Raises:
         InputError: There is no such device on this machine.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
+        return torch.empty(1, device=torch.device(device)).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"the device {name!r} is not on this machine; choose auto, cpu, cuda or mps") from error
-    return device
+        raise InputError(f"the device '{device}' is not on this machine; choose auto, cpu, cuda or mps") from error
+
+
+def _segments(blocks: Iterable[Tensor], segment: int, hop: int) -> Iterator[tuple[Tensor, int]]:
+    """Yields segments (c, segment), each with the number of its samples that no later segment covers."""
+    waiting = None
+    for block in blocks:
+        waiting = block if waiting is None else torch.cat([waiting, block], dim=-1)
+        while waiting.shape[-1] > segment:
+            yield waiting[:, :segment], hop
+            waiting = waiting[:, hop:]
+    if waiting is not None and waiting.shape[-1]:
+        length = waiting.shape[-1]
+        yield F.pad(waiting, (0, segment - length)), length
+
+
+def _batches(pieces: Iterator[tuple[Tensor, int]], batch_size: int) -> Iterator[list[tuple[Tensor, int]]]:
+    while batch := list(itertools.islice(pieces, batch_size)):
+        yield batch
 
 
 def _window(segment: int, overlap: int) -> Tensor:
-    """One in the middle, linear ramps over the overlap at both ends, nowhere zero."""
+    """One in the middle, linear ramps over the overlap at both ends, nowhere zero.
+
+    Measured on music, estimates depend less on where segments begin than with ramps of a squared sine.
+    """
     distance_to_end = torch.arange(segment).minimum(torch.arange(segment).flip(0)) + 0.5
     return (distance_to_end / max(overlap, 0.5)).clamp(max=1)
 
 
-def _batches(starts: range, batch_size: int) -> Iterator[range]:
-    for first in range(0, len(starts), batch_size):
-        yield starts[first : first + batch_size]
+def _autocast(device: torch.device, precision: Precision | None) -> contextlib.AbstractContextManager[object]:
+    if precision is None:
+        return contextlib.nullcontext()
+    if precision == "float32":
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, dtype=getattr(torch, str(precision)))
+
+
+def _return_memory() -> None:
+    """Gives freed memory back to the system; glibc keeps it in pieces that fit ever less, and the peak creeps up."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim:
+        trim(0)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,173 +1,207 @@
-"""From song files to stem files."""
+"""Many songs: which, where to, by how many processes, and what became of each."""
 
 import logging
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import soundfile
-import soxr
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
+from bsmamba2.audio.formats import Format
 from bsmamba2.checkpoint import load_model
-from bsmamba2.data.audio import INTEGER_BITS, audio_info, quantise, read_audio, write_together
 from bsmamba2.errors import InputError
 from bsmamba2.files import check_writable
-from bsmamba2.model import BSMamba2
-from bsmamba2.model.config import RESIDUAL
-from bsmamba2.model.ssd import Scan, choose_scan
-from bsmamba2.separation import BATCH_SIZE, OVERLAP, choose_device, separate
+from bsmamba2.model.config import INSTRUMENTAL, RESIDUAL
+from bsmamba2.model.ssd import Scan
+from bsmamba2.separation import BATCH_SIZE, OVERLAP, Precision, Separator, check_settings
+from bsmamba2.song_paths import STANDARD_INPUT, TEMPLATE, Song, find_songs, standard_input, stem_paths
+from bsmamba2.stem_files import BitDepth, Peak, StemSettings, write_stems
 
-Format = Literal["wav", "flac"]
+State = Literal["done", "skipped", "failed"]
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a song.
+
+    Args:
+        source: Its file.
+        state: done, skipped or failed.
+        remark: Why it failed, or what there is to know about its stems; empty where there is nothing.
+    """
+
+    source: Path
+    state: State
+    remark: str = ""
+
+
 def separate_files(
-    inputs: Sequence[Path],
-    model: Path,
-    output: Path,
+    inputs: Sequence[str | Path],
+    model: str | Path,
+    output: Path = Path("stems"),
+    stems: Sequence[str] | None = None,
     format: Format = "wav",
+    bit_depth: BitDepth = "source",
+    peak: Peak = "clip",
+    template: str = TEMPLATE,
+    start: float = 0.0,
+    duration: float | None = None,
+    downmix: bool = False,
+    overwrite: bool = False,
+    skip_existing: bool = False,
     segment_seconds: float | None = None,
     overlap: float = OVERLAP,
     batch_size: int = BATCH_SIZE,
     device: str = "auto",
+    precision: Precision = "float32",
     scan: Scan = "auto",
-    overwrite: bool = False,
-) -> None:
-    """Writes the stems of songs to OUTPUT/{track}/{stem}.{format}, at the songs' sampling rate and bit depth.
+    devices: int = 1,
+    num_nodes: int = 1,
+    strategy: str = "auto",
+) -> list[Outcome]:
+    """Writes the stems of songs, with their sampling rate, length, channels, bit depth, tags and cover.
 
     With a model of vocals there is `instrumental` too: the song without them, so that the two sum to the song.
 
     Args:
-        inputs: Audio files.
-        model: Checkpoint or weights.
-        output: Folder for the stems.
-        format: File format of the stems.
+        inputs: Audio or video files, folders, patterns, or - for the standard input.
+        model: Name of a published model (`bsmamba2 models` lists them), or a file: a checkpoint or weights.
+        output: Folder for the stems; the folders inside a given folder are kept.
+        stems: Which to write: stems of the model, instrumental (the song without the vocals), or residual (the song
+            without the other stems that are written). By default those of a model, with instrumental if it is one of
+            vocals alone.
+        format: File format of the stems: wav, flac, mp3 (320 kbit/s), ogg (Vorbis) or m4a (AAC).
+        bit_depth: Sample format in wav and flac. A source that has none, such as MP3, gives float in wav and 24 bit in
+            flac.
+        peak: What becomes of samples beyond full scale in an integer format: clip them, rescale all stems of the song
+            by one factor, or write its stems in float.
+        template: Path of a stem below the output.
+        start: Seconds to leave out at the beginning of each song.
+        duration: Seconds of each song to separate, by default all.
+        downmix: Mix songs of more than two channels down to stereo; otherwise they are an error.
+        overwrite: Replace stems that are already there.
+        skip_existing: Write only stems that are not there yet.
         segment_seconds: Length of the segments in seconds, by default that of the model's training.
         overlap: Share of a segment that overlaps the next one; 0 is the published test protocol.
-        batch_size: Segments in one pass.
+        batch_size: Segments in one pass; halved by itself where the memory of a GPU is too small.
         device: Where to compute: auto, cpu, cuda, cuda:1, mps.
+        precision: Of the matrix products.
         scan: Which scan to run; by itself the best for the device.
-        overwrite: Whether stems that are already there are replaced.
+        devices: Processes on this machine that share the songs, each with a device of its own.
+        num_nodes: Machines that share the songs; start the command on each as any Lightning program.
+        strategy: Lightning's strategy for several processes.
 
     Raises:
-        InputError: A file or an option cannot be used; the songs that could be separated are there all the same.
+        InputError: An option cannot be used, and nothing was written; or songs failed, and the stems of all others
+            are there.
     """
-    network = load_model(model).to(choose_device(device))
-    stems = [*network.config.stems, *([RESIDUAL] if "vocals" in network.config.stems else [])]
-    targets = _targets([Path(path) for path in inputs], output, stems, format, overwrite)
-    seconds = network.config.segment_seconds if segment_seconds is None else segment_seconds
-    where = next(network.parameters()).device
-    log.info(
-        "model %s · device %s · scan %s · segments %g s · overlap %g %%",
-        model, where, choose_scan(where, scan), seconds, 100 * overlap,
-    )  # fmt: skip
-    failures = []
-    for source, paths in targets.items():
-        try:
-            with tqdm(
-                total=1.0, desc=source.name, disable=None, bar_format="{desc} {percentage:3.0f}% {bar} {remaining}"
-            ) as bar:
-                started = time.monotonic()
-                length_seconds = _separate_file(
-                    network, source, paths,
-                    segment_seconds=segment_seconds, overlap=overlap, batch_size=batch_size, scan=scan,
-                    progress=lambda done, bar=bar: bar.update(done - bar.n),
-                )  # fmt: skip
-            taken = time.monotonic() - started
-            log.info("%s -> %s (%.1f s of audio in %.1f s)", source, paths[stems[0]].parent, length_seconds, taken)
-        except InputError as error:
-            failures.append(str(error))
-            log.error("failed: %s", error)
+    if overwrite and skip_existing:
+        raise InputError("--overwrite and --skip-existing contradict each other; give one of them")
+    if devices < 1 or num_nodes < 1:
+        raise InputError(f"devices={devices}, num_nodes={num_nodes} is not allowed; give at least 1 of each")
+    several = devices * num_nodes > 1
+    if several and STANDARD_INPUT in map(str, inputs):
+        raise InputError("several processes cannot share the standard input; give files, or one device")
+    network = load_model(model)
+    # Said here, once and before there is a folder, not by each process.
+    check_settings(network.config, segment_seconds, overlap, batch_size, precision)
+    names = _chosen(stems, network.config.stems)
+    settings = StemSettings(names, format, bit_depth, peak, start, duration, downmix)
+    with standard_input(inputs) as spooled:
+        songs = find_songs(inputs, output, spooled)
+        paths = stem_paths(songs, output, template, names, format)
+        if not overwrite:
+            paths = {song: _missing(files, skip_existing) for song, files in paths.items()}
+        check_writable(output)
+
+        def worker(device: str) -> Callable[[Song], Outcome]:
+            separator = Separator(network, segment_seconds, overlap, batch_size, device, precision, scan)
+            log.info("%s · segments %g s · overlap %g %%", precision, separator.segment_seconds, 100 * overlap)
+            return lambda song: _separate(separator, song, paths[song], settings, bar=not several)
+
+        if several:
+            # Lightning is loaded only where it is needed.
+            from bsmamba2.sharing import share_out
+
+            outcomes = share_out(songs, worker, device, devices, num_nodes, strategy)
+        else:
+            outcomes = []
+            separate = worker(device)
+            try:
+                for song in songs:
+                    outcomes.append(separate(song))
+            except KeyboardInterrupt:
+                _log_summary(outcomes)
+                raise
+    if outcomes:
+        _log_summary(outcomes)
+    failures = [outcome for outcome in outcomes if outcome.state == "failed"]
     if failures:
-        raise InputError(f"{len(failures)} of {len(targets)} files could not be separated; the first: {failures[0]}")
+        raise InputError(
+            f"{len(failures)} of {len(outcomes)} files could not be separated; the first: {failures[0].remark}"
+        )
+    return outcomes
 
 
-def to_rate(audio: Tensor, source_rate: int, target_rate: int, length: int) -> Tensor:
-    """Returns audio (c, n) at another sampling rate in Hz, with exactly length samples."""
-    if source_rate != target_rate:
-        audio = torch.from_numpy(
-            soxr.resample(audio.mT.contiguous().numpy(), source_rate, target_rate, quality="VHQ")
-        ).mT
-    return F.pad(audio, (0, max(0, length - audio.shape[-1])))[:, :length]
+def _chosen(stems: Sequence[str] | None, estimated: Sequence[str]) -> tuple[str, ...]:
+    if stems is None:
+        return (*estimated, INSTRUMENTAL) if tuple(estimated) == ("vocals",) else tuple(estimated)
+    allowed = [*estimated, *([INSTRUMENTAL] if "vocals" in estimated else []), RESIDUAL]
+    for stem in stems:
+        if stem not in allowed:
+            raise InputError(f"the stem {stem!r} cannot be written; with this model choose {', '.join(allowed)}")
+    if not stems or len(set(stems)) < len(stems):
+        raise InputError(f"stems={list(stems)} is not allowed; give at least one, each only once")
+    if RESIDUAL in stems and not set(stems) & set(estimated):
+        raise InputError(f"{RESIDUAL} is the song without the other stems; choose one of {', '.join(estimated)} too")
+    return tuple(stems)
 
 
-def separate_song(network: BSMamba2, mixture: Tensor, sample_rate: int, **settings: object) -> dict[str, Tensor]:
-    """Returns the estimates {stem: (c, n)} of a mixture (c, n) at its own sampling rate, mono or as the network has it.
-
-    Args:
-        network: Runs on the device it lies on.
-        mixture: Audio, full scale at 1.
-        sample_rate: Sampling rate of the mixture in Hz.
-        **settings: Those of `bsmamba2.separation.separate`.
-
-    Raises:
-        InputError: The mixture has a number of channels that the network does not take.
-    """
-    config, (channels, length) = network.config, mixture.shape
-    if channels not in (1, config.channels):
-        raise InputError(f"it has {channels} channels; the model takes 1 or {config.channels}")
-    model_length = max(1, round(length * config.sample_rate / sample_rate))
-    resampled = to_rate(mixture, sample_rate, config.sample_rate, model_length).expand(config.channels, -1)
-    estimates = separate(network, resampled, **settings)  # type: ignore[arg-type]
-    if channels < config.channels:
-        estimates = estimates.mean(dim=1, keepdim=True)
-    rates = config.sample_rate, sample_rate
-    return {stem: to_rate(e, *rates, length) for stem, e in zip(config.stems, estimates, strict=True)}
+def _missing(files: Mapping[str, Path], skip_existing: bool) -> dict[str, Path]:
+    # Not Path.exists, which fails at a name that is too long; writing then says so, of this one song.
+    present = [path for path in files.values() if os.path.exists(path)]
+    if present and not skip_existing:
+        raise InputError(f"{present[0]} is already there; give another --output, or --overwrite or --skip-existing")
+    return {stem: path for stem, path in files.items() if path not in present}
 
 
-def _targets(
-    inputs: Sequence[Path], output: Path, stems: Sequence[str], format: Format, overwrite: bool
-) -> dict[Path, dict[str, Path]]:
-    """Returns the stem files of every input; fails before any work where one would be lost."""
-    targets = {source: {stem: output / source.stem / f"{stem}.{format}" for stem in stems} for source in inputs}
-    owners: dict[Path, Path] = {}
-    for source, paths in targets.items():
-        other = owners.setdefault(output / source.stem, source)
-        if other is not source:
-            raise InputError(
-                f"{other} and {source} would both write {output / source.stem}; separate them into two folders"
-            )
-        for path in paths.values():
-            if path in inputs:
-                raise InputError(f"{path} is an input and would be overwritten; give another --output")
-            if path.exists() and not overwrite:
-                raise InputError(f"{path} is already there; give another --output, or --overwrite")
-    check_writable(output)
-    return targets
-
-
-def _separate_file(network: BSMamba2, source: Path, paths: dict[str, Path], **settings: object) -> float:
-    info = audio_info(source)
-    mixture = read_audio(source)
+def _separate(
+    separator: Separator, song: Song, paths: Mapping[str, Path], settings: StemSettings, bar: bool
+) -> Outcome:
+    if not paths:
+        log.info("skipped: %s: its stems are all there", song.path)
+        return Outcome(song.path, "skipped", "its stems are all there")
+    started = time.monotonic()
+    layout = "{desc} {percentage:3.0f}% {bar} {remaining}"
     try:
-        estimates = separate_song(network, mixture, info.sample_rate, **settings)
+        with tqdm(total=1.0, desc=song.track, disable=None if bar else True, bar_format=layout) as shown:
+            remark = write_stems(separator, song.path, paths, settings, partial(_move, shown))
     except InputError as error:
-        raise InputError(f"{source} cannot be separated: {error}") from error
-    suffix = next(iter(paths.values())).suffix
-    subtype = _subtype(info.subtype, suffix)
-    if RESIDUAL in paths:
-        # What is written of the vocals is taken off: so the files sum to the song, not only the numbers before them.
-        estimates[RESIDUAL] = mixture - quantise(estimates["vocals"], subtype)
-    for stem, path in paths.items():
-        clipped = int((estimates[stem].abs() > 1).sum()) if subtype in INTEGER_BITS else 0
-        if clipped:
-            log.warning(
-                "%s: %d samples beyond full scale are clipped; a song in a float format would keep them", path, clipped
-            )
-    # Together: new vocals never lie beside an old instrumental.
-    write_together({path: estimates[stem] for stem, path in paths.items()}, info.sample_rate, subtype)
-    return info.length / info.sample_rate
+        log.error("failed: %s", error)
+        return Outcome(song.path, "failed", str(error))
+    # Whatever one file brings a library to: the others go on.
+    except Exception as error:
+        log.exception("failed: %s", song.path)
+        return Outcome(song.path, "failed", f"{song.path} failed with an unexpected {type(error).__name__}: {error}")
+    places = ", ".join(str(path) for path in paths.values())
+    log.info("done: %s -> %s in %.1f s%s", song.path, places, time.monotonic() - started, remark and f"; {remark}")
+    return Outcome(song.path, "done", remark)
 
 
-def _subtype(source: str, suffix: str) -> str:
-    """Returns the sample format of the stems: the source's, or the deepest of the file format for a lossy source."""
-    format_name = suffix.removeprefix(".").upper()
-    if source in (*INTEGER_BITS, "FLOAT", "DOUBLE") and soundfile.check_format(format_name, source):
-        return source
-    return "FLOAT" if format_name == "WAV" else "PCM_24"
+def _move(bar: "tqdm[Any]", done: float) -> None:
+    bar.update(done - bar.n)
+
+
+def _log_summary(outcomes: Sequence[Outcome]) -> None:
+    counts = {state: [o for o in outcomes if o.state == state] for state in ("done", "skipped", "failed")}
+    log.info("%s", ", ".join(f"{state} {len(found)}" for state, found in counts.items()))
+    if len(outcomes) > 1:
+        for state, found in counts.items():
+            for outcome in found:
+                log.info("  %s: %s%s", state, outcome.source, outcome.remark and f" ({outcome.remark})")

@@ -14,7 +14,7 @@ from bsmamba2.losses import SeparationLoss
 from bsmamba2.metrics import usdr
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.ssd import Scan
-from bsmamba2.separation import OVERLAP, separate
+from bsmamba2.separation import OVERLAP, Separator
 
 
 class SeparationModule(LightningModule):
@@ -83,7 +83,9 @@ class SeparationModule(LightningModule):
     def validation_step(self, batch: tuple[str, Stems], batch_index: int) -> None:
         """Separates a song as `separate` does everywhere and logs its loss and the mean uSDR of its stems in dB."""
         _, stems = batch
-        estimates = separate(self.network, mixture_of(stems), overlap=self.validation_overlap, scan=self.scan)
+        separator = Separator(self.network, overlap=self.validation_overlap, device=self.device, scan=self.scan)
+        named = separator(mixture_of(stems), self.network.config.sample_rate)
+        estimates = torch.stack(list(named.values()))
         references = self._references(stems, dim=0)
         # Segment by segment: the spectra of a whole song would not fit beside the network.
         pieces = zip(*(t.split(self.network.config.segment, dim=-1) for t in (estimates, references)), strict=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bsmamba2.data.audio import write_audio
+from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS, Track
 from bsmamba2.demo import example_song
 from bsmamba2.model import BSMamba2, ModelConfig
@@ -68,5 +68,5 @@ def musdb_root(tmp_path_factory: pytest.TempPathFactory, song_stems: dict[str, T
     places = ["train/One - First", "train/Two - Second", "train/Leaf - Summerghost", "test/Three - Third"]
     for place in places:
         for name, audio in song_stems.items():
-            write_audio(root / place / f"{name}.wav", audio, SAMPLE_RATE, "PCM_16")
+            write_audio(root / place / f"{name}.wav", audio, SAMPLE_RATE)
     return root

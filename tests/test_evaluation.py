@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from bsmamba2.data.audio import write_audio
+from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.musdb import MIXTURE, find_tracks
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation import Evaluation, TrackScores, evaluate
 from bsmamba2.metrics import csdr, usdr
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.separation import separate
+from bsmamba2.separation import Separator
 
 
 def save(network: BSMamba2, path: Path) -> Path:
@@ -33,7 +33,7 @@ def test_scores_are_those_of_the_separation(
     evaluation = evaluate(model, musdb_root, tmp_path / "run", overlap=0.5)
     (track,) = find_tracks(musdb_root, "test")
     mixture, vocals = track.read(MIXTURE), track.read("vocals")
-    (estimate,) = separate(tiny_network, mixture, overlap=0.5)
+    estimate = Separator(tiny_network, overlap=0.5)(mixture, 44100)["vocals"]
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["tracks"]["Three - Third"] == {
         "csdr": pytest.approx(csdr(estimate=estimate, reference=vocals), abs=1e-6),
@@ -64,7 +64,7 @@ def test_the_pair_protocol_voids_windows_where_the_accompaniment_is_silent(
         stems[stem][:, 44100:] = 0
     stems[MIXTURE] = torch.stack(list(stems.values())).sum(0)
     for stem, audio in stems.items():
-        write_audio(tmp_path / "data" / "test" / "A - B" / f"{stem}.wav", audio, 44100, "FLOAT")
+        write_audio(tmp_path / "data" / "test" / "A - B" / f"{stem}.wav", audio, 44100, depth="float")
     single = evaluate(model, tmp_path / "data", tmp_path / "single").mixtures["A - B"]
     pair = evaluate(model, tmp_path / "data", tmp_path / "pair", protocol="pair").mixtures["A - B"]
     assert math.isinf(single.csdr)
@@ -130,7 +130,7 @@ def test_a_broken_track_costs_no_other_its_score(tmp_path: Path, model: Path, mu
     shutil.copytree(musdb_root / "test", root / "test")
     shutil.copytree(musdb_root / "test" / "Three - Third", root / "test" / "Broken - Song")
     broken = torch.full((2, 88200), torch.nan)
-    write_audio(root / "test" / "Broken - Song" / "bass.wav", broken, 44100, "FLOAT")
+    write_audio(root / "test" / "Broken - Song" / "bass.wav", broken, 44100, depth="float")
     with pytest.raises(InputError, match=r"1 of 2 tracks could not be scored.*Broken - Song.*not finite"):
         evaluate(model, root, tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())

@@ -1,37 +1,37 @@
+import contextlib
 import dataclasses
-import math
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import soundfile
 import torch
 from torch import Tensor
 
-from bsmamba2.data.audio import AudioInfo, audio_info, read_audio, write_audio
+from bsmamba2.audio.formats import Format
+from bsmamba2.audio.reading import audio_info, read_audio
+from bsmamba2.audio.writing import write_audio
+from bsmamba2.data.musdb import MIXTURE, Track
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.separation import separate
-from bsmamba2.song_files import Format, separate_files, separate_song, to_rate
+from bsmamba2.separation import Separator
+from bsmamba2.song_files import Outcome, separate_files
 
 RATE = 44100
+CODE = "import sys; from bsmamba2.cli import main; sys.exit(main())"
+COMMAND = [sys.executable, "-c", CODE, "separate", "--model", "model.ckpt"]
+FOUR = ("drums", "bass", "other", "vocals")
 
 
-def noise(channels: int = 2, length: int = 9001, seed: int = 0) -> Tensor:
+def noise(channels: int = 2, length: int = 4410, seed: int = 0) -> Tensor:
     return 0.2 * torch.randn(channels, length, generator=torch.Generator().manual_seed(seed)).clamp(-4, 4)
-
-
-def sine(rate: int, length: int) -> Tensor:
-    """Returns stereo with 440 Hz on the left and 1 kHz on the right, faded in and out."""
-    seconds = torch.arange(length, dtype=torch.float64) / rate
-    waves = torch.stack([torch.sin(2 * math.pi * frequency * seconds) for frequency in (440, 1000)])
-    return (0.5 * waves * torch.sin(math.pi * seconds * rate / length)).float()
-
-
-def song(path: Path, audio: Tensor | None = None, rate: int = RATE, subtype: str = "PCM_16") -> Path:
-    write_audio(path, noise() if audio is None else audio, rate, subtype)
-    return path
 
 
 def save(network: BSMamba2, path: Path) -> Path:
@@ -40,172 +40,393 @@ def save(network: BSMamba2, path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def model(tiny_network: BSMamba2, tmp_path: Path) -> Path:
-    """Returns the checkpoint of a network of random weights."""
-    return save(tiny_network, tmp_path / "model.ckpt")
+def songs(*names: str, seconds: float = 0.1) -> list[Path]:
+    """Writes songs, each of other noise."""
+    for seed, name in enumerate(names):
+        format: Format = "flac" if name.endswith(".flac") else "wav"
+        write_audio(Path(name), noise(length=round(RATE * seconds), seed=seed), RATE, format)
+    return [Path(name) for name in names]
+
+
+def files(folder: str | Path = "stems") -> list[str]:
+    """Returns all files in a folder, hidden ones too."""
+    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if not path.is_dir())
+
+
+def both(*tracks: str) -> list[str]:
+    return sorted(f"{track}/{stem}.wav" for track in tracks for stem in ("vocals", "instrumental"))
+
+
+def failures(*inputs: str | Path, **options: Any) -> str:
+    with pytest.raises(InputError) as failure:
+        separate_files(inputs, "model.ckpt", **options)
+    return str(failure.value)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, tiny_network: BSMamba2, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes a folder with a model of random weights the current one."""
+    monkeypatch.chdir(tmp_path)
+    save(tiny_network, Path("model.ckpt"))
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level("INFO", "bsmamba2")
+    return caplog
 
 
 @pytest.fixture
-def identity(tiny_network: BSMamba2) -> BSMamba2:
-    """Returns a network that returns the mixture: every mask is 1, whatever the features."""
-    for to_freqs in tiny_network.mask_estimators[0].to_freqs:  # type: ignore[union-attr]
-        last = to_freqs[0][-1]
-        torch.nn.init.zeros_(last.weight)
-        values = len(last.bias) // 2
-        with torch.no_grad():
-            last.bias.copy_(torch.cat([torch.tensor([1.0, 0.0]).repeat(values // 2), torch.full((values,), 50.0)]))
-    return tiny_network
+def four_stems(tiny_config: ModelConfig) -> Path:
+    torch.manual_seed(0)
+    return save(BSMamba2(dataclasses.replace(tiny_config, stems=FOUR)).eval(), Path("four.ckpt"))
+
+
+def test_songs_of_files_folders_and_patterns(tiny_network: BSMamba2) -> None:
+    songs("one.wav", "songs/two.flac", "songs/in/three.wav", "more/four.wav")
+    outcomes = separate_files(["one.wav", "songs", "mo*/*.wav", "songs/in/three.wav"], "model.ckpt")
+    assert outcomes == [
+        Outcome(Path(name), "done") for name in ("one.wav", "songs/two.flac", "songs/in/three.wav", "more/four.wav")
+    ]
+    assert files() == both("one", "two", "in/three", "more/four")
+    vocals = Separator(tiny_network)(read_audio(Path("songs/two.flac")), RATE)["vocals"]
+    torch.testing.assert_close(read_audio(Path("stems/two/vocals.wav")), vocals, rtol=0, atol=2**-15)
+
+
+def test_the_mixture_of_a_stem_file_is_separated(song: Track) -> None:
+    separate_files([song.path], "model.ckpt", duration=0.2, bit_depth="float")
+    assert files() == both(song.name)
+    stems = [read_audio(Path("stems", song.name, f"{stem}.wav")) for stem in ("vocals", "instrumental")]
+    torch.testing.assert_close(sum(stems), song.read(MIXTURE, 0, 8820), rtol=0, atol=1e-6)
+
+
+def test_the_output_of_one_run_is_no_input_of_the_next() -> None:
+    songs("one.wav", "in/two.wav")
+    separate_files(["."], "model.ckpt")
+    before = files(".")
+    assert [outcome.state for outcome in separate_files(["."], "model.ckpt", skip_existing=True)] == ["skipped"] * 2
+    assert files(".") == before
 
 
 @pytest.mark.parametrize(
-    ("suffix", "subtype", "format", "expected"),
-    [
-        ("wav", "PCM_16", "wav", "PCM_16"),
-        ("wav", "PCM_24", "wav", "PCM_24"),
-        ("wav", "FLOAT", "wav", "FLOAT"),
-        ("wav", "PCM_16", "flac", "PCM_16"),
-        ("wav", "FLOAT", "flac", "PCM_24"),
-        ("wav", "PCM_U8", "flac", "PCM_24"),
-        ("flac", "PCM_16", "flac", "PCM_16"),
-        ("flac", "PCM_24", "wav", "PCM_24"),
-        ("mp3", "MPEG_LAYER_III", "wav", "FLOAT"),
-        ("mp3", "MPEG_LAYER_III", "flac", "PCM_24"),
-    ],
+    "name", ["two words", 'it\'s "q"', "new\nline", "ñandú 音楽", "[x]", "-x", "{a}%s", "...", " "]
 )
-@pytest.mark.parametrize("channels", [1, 2])
-def test_vocals_and_instrumental_sum_to_the_song(
-    model: Path, tmp_path: Path, suffix: str, subtype: str, format: Format, expected: str, channels: int
-) -> None:
-    source = song(tmp_path / f"a.b song.{suffix}", noise(channels), RATE, subtype)
-    separate_files([source], model, tmp_path / "out", format)
-    folder = tmp_path / "out" / "a.b song"
-    paths = [folder / f"{name}.{format}" for name in ("instrumental", "vocals")]
-    assert sorted(folder.iterdir()) == paths
-    mixture, stems = read_audio(source), [read_audio(path) for path in paths]
-    for path in paths:
-        assert audio_info(path) == AudioInfo(mixture.shape[-1], RATE, channels, expected)
-    torch.testing.assert_close(sum(stems), mixture, rtol=0, atol=1e-6)
-    if subtype.startswith("PCM"):
-        mix, *parts = (soundfile.read(path, dtype="int32")[0] for path in [source, *paths])
-        np.testing.assert_array_equal(parts[0] + parts[1], mix)
-    assert stems[1].square().mean() > 1e-6
+def test_a_song_of_any_name(name: str, said: pytest.LogCaptureFixture) -> None:
+    songs(f"{name}.wav")
+    separate_files([f"{name}.wav"], "model.ckpt")
+    assert files() == both(name)
+    assert f"done: {name}.wav -> stems/" in said.text
 
 
-def test_vocals_are_what_the_network_estimates(model: Path, tiny_network: BSMamba2, tmp_path: Path) -> None:
-    source = song(tmp_path / "song.wav", subtype="FLOAT")
-    settings: dict[str, Any] = {"segment_seconds": 0.05, "overlap": 0.5, "batch_size": 2}
-    separate_files([source], model, tmp_path / "out", device="cpu", scan="sequential", **settings)
-    expected = separate(tiny_network, noise(), scan="sequential", **settings)[0]
-    written = read_audio(tmp_path / "out" / "song" / "vocals.wav")
-    torch.testing.assert_close(written, expected, rtol=0, atol=1e-6)
-    assert not torch.allclose(separate(tiny_network, noise())[0], expected, atol=1e-4)
+def test_a_song_whose_name_is_not_unicode() -> None:
+    name = os.fsdecode(b"\xff\xe9")
+    try:
+        Path(name).touch()
+    except OSError:
+        pytest.skip("this file system takes Unicode names alone")
+    songs(f"{name}.wav")
+    separate_files([f"{name}.wav"], "model.ckpt")
+    assert files() == both(name)
 
 
-@pytest.mark.parametrize("rate", [8000, 44100, 48000, 96000])
-@pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("length", [1, 4801, 20000])
-def test_the_song_keeps_its_rate_length_and_place(
-    identity: BSMamba2, tmp_path: Path, rate: int, channels: int, length: int
-) -> None:
-    mixture = sine(rate, length)[:channels]
-    source = song(tmp_path / "song.wav", mixture, rate, "FLOAT")
-    separate_files([source], save(identity, tmp_path / "identity.ckpt"), tmp_path / "out")
-    vocals = tmp_path / "out" / "song" / "vocals.wav"
-    assert audio_info(vocals) == AudioInfo(length, rate, channels, "FLOAT")
-    torch.testing.assert_close(read_audio(vocals), mixture, rtol=0, atol=1e-6 if rate == RATE else 2e-3)
+@pytest.mark.parametrize("skip_existing", [False, True])
+def test_what_is_wrong_is_said_before_any_work(skip_existing: bool) -> None:
+    songs("a/song.wav", "b/song.flac", "c.wav")
+    assert "would both write" in failures("c.wav", "a/song.wav", "b/song.flac", skip_existing=skip_existing)
+    assert "is an input" in failures("c.wav", "a/song.wav", output=Path("."), template="a/song.{ext}", stems=["vocals"])
+    assert "its fields are" in failures("c.wav", template="{title}/{stem}.{ext}")
+    assert "holds no audio file" in failures("c.wav", str(Path(__file__).parent / "model"))
+    assert "overlap=2" in failures("c.wav", overlap=2.0)
+    assert "give at least 1 of each" in failures("c.wav", devices=0)
+    assert not Path("stems").exists()
 
 
-@pytest.mark.parametrize("source_rate", [8000, 44100, 48000, 96000])
-@pytest.mark.parametrize("target_rate", [8000, 44100, 48000])
-def test_another_rate_neither_shifts_nor_scales(source_rate: int, target_rate: int) -> None:
-    length = target_rate // 2
-    resampled = to_rate(sine(source_rate, source_rate // 2), source_rate, target_rate, length)
-    torch.testing.assert_close(resampled, sine(target_rate, length), rtol=0, atol=5e-4)
+def test_an_output_folder_that_cannot_be_made() -> None:
+    songs("song.wav")
+    assert failures("song.wav", output=Path("song.wav")).startswith("the output folder song.wav cannot be made")
 
 
-@pytest.mark.parametrize("length", [1, 999, 1000, 1001])
-def test_another_rate_gives_the_length_asked_for(length: int) -> None:
-    assert to_rate(noise(length=1000), RATE, RATE, length).shape == (2, length)
-    assert to_rate(noise(length=1088), 48000, RATE, length).shape == (2, length)
-
-
-def test_mono_is_separated_as_the_mean_of_both_channels(tiny_network: BSMamba2) -> None:
-    mono = noise(1)
-    both = separate(tiny_network, mono.repeat(2, 1))[0]
-    assert not torch.allclose(both[0], both[1], atol=1e-4)
-    result = separate_song(tiny_network, mono, RATE)
-    torch.testing.assert_close(result["vocals"], both.mean(0, keepdim=True), rtol=0, atol=1e-6)
-
-
-def test_other_stems_have_their_names_and_no_instrumental(tiny_config: ModelConfig, tmp_path: Path) -> None:
-    network = BSMamba2(dataclasses.replace(tiny_config, stems=("drums", "bass")))
-    source = song(tmp_path / "song.wav", subtype="FLOAT")
-    separate_files([source], save(network, tmp_path / "model.ckpt"), tmp_path / "out", overlap=0)
-    folder = tmp_path / "out" / "song"
-    assert {path.name for path in folder.iterdir()} == {"drums.wav", "bass.wav"}
-    for stem, estimate in zip(("drums", "bass"), separate(network, noise(), overlap=0), strict=True):
-        torch.testing.assert_close(read_audio(folder / f"{stem}.wav"), estimate, rtol=0, atol=1e-6)
-
-
-def test_what_is_there_is_kept_before_any_work(model: Path, tmp_path: Path) -> None:
-    sources = [song(tmp_path / f"{name}.wav") for name in ("first", "second")]
-    taken = tmp_path / "out" / "second" / "instrumental.wav"
+def test_existing_stems_are_kept_before_any_work() -> None:
+    songs("first.wav", "second.wav")
+    taken = Path("stems/second/instrumental.wav")
     taken.parent.mkdir(parents=True)
     taken.write_text("precious")
-    with pytest.raises(InputError, match=r"second.instrumental\.wav is already there; give another --output, or"):
-        separate_files(sources, model, tmp_path / "out")
+    message = failures("first.wav", "second.wav")
+    assert message == f"{taken} is already there; give another --output, or --overwrite or --skip-existing"
     assert taken.read_text() == "precious"
-    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [taken]
-    separate_files(sources, model, tmp_path / "out", overwrite=True)
-    assert audio_info(taken).length == 9001
-    assert len(list((tmp_path / "out").rglob("*.wav"))) == 4
+    assert files() == ["second/instrumental.wav"]
 
 
-def test_stems_of_another_format_are_not_in_the_way(model: Path, tmp_path: Path) -> None:
-    source = song(tmp_path / "song.wav")
-    separate_files([source], model, tmp_path / "out", "wav")
-    separate_files([source], model, tmp_path / "out", "flac")
-    assert len(list((tmp_path / "out" / "song").iterdir())) == 4
+def test_existing_stems_are_replaced_where_that_is_allowed() -> None:
+    songs("song.wav")
+    separate_files(["song.wav"], "model.ckpt")
+    Path("stems/song/vocals.wav").write_text("not precious")
+    separate_files(["song.wav"], "model.ckpt", overwrite=True)
+    assert audio_info(Path("stems/song/vocals.wav")).length == 4410
+    assert files() == both("song")
 
 
-def test_two_songs_of_one_name_are_an_error(model: Path, tmp_path: Path) -> None:
-    sources = [song(tmp_path / "a" / "song.wav"), song(tmp_path / "b" / "song.flac")]
-    with pytest.raises(InputError, match=r"song\.wav and .*song\.flac would both write .*song"):
-        separate_files(sources, model, tmp_path / "out", overwrite=True)
-    assert not (tmp_path / "out").exists()
+def test_only_missing_stems_are_written(said: pytest.LogCaptureFixture) -> None:
+    songs("full.wav", "half.wav", "new.wav")
+    separate_files(["full.wav", "half.wav"], "model.ckpt")
+    expected = Path("stems/half/vocals.wav").read_bytes()
+    Path("stems/half/vocals.wav").unlink()
+    Path("stems/half/instrumental.wav").write_text("precious")
+    before = Path("stems/full/vocals.wav").stat().st_mtime_ns
+    said.clear()
+    outcomes = separate_files(["full.wav", "half.wav", "new.wav"], "model.ckpt", skip_existing=True)
+    assert [outcome.state for outcome in outcomes] == ["skipped", "done", "done"]
+    assert Path("stems/half/instrumental.wav").read_text() == "precious"
+    assert Path("stems/half/vocals.wav").read_bytes() == expected
+    assert Path("stems/full/vocals.wav").stat().st_mtime_ns == before
+    assert files() == both("full", "half", "new")
+    assert "done: half.wav -> stems/half/vocals.wav in" in said.text
+    assert "done 2, skipped 1, failed 0" in said.text
+    assert "  skipped: full.wav (its stems are all there)" in said.text
 
 
-def test_broken_songs_do_not_stop_the_others(model: Path, tmp_path: Path) -> None:
-    broken, wide = tmp_path / "broken.wav", song(tmp_path / "wide.wav", noise(3))
-    broken.write_text("no audio")
-    good = [song(tmp_path / f"{name}.wav") for name in ("first", "last")]
-    sources = [good[0], broken, wide, tmp_path / "missing.wav", good[1]]
-    with pytest.raises(InputError, match=r"3 of 5 files could not be separated; the first: .*broken\.wav is not audio"):
-        separate_files(sources, model, tmp_path / "out")
-    written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
-    stems = ("instrumental.wav", "vocals.wav")
-    assert written == [f"{name}/{stem}" for name in ("first", "last") for stem in stems]
+def test_overwriting_and_skipping_contradict_each_other() -> None:
+    songs("song.wav")
+    assert "contradict each other" in failures("song.wav", overwrite=True, skip_existing=True)
+    assert not Path("stems").exists()
 
 
-def test_an_output_folder_that_cannot_be_made(model: Path, tmp_path: Path) -> None:
-    source = song(tmp_path / "song.wav")
-    with pytest.raises(InputError, match=r"^the output folder .*song\.wav cannot be made"):
-        separate_files([source], model, source)
+def broken_songs() -> dict[str, str]:
+    """Writes files that cannot be separated, and returns what is said of each."""
+    songs("whole.flac")
+    Path("cut.flac").write_bytes(Path("whole.flac").read_bytes()[:9000])
+    Path("whole.flac").unlink()
+    Path("text.mp3").write_text("no audio, just text\n" * 99)
+    Path("empty.wav").touch()
+    soundfile.write("silent.wav", torch.zeros(0, 2).numpy(), RATE)
+    samples = noise().T.numpy()
+    samples[999] = float("nan")
+    soundfile.write("nan.wav", samples, RATE, "FLOAT")
+    write_audio(Path("wide.wav"), noise(3), RATE)
+    Path("loop.wav").symlink_to("loop.wav")
+    return {
+        "cut.flac": "",
+        "text.mp3": "is damaged or not audio that can be read",
+        "empty.wav": "is an empty file",
+        "silent.wav": "has no samples",
+        "nan.wav": "has samples that are not finite",
+        "wide.wav": "has 3 channels and the model takes 1 or 2; give --downmix",
+        "missing.wav": "does not exist",
+        "loop.wav": "does not exist",
+    }
 
 
-def test_a_song_of_too_many_channels(model: Path, tmp_path: Path) -> None:
-    source = song(tmp_path / "wide.wav", noise(3))
-    with pytest.raises(InputError, match=r"wide\.wav cannot be separated: it has 3 channels; the model takes 1 or 2"):
-        separate_files([source], model, tmp_path / "out")
+def test_broken_songs_do_not_stop_the_others(said: pytest.LogCaptureFixture) -> None:
+    expected = broken_songs()
+    first, last = songs("first.wav", "last.wav")
+    message = failures(first, *expected, last)
+    assert message.startswith("8 of 10 files could not be separated; the first: cut.flac ")
+    assert files() == both("first", "last")
+    summary = said.messages[said.messages.index("done 2, skipped 0, failed 8") :]
+    assert summary[1:3] == ["  done: first.wav", "  done: last.wav"]
+    for line, (name, reason) in zip(summary[3:], expected.items(), strict=True):
+        assert line.startswith(f"  failed: {name} ({name} ")
+        assert reason in line
+        assert sum(message.startswith(f"failed: {name} ") for message in said.messages) == 1
+    assert "Traceback" not in said.text
 
 
-def test_clipping_is_reported(identity: BSMamba2, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    source = song(tmp_path / "loud.wav", torch.full((2, 4410), 1.5), subtype="FLOAT")
-    checkpoint = save(identity, tmp_path / "identity.ckpt")
-    separate_files([source], checkpoint, tmp_path / "float", "wav")
-    assert "clipped" not in caplog.text
-    separate_files([source], checkpoint, tmp_path / "out", "flac")
-    assert "8820 samples beyond full scale are clipped" in caplog.text
-    stems = [read_audio(tmp_path / "out" / "loud" / f"{name}.flac") for name in ("vocals", "instrumental")]
-    torch.testing.assert_close(sum(stems), torch.full((2, 4410), 1.5), rtol=0, atol=1e-6)
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every file")
+def test_a_song_that_may_not_be_read() -> None:
+    songs("closed.wav", "open.wav")
+    Path("closed.wav").chmod(0)
+    assert "closed.wav cannot be read" in failures("closed.wav", "open.wav")
+    assert files() == both("open")
+
+
+def test_a_rate_that_the_format_cannot_hold() -> None:
+    write_audio(Path("high.wav"), noise(), 96000)
+    songs("song.wav")
+    message = failures("high.wav", "song.wav", format="mp3")
+    assert message.startswith("1 of 2 files could not be separated; the first: the stems of high.wav cannot be written")
+    assert "96000 Hz" in message
+    assert files() == ["song/instrumental.mp3", "song/vocals.mp3"]
+
+
+def test_a_name_that_no_file_can_have_fails_alone(said: pytest.LogCaptureFixture) -> None:
+    songs("song.wav")
+    name = 300 * "a" + ".wav"
+    message = failures(name, "song.wav")
+    assert message.startswith(f"1 of 2 files could not be separated; the first: {name} ")
+    assert "File name too long" in message
+    assert files() == both("song")
+    assert "done 1, skipped 0, failed 1" in said.text
+
+
+def test_stems_whose_names_are_too_long_fail_alone() -> None:
+    Path("stems").mkdir()  # Else the system looks no further than for this.
+    long = 240 * "b"
+    songs(f"{long}.wav", "song.wav")
+    template = "{track} of the estimate {stem}.{ext}"
+    assert "File name too long" in failures(f"{long}.wav", "song.wav", template=template)
+    assert files() == [f"song of the estimate {stem}.wav" for stem in ("instrumental", "vocals")]
+
+
+@pytest.mark.parametrize(
+    ("stems", "expected"),
+    [
+        (None, ["vocals", "instrumental"]),
+        (["vocals"], ["vocals"]),
+        (["instrumental"], ["instrumental"]),
+        (["residual", "vocals"], ["residual", "vocals"]),
+        (["vocals", "instrumental", "residual"], ["vocals", "instrumental", "residual"]),
+    ],
+)
+def test_stems_of_a_model_of_vocals(stems: list[str] | None, expected: list[str]) -> None:
+    songs("song.wav")
+    separate_files(["song.wav"], "model.ckpt", stems=stems)
+    assert files("stems/song") == sorted(f"{stem}.wav" for stem in expected)
+
+
+@pytest.mark.parametrize(
+    ("stems", "expected", "residual_without"),
+    [
+        (None, FOUR, ()),
+        (["bass"], ["bass"], ()),
+        (["instrumental", "drums"], ["instrumental", "drums"], ()),
+        (["residual", "bass", "vocals"], ["residual", "bass", "vocals"], ("bass", "vocals")),
+    ],
+)
+def test_stems_of_a_model_of_four(
+    four_stems: Path, stems: list[str] | None, expected: Sequence[str], residual_without: tuple[str, ...]
+) -> None:
+    mixture = read_audio(songs("song.wav")[0])
+    separate_files(["song.wav"], four_stems, stems=stems, bit_depth="float")
+    assert files("stems/song") == sorted(f"{stem}.wav" for stem in expected)
+    written = {stem: read_audio(Path("stems/song", f"{stem}.wav")) for stem in expected}
+    if residual_without:
+        rest = mixture - sum(written[stem] for stem in residual_without)
+        torch.testing.assert_close(written["residual"], rest, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("stems", "reason"),
+    [
+        (["voice"], "the stem 'voice' cannot be written; with this model choose vocals, instrumental, residual"),
+        (["drums"], "choose vocals, instrumental, residual"),
+        ([""], "the stem '' cannot be written"),
+        ([], r"stems=\[\] is not allowed; give at least one"),
+        (["vocals", "vocals"], "each only once"),
+        (["residual"], "residual is the song without the other stems; choose one of vocals too"),
+        (["residual", "instrumental"], "choose one of vocals too"),
+    ],
+)
+def test_stems_that_cannot_be_written(stems: list[str], reason: str) -> None:
+    songs("song.wav")
+    with pytest.raises(InputError, match=reason):
+        separate_files(["song.wav"], "model.ckpt", stems=stems)
+    assert not Path("stems").exists()
+
+
+def test_a_wrong_stem_of_a_model_without_vocals(tiny_config: ModelConfig) -> None:
+    songs("song.wav")
+    model = save(BSMamba2(dataclasses.replace(tiny_config, stems=("drums", "bass"))), Path("two.ckpt"))
+    with pytest.raises(InputError, match=r"with this model choose drums, bass, residual$"):
+        separate_files(["song.wav"], model, stems=["instrumental"])
+
+
+def run(
+    *arguments: str | Path, input: bytes | None = None, limit_bytes: int | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs the command in a process of its own."""
+    limited = ""
+    if limit_bytes:
+        limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_bytes}, {limit_bytes})); "
+    command = [COMMAND[0], "-c", limited + COMMAND[2], *COMMAND[3:], *arguments]
+    given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
+    return subprocess.run(command, capture_output=True, check=False, timeout=60, **given)
+
+
+@pytest.mark.parametrize("format", ["wav", "m4a"])
+def test_a_song_through_a_pipe(format: Format) -> None:
+    songs("song.wav")
+    if format != "wav":
+        made = subprocess.run(["ffmpeg", "-v", "error", "-i", "song.wav", f"piped.{format}"], check=False)
+        if made.returncode:
+            pytest.skip("this ffmpeg program writes no such file")
+    piped = Path("song.wav" if format == "wav" else f"piped.{format}")
+    result = run("-", input=piped.read_bytes())
+    assert result.returncode == 0, result.stderr
+    assert files() == both("stdin")
+    # Without a terminal there is no bar.
+    assert b"%|" not in result.stderr
+    assert b"\r" not in result.stderr
+    expected = separate_files([piped], "model.ckpt", Path("expected"))
+    assert [outcome.state for outcome in expected] == ["done"]
+    for stem in ("vocals", "instrumental"):
+        written, direct = Path(f"stems/stdin/{stem}.wav"), Path(f"expected/{piped.stem}/{stem}.wav")
+        torch.testing.assert_close(read_audio(written), read_audio(direct), rtol=0, atol=0)
+
+
+def test_a_full_disk_costs_one_song_alone() -> None:
+    pytest.importorskip("resource", reason="only Unix limits the size of files")
+    songs("a.wav", "z.wav")
+    songs("long.wav", seconds=2)
+    result = run("a.wav", "long.wav", "z.wav", limit_bytes=100_000)
+    said = result.stderr.decode()
+    assert result.returncode == 1
+    assert files() == both("a", "z")
+    assert "failed: stems/long/" in said
+    assert "done 2, skipped 0, failed 1" in said
+    assert "Traceback" not in said
+
+
+@contextlib.contextmanager
+def begun(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Gives a process of the command once it has written something of a song called long."""
+    with subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not any(path.stat().st_size > 10_000 for path in Path("stems").glob("long/**/*")):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize(
+    ("number", "status", "options"), [(signal.SIGINT, 130, []), (signal.SIGTERM, 143, ["--peak", "rescale"])]
+)
+def test_a_stopped_program_leaves_whole_songs_alone(number: int, status: int, options: list[str]) -> None:
+    songs("first.wav", "last.wav")
+    songs("long.wav", seconds=180)
+    with begun("first.wav", "long.wav", "last.wav", *options) as process:
+        process.send_signal(number)
+        said = process.communicate(timeout=30)[1].decode()
+    assert process.returncode == status
+    assert files() == both("first")
+    assert audio_info(Path("stems/first/vocals.wav")).length == 4410
+    assert "Traceback" not in said
+    assert "last.wav" not in said
+
+
+def test_a_terminal_gets_a_bar_with_the_time_left() -> None:
+    pty = pytest.importorskip("pty", reason="a pseudo-terminal is a thing of Unix")
+    songs("song.wav", seconds=2)
+    import fcntl
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with subprocess.Popen([*COMMAND, "song.wav"], stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        # At its end, Linux answers with an error.
+        with contextlib.suppress(OSError):
+            while part := os.read(ours, 4096):
+                shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    percentages = [line.split() for line in shown.decode().split("\r") if line.startswith("song ") and "%" in line]
+    assert percentages[0][:2] == ["song", "0%"]
+    assert percentages[-1][:2] == ["song", "100%"]
+    assert percentages[-1][-1].startswith("00:00")

@@ -91,11 +91,11 @@ def test_the_validated_weights_are_the_saved_ones(tmp_path: Path, tiny_config: M
     """The score in the checkpoint is that of the weights in it, separated as `separate` does everywhere."""
     from bsmamba2.data.excerpts import SongExcerpts
     from bsmamba2.data.musdb import SAMPLE_RATE, find_tracks
-    from bsmamba2.separation import separate
+    from bsmamba2.separation import Separator
 
     path = train(options(tiny_config, musdb_root, tmp_path, "--ema.decay=0.5", "--model.learning_rate=0.02"))
     _, stems = SongExcerpts(find_tracks(musdb_root, "valid"), round(0.25 * SAMPLE_RATE))[0]
-    (estimate,) = separate(load_model(path), mixture_of(stems))
+    estimate = Separator(load_model(path))(mixture_of(stems), SAMPLE_RATE)["vocals"]
     callbacks = torch.load(path, weights_only=True)["callbacks"]
     (checkpoint,) = (state for name, state in callbacks.items() if name.startswith("ModelCheckpoint"))
     score = usdr(estimate=estimate, reference=stems["vocals"])

@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from bsmamba2.data.audio import AudioInfo, audio_info, read_audio
+from bsmamba2.audio.reading import AudioInfo, audio_info, read_audio
 from bsmamba2.errors import InputError
 
 STEMS = ("drums", "bass", "other", "vocals")

@@ -7,7 +7,8 @@ from typing import Any
 from bsmamba2.errors import InputError
 
 BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
-RESIDUAL = "instrumental"
+INSTRUMENTAL = "instrumental"
+RESIDUAL = "residual"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class ModelConfig:
         for stem in self.stems:
             if not isinstance(stem, str) or not stem.strip() or set(stem) & set('/\\:*?"<>|\0\n'):
                 raise InputError(f"the stem name {stem!r} is not allowed; it becomes a file name, give plain words")
-            if stem in ("mixture", RESIDUAL):
+            if stem in ("mixture", INSTRUMENTAL, RESIDUAL):
                 raise InputError(f"a stem cannot be called {stem!r}, which means something else here; rename it")
         if not self.stems or len(set(self.stems)) < len(self.stems):
             raise InputError(f"stems={list(self.stems)} is not allowed; give at least one name, each only once")

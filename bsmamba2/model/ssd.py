@@ -66,13 +66,13 @@ def choose_scan(device: torch.device, scan: Scan = "auto") -> Scan:
                 f"scan='kernel' cannot run: {problem}; it needs a CUDA device and mamba-ssm "
                 "(requirements-cuda.txt), use scan='chunked' instead"
             )
-    _log_choice(scan, device.type)
+    _log_choice(scan, str(device))
     return scan
 
 
 @functools.cache
-def _log_choice(scan: str, device_type: str) -> None:
-    log.info("scan: %s on %s", scan, device_type)
+def _log_choice(scan: str, device: str) -> None:
+    log.info("scan: %s on %s", scan, device)
 
 
 def rows_per_tile(x: Tensor, channels: int) -> int:

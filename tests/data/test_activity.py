@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from bsmamba2.audio.reading import read_audio
+from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.activity import active_windows, index_windows
-from bsmamba2.data.audio import read_audio, write_audio
 from bsmamba2.data.musdb import SAMPLE_RATE, STEMS, Track, find_tracks
 from bsmamba2.errors import InputError
 
@@ -105,7 +106,7 @@ def tracks(tmp_path: Path, musdb_root: Path) -> list[Track]:
 
 def test_the_index_holds_the_windows_of_every_stem_and_track(tracks: list[Track], tmp_path: Path) -> None:
     quiet = tracks[0].path / "vocals.wav"
-    write_audio(quiet, torch.zeros(2, tracks[0].length), SAMPLE_RATE, "PCM_16")
+    write_audio(quiet, torch.zeros(2, tracks[0].length), SAMPLE_RATE)
     windows = index_windows(tracks, 20000, tmp_path)
     assert list(windows) == list(STEMS)
     for stem in STEMS:
@@ -135,14 +136,14 @@ def test_a_changed_file_of_the_same_length_is_indexed_again(tracks: list[Track],
     first = index_windows(tracks, 20000, tmp_path / "cache")
     file = tracks[0].path / "drums.wav"
     before = file.stat().st_mtime_ns
-    write_audio(file, 0 * read_audio(file), SAMPLE_RATE, "PCM_16")
+    write_audio(file, 0 * read_audio(file), SAMPLE_RATE)
     os.utime(file, ns=(before + 1000, before + 1000))
     assert len(index_windows(tracks, 20000, tmp_path / "cache")["drums"]) < len(first["drums"])
 
 
 def test_a_stem_that_is_nowhere_active_is_an_error(tracks: list[Track], tmp_path: Path) -> None:
     for track in tracks:
-        write_audio(track.path / "bass.wav", torch.zeros(2, track.length), SAMPLE_RATE, "PCM_16")
+        write_audio(track.path / "bass.wav", torch.zeros(2, track.length), SAMPLE_RATE)
     with pytest.raises(InputError, match="the stem bass is in no track active for a whole segment of 20000 samples"):
         index_windows(tracks, 20000, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.activity import index_windows
-from bsmamba2.data.audio import write_audio
 from bsmamba2.data.excerpts import EpochNumbers, RandomMixes, SongExcerpts, Stems
 from bsmamba2.data.musdb import SAMPLE_RATE, STEMS, Track, find_tracks
 
@@ -30,7 +30,9 @@ def level_mixes(tmp_path_factory: pytest.TempPathFactory) -> RandomMixes:
     root = tmp_path_factory.mktemp("levels")
     for number in range(64):
         for stem in STEMS:
-            write_audio(root / str(number) / f"{stem}.wav", torch.full((2, 16), number + 1.0), SAMPLE_RATE, "FLOAT")
+            write_audio(
+                root / str(number) / f"{stem}.wav", torch.full((2, 16), number + 1.0), SAMPLE_RATE, depth="float"
+            )
     tracks = [Track(root / str(number), 16) for number in range(64)]
     windows = {stem: [(number, 0) for number in range(64)] for stem in STEMS}
     return RandomMixes(tracks, windows, 16, silence_probability=0, gains=(1, 1), seed=0)

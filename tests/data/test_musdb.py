@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from bsmamba2.data.audio import quantise, read_audio, write_audio
+from bsmamba2.audio.reading import read_audio
+from bsmamba2.audio.writing import quantise, write_audio
 from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS, STREAMS, Track, find_tracks, mixture_of
 from bsmamba2.data.musdb import official_validation_tracks as official
 from bsmamba2.errors import InputError
@@ -30,7 +31,7 @@ def lay(tmp_path: Path) -> Lay:
     def lay_out(*places: str) -> Path:
         for place in places:
             for stem in STREAMS:
-                write_audio(tmp_path / place / f"{stem}.wav", torch.zeros(2, 100), SAMPLE_RATE, "PCM_16")
+                write_audio(tmp_path / place / f"{stem}.wav", torch.zeros(2, 100), SAMPLE_RATE)
         return tmp_path
 
     return lay_out
@@ -75,7 +76,7 @@ def test_audio_is_that_of_musdb(request: pytest.FixtureRequest, kind: str) -> No
     reference = musdb.DB(root=str(root), is_wav=kind == "musdb_root", subsets="test")[0]
     track = find_tracks(root, "test")[0]
     for stem, audio in zip((MIXTURE, *STEMS), reference.stems, strict=True):
-        ours = quantise(track.read(stem), "PCM_16").double()
+        ours = quantise(track.read(stem), "16").double()
         torch.testing.assert_close(ours, torch.from_numpy(audio.T), rtol=0, atol=1.01 / 2**15)
         assert track.length == len(audio)
 
@@ -95,7 +96,7 @@ def test_the_official_list_has_14_names() -> None:
 
 def test_a_track_reads_its_own_stems(tmp_path: Path) -> None:
     for level, stem in enumerate(STREAMS):
-        write_audio(tmp_path / "A - B - C" / f"{stem}.wav", torch.full((2, 9), level / 8), SAMPLE_RATE, "PCM_16")
+        write_audio(tmp_path / "A - B - C" / f"{stem}.wav", torch.full((2, 9), level / 8), SAMPLE_RATE)
     track = Track(tmp_path / "A - B - C", 9)
     assert (track.name, track.artist) == ("A - B - C", "A")
     assert [track.read(stem, 2, 3).mean().item() * 8 for stem in STREAMS] == [0, 1, 2, 3, 4]
@@ -189,14 +190,14 @@ def test_a_missing_stem_is_an_error(lay: Lay, stem: str) -> None:
 )
 def test_a_stem_of_another_form_is_an_error(lay: Lay, length: int, rate: int, channels: int, message: str) -> None:
     root = lay("test/A - 1")
-    write_audio(root / "test" / "A - 1" / "bass.wav", torch.zeros(channels, length), rate, "PCM_16")
+    write_audio(root / "test" / "A - 1" / "bass.wav", torch.zeros(channels, length), rate)
     with pytest.raises(InputError, match=message):
         find_tracks(root, "test")
 
 
 def test_a_longer_stem_is_none(lay: Lay) -> None:
     root = lay("test/A - 1")
-    write_audio(root / "test" / "A - 1" / "bass.wav", torch.zeros(2, 101), SAMPLE_RATE, "PCM_16")
+    write_audio(root / "test" / "A - 1" / "bass.wav", torch.zeros(2, 101), SAMPLE_RATE)
     (track,) = find_tracks(root, "test")
     assert track.length == read_audio(track.path / "mixture.wav").shape[-1] == 100
 
@@ -210,7 +211,7 @@ def test_a_track_in_both_forms_is_an_error(lay: Lay, song: Track) -> None:
 
 def test_a_stem_file_with_too_few_streams_is_an_error(tmp_path: Path, song_stems: dict[str, torch.Tensor]) -> None:
     """A WAV file has one stream, whatever its name."""
-    write_audio(tmp_path / "mixture.wav", song_stems[MIXTURE], SAMPLE_RATE, "PCM_16")
+    write_audio(tmp_path / "mixture.wav", song_stems[MIXTURE], SAMPLE_RATE)
     (tmp_path / "test").mkdir()
     (tmp_path / "mixture.wav").rename(tmp_path / "test" / "A - 1.stem.mp4")
     with pytest.raises(InputError, match="has 1 audio streams; a MUSDB18 stem file has 5"):

@@ -1,0 +1,326 @@
+"""Audio files in: soundfile where libsndfile reads a format sample by sample, PyAV for everything else.
+
+Audio is (c, n) float32, full scale at 1.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+import mutagen
+import numpy as np
+import soundfile
+import torch
+from av.codec.context import Flags2
+from av.sidedata.sidedata import Type as SideData
+from torch import Tensor
+
+from bsmamba2.audio.containers import (
+    ends_with_matroska_segment,
+    has_all_mp3_bytes,
+    has_mp3_frame_count,
+    is_one_ogg_stream,
+    last_ogg_page,
+    mp4_counts_in_samples,
+)
+from bsmamba2.audio.formats import DEPTHS, Depth
+from bsmamba2.errors import InputError
+
+# Samples in a block of a file.
+BLOCK = 1 << 16
+# What writers put into a header for a size when they cannot go back to it, as in a pipe.
+UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+# First bytes of WAV, RF64, W64, AIFF, FLAC, AU and CAF files.
+SAMPLE_FILES = (b"RIFF", b"RF64", b"riff", b"FORM", b"fLaC", b".snd", b"caff")
+# Sizes in their headers beside the sizes that libsndfile found.
+SIZES = re.compile(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+# A stream may be shorter than its container says by this much: containers round to their own clock.
+CLOCK_SECONDS = 0.1
+TRUNCATED = "is truncated: it ends before the length that it says; get the whole file"
+# Sample formats of the frames of a lossless codec.
+FRAME_DEPTHS: dict[str, Depth] = {"u8": "8", "s16": "16", "s32": "32", "flt": "float", "dbl": "double"}
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file holds.
+
+    Args:
+        length: Samples per channel. Where a container rounds its length to a clock of its own (Matroska), or a lossy
+            file does not tell how much of its last frame is padding, reading to the end can give some more or less.
+        sample_rate: Sampling rate in Hz.
+        channels: Number of channels.
+        depth: Sample format; None for lossy audio, which has none.
+    """
+
+    length: int
+    sample_rate: int
+    channels: int
+    depth: Depth | None
+
+
+def audio_info(path: Path, stream: int | None = None) -> AudioInfo:
+    """Returns length, rate, channels and sample format of a file, or of one audio stream of a stem file.
+
+    A file that does not tell its length is decoded once to count.
+
+    Raises:
+        InputError: The file is missing, empty, truncated, not audio, without samples, or lacks the stream.
+    """
+    with _opened(path, stream) as source:
+        length = source.length
+        if length is None:
+            length = sum(block.shape[-1] for block in source.blocks(0, None))
+        info = AudioInfo(length, source.sample_rate, source.channels, source.depth)
+    if not info.length:
+        raise InputError(f"{path} has no samples; give a file with audio in it")
+    return info
+
+
+def read_audio(path: Path, start: int = 0, length: int | None = None, stream: int | None = None) -> Tensor:
+    """Returns audio (c, n) of a file, or of one audio stream of a stem file; see `read_blocks`."""
+    return torch.cat(list(read_blocks(path, start, length, stream)), dim=-1)
+
+
+def read_blocks(path: Path, start: int = 0, length: int | None = None, stream: int | None = None) -> Iterator[Tensor]:
+    """Yields audio (c, n) of a file, or of one audio stream of a stem file, block by block.
+
+    The delay of an encoder is left out where the file tells it: the first sample is the first of the song.
+
+    Args:
+        path: The file.
+        start: First sample.
+        length: Number of samples; None for all up to the end.
+        stream: Number of the audio stream, by default the first.
+
+    Raises:
+        InputError: The file cannot be read, is truncated, changes while it is read, or has a sample that is not finite.
+    """
+    with _opened(path, stream) as source:
+        before, count = _state(path), 0
+        for block in source.blocks(start, length):
+            if not block.isfinite().all():
+                raise InputError(
+                    f"{path} has samples that are not finite (NaN or infinity); repair or leave out this file"
+                )
+            count += block.shape[-1]
+            yield block
+        if _state(path) != before:
+            raise InputError(f"{path} changed while it was read; try again when nothing writes to it")
+        least = length if length is not None else (source.length or 0) - source.slack - start
+        if count < max(1, least):
+            raise InputError(f"{path} ends before its sample {start + max(1, least)}; it is truncated or empty")
+
+
+class _Sound:
+    """A file open in libsndfile."""
+
+    slack = 0
+
+    def __init__(self, path: Path, sound: soundfile.SoundFile) -> None:
+        self.path, self.sound = path, sound
+        self.length: int | None = sound.frames
+        self.sample_rate, self.channels = sound.samplerate, sound.channels
+        self.depth: Depth | None = DEPTHS[sound.subtype]
+
+    def blocks(self, start: int, length: int | None) -> Iterator[Tensor]:
+        """Yields samples from start on."""
+        try:
+            self.sound.seek(min(start, self.sound.frames))
+            left = self.sound.frames if length is None else length
+            while left and (samples := self.sound.read(min(BLOCK, left), dtype="float32", always_2d=True)).size:
+                left -= len(samples)
+                yield torch.from_numpy(np.ascontiguousarray(samples.T))
+        except soundfile.LibsndfileError as error:
+            raise InputError(f"{self.path} is damaged and cannot be read whole ({_reason(error)})") from error
+
+
+class _Stream:
+    """One audio stream of a file open in FFmpeg's libraries."""
+
+    def __init__(self, path: Path, container: av.container.InputContainer, number: int) -> None:
+        self.path, self.container = path, container
+        self.source = source = container.streams.audio[number]
+        # Too little of a file, or a codec that is not known.
+        if source.codec_context is None or not source.sample_rate or not source.channels:
+            raise InputError(
+                f"{path} is damaged or not audio that can be read; get the whole file or convert it to WAV"
+            )
+        self.sample_rate, self.channels = source.sample_rate, source.channels
+        self.ticks_are_samples = source.time_base == Fraction(1, source.sample_rate)
+        self.start_time = source.start_time or 0
+        self.packer: av.AudioResampler | None = None
+        self.codec = source.codec_context.name
+        with path.open("rb") as file:
+            checks = {"ogg": last_ogg_page, "matroska,webm": ends_with_matroska_segment, "mp3": has_all_mp3_bytes}
+            whole = checks.get(container.format.name)
+            if whole is not None and not whole(file):
+                raise InputError(f"{path} {TRUNCATED}")
+            if container.format.name == "ogg" and len(container.streams) == 1 and not is_one_ogg_stream(file):
+                raise InputError(f"{path} has several songs one after another; convert it to WAV first")
+            guessed = container.format.name == "mp3" and not has_mp3_frame_count(file)
+            seconds = None if guessed else _duration_seconds(container, source)
+            self.length = None if seconds is None else round(seconds * self.sample_rate)
+            opus = self.codec == "opus"
+            if opus and self.length is not None and container.format.name == "ogg":
+                # It counts the delay of its encoder in (RFC 7845, section 4.2).
+                extradata = source.codec_context.extradata or b""
+                self.length -= int.from_bytes(extradata[10:12], "little")
+            self.is_ogg_vorbis = container.format.name == "ogg" and self.codec == "vorbis"
+            if self.is_ogg_vorbis:
+                # FFmpeg cuts too much off the end where all audio is on one page of Ogg; so `blocks` cuts.
+                source.codec_context.flags2 |= Flags2.skip_manual
+            self.ends_exactly = self.length is not None and (
+                container.format.name == "mp3" or self.is_ogg_vorbis or mp4_counts_in_samples(file, self.sample_rate)
+            )
+            self.depth = _lossless_depth(source, file)
+        exact = self.ticks_are_samples and not opus
+        self.slack = 0 if exact or self.ends_exactly else round(CLOCK_SECONDS * self.sample_rate)
+
+    def blocks(self, start: int, length: int | None) -> Iterator[Tensor]:
+        """Yields samples from start on."""
+        stops = [start + length] if length is not None else []
+        if self.length is not None and self.ends_exactly:
+            stops.append(self.length)
+        stop = min(stops, default=None)
+        position = None
+        # Elsewhere FFmpeg's positions after a jump are wrong (FLAC in Ogg, ADPCM), or the codec remembers more (Opus).
+        jumps = self.ticks_are_samples and "mp4" in self.container.format.name and self.codec in ("aac", "alac")
+        # AAC frames overlap: the first one decoded after a jump is incomplete, so begin some frames earlier.
+        runway = 4 * (self.source.codec_context.frame_size or 1024)
+        if jumps and start > runway:
+            self.container.seek(start - runway + self.start_time, stream=self.source)
+        else:
+            position = 0
+        waiting: list[np.ndarray] = []
+        for frame in self.container.decode(self.source):
+            if position is None:
+                position = (frame.pts or 0) - self.start_time
+            if self.is_ogg_vorbis:
+                cut = frame.side_data.get(SideData.SKIP_SAMPLES, b"")  # type: ignore[call-overload]
+                position -= int.from_bytes(bytes(cut)[:4], "little")
+            if stop is not None and position >= stop:
+                break
+            samples = self._samples(frame)
+            piece = samples[:, max(0, start - position) : None if stop is None else stop - position]
+            position += samples.shape[1]
+            waiting.append(piece)
+            if sum(piece.shape[1] for piece in waiting) >= BLOCK:
+                yield _joined(waiting)
+                waiting = []
+        if any(piece.shape[1] for piece in waiting):
+            yield _joined(waiting)
+
+    def _samples(self, frame: av.AudioFrame) -> np.ndarray:
+        if (frame.sample_rate, frame.layout.nb_channels) != (self.sample_rate, self.channels):
+            raise InputError(f"{self.path} changes its sampling rate or channels on the way; convert it to WAV first")
+        if frame.format.is_planar and self.channels >= 8:
+            # PyAV takes no eight planes.
+            if self.packer is None:
+                self.packer = av.AudioResampler(frame.format.packed.name, frame.layout, self.sample_rate)
+            [frame] = self.packer.resample(frame)
+        samples = frame.to_ndarray()
+        if not frame.format.is_planar:
+            samples = samples.reshape(-1, self.channels).T
+        if samples.dtype.kind == "f":
+            return samples.astype(np.float32, copy=False)
+        full_scale = 2.0 ** (8 * samples.dtype.itemsize - 1)
+        return ((samples - (full_scale if samples.dtype.kind == "u" else 0)) / full_scale).astype(np.float32)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, stream: int | None) -> Iterator[_Sound | _Stream]:
+    try:
+        if not path.exists():
+            raise InputError(f"{path} does not exist; check the path")
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; give an audio file")
+        if not path.stat().st_size:
+            raise InputError(f"{path} is an empty file; give a file with audio in it")
+        sound = _sound(path) if stream is None else None
+        if sound is not None:
+            with sound:
+                yield _Sound(path, sound)
+            return
+        # Opened here, so that no name is taken for an address; and a playlist must not lead to other files.
+        with path.open("rb") as file, av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
+            count = len(container.streams.audio)
+            if not count:
+                raise InputError(f"{path} has no audio in it; give a file with an audio track")
+            if (stream or 0) >= count:
+                raise InputError(f"{path} has {count} audio streams; a MUSDB18 stem file has 5")
+            yield _Stream(path, container, stream or 0)
+    except (av.FFmpegError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged or not audio that can be read ({_reason(error)})") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({_reason(error)}); check the file and its permissions") from error
+
+
+def _sound(path: Path) -> soundfile.SoundFile | None:
+    """Opens a file of samples that libsndfile can tell the number of; all others are PyAV's.
+
+    Of an MP3 file without a table of contents libsndfile would lose samples.
+    """
+    with path.open("rb") as file:
+        if file.read(4) not in SAMPLE_FILES:
+            return None
+    try:
+        sound = soundfile.SoundFile(native_name(path))
+    except (soundfile.LibsndfileError, TypeError):
+        return None
+    if sound.subtype not in DEPTHS or sound.frames > 2**62:
+        sound.close()
+        return None
+    # It takes what is there without a word where a file ends before it says.
+    sizes = SIZES.findall(sound.extra_info)
+    if any(int(said) > int(there) and int(said) not in UNKNOWN_SIZES for said, there in sizes):
+        sound.close()
+        raise InputError(f"{path} {TRUNCATED}")
+    return sound
+
+
+def native_name(path: Path) -> str | bytes:
+    """Returns the name of a file as soundfile takes it: it fails on text made of bytes that are not UTF-8."""
+    return str(path) if os.name == "nt" else os.fsencode(path)
+
+
+def _duration_seconds(container: av.container.InputContainer, source: av.AudioStream) -> Fraction | None:
+    """Returns what the container says of the stream, None where it says nothing or guesses from the bit rate."""
+    if container.format.name in ("aac", "ac3", "eac3", "dts", "loas"):
+        return None
+    if source.duration is not None and source.time_base is not None:
+        return source.duration * source.time_base
+    clock = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", source.metadata.get("DURATION", ""))
+    return None if clock is None else 3600 * Fraction(clock[1]) + 60 * Fraction(clock[2]) + Fraction(clock[3])
+
+
+def _lossless_depth(source: av.AudioStream, file: BinaryIO) -> Depth | None:
+    if not source.codec_context.codec.lossless:
+        return None
+    depth = FRAME_DEPTHS.get(source.format.name.removesuffix("p")) if source.format else None
+    # 24 bit come in frames of 32.
+    file.seek(0)
+    try:
+        bits = getattr(getattr(mutagen.File(file), "info", None), "bits_per_sample", 0)
+    except mutagen.MutagenError:
+        bits = 0
+    return "24" if depth == "32" and bits == 24 else depth
+
+
+def _joined(pieces: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(pieces, axis=1))
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    state = path.stat()
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)

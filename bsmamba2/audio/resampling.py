@@ -1,0 +1,47 @@
+"""Sampling rates, block by block."""
+
+from typing import Any
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Resampler:
+    """Brings audio that comes in blocks to another sampling rate: soxr at its highest quality, without delay.
+
+    The result does not depend on how the audio is cut into blocks.
+
+    Args:
+        source_rate: Sampling rate of the blocks in Hz.
+        target_rate: Sampling rate of the result in Hz.
+        channels: Number of channels.
+    """
+
+    def __init__(self, source_rate: int, target_rate: int, channels: int) -> None:
+        self.channels = channels
+        self.given = 0
+        self.stream: Any = None
+        if source_rate != target_rate:
+            self.stream = soxr.ResampleStream(source_rate, target_rate, channels, dtype="float32", quality="VHQ")
+
+    def __call__(self, block: Tensor) -> Tensor:
+        """Returns what is ready of the result (c, m), perhaps nothing, given the next block (c, n)."""
+        return self._counted(block if self.stream is None else self._resampled(block, last=False))
+
+    def finish(self, length: int) -> Tensor:
+        """Returns the rest of the result, cut or filled with zeros so that all of it has this many samples."""
+        rest = torch.empty(self.channels, 0)
+        if self.stream is not None:
+            rest = self._resampled(rest, last=True)
+        missing = max(0, length - self.given)
+        return F.pad(rest, (0, max(0, missing - rest.shape[-1])))[:, :missing]
+
+    def _resampled(self, block: Tensor, last: bool) -> Tensor:
+        return torch.from_numpy(self.stream.resample_chunk(np.ascontiguousarray(block.mT.numpy()), last=last)).mT
+
+    def _counted(self, block: Tensor) -> Tensor:
+        self.given += block.shape[-1]
+        return block

@@ -1,0 +1,216 @@
+"""Which songs are meant, and where their stems go."""
+
+import contextlib
+import glob
+import os
+import shutil
+import string
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bsmamba2.audio.formats import Format
+from bsmamba2.errors import InputError
+
+STANDARD_INPUT = "-"
+TEMPLATE = "{track}/{stem}.{ext}"
+# What is taken from a folder; a file that is named itself may be called anything.
+SUFFIXES = frozenset(
+    {".aac", ".ac3", ".aif", ".aifc", ".aiff", ".ape", ".au", ".avi", ".caf", ".flac", ".flv", ".m4a", ".m4b", ".m4v"}
+    | {".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpg", ".oga", ".ogg", ".opus", ".rf64", ".tta", ".w64"}
+    | {".wav", ".wave", ".webm", ".wma", ".wv"}
+)
+
+
+@dataclass(frozen=True)
+class Song:
+    """A file to separate.
+
+    Args:
+        path: The file.
+        folder: Where it lies below the folder that was given; kept in the output.
+        track: Its name in the output.
+    """
+
+    path: Path
+    folder: Path
+    track: str
+
+
+def find_songs(inputs: Sequence[str | Path], output: Path, spooled: Path | None = None) -> list[Song]:
+    """Returns the songs of files, folders and patterns, in their order and each file once, whatever links lead to it.
+
+    Folders are searched with all folders in them, but for the output and what is hidden.
+
+    Args:
+        inputs: Files, folders, patterns such as `songs/**/*.flac`, or `-` for the standard input.
+        output: Folder of the stems.
+        spooled: File with what came from the standard input.
+
+    Raises:
+        InputError: A folder cannot be listed, holds no song or is the output; or a pattern matches folders alone.
+    """
+    songs: dict[Path, Song] = {}
+    for given in inputs:
+        if not str(given):
+            raise InputError("an input is empty; give a file, a folder or a pattern")
+        if str(given) == STANDARD_INPUT and spooled is not None:
+            found: Iterable[Song] = [Song(spooled, Path(), "stdin")]
+        else:
+            found = _songs(Path(given), output)
+        for song in found:
+            songs.setdefault(_real(song.path), song)
+    return list(songs.values())
+
+
+def stem_paths(
+    songs: Sequence[Song], output: Path, template: str, stems: Sequence[str], format: Format
+) -> dict[Song, dict[str, Path]]:
+    """Returns the file of every stem of every song.
+
+    Args:
+        songs: What is separated.
+        output: Folder of the stems.
+        template: Path of a stem below the output, with {track}, {stem} and {ext}.
+        stems: Names of the stems.
+        format: File format.
+
+    Raises:
+        InputError: The template cannot be used, two files would get one path, or a song would be overwritten.
+    """
+    _check_template(template, stems)
+    paths = {
+        song: {stem: output / song.folder / template.format(track=song.track, stem=stem, ext=format) for stem in stems}
+        for song in songs
+    }
+    sources = {_real(song.path) for song in songs}
+    owners: dict[str, Song] = {}
+    for song, files in paths.items():
+        for path in files.values():
+            other = owners.setdefault(os.path.normcase(path), song)
+            if other is not song:
+                raise InputError(
+                    f"{other.path} and {song.path} would both write {path}; separate them into two folders"
+                )
+            if _real(path) in sources:
+                raise InputError(f"{path} is an input and would be overwritten; give another --output")
+    return paths
+
+
+@contextlib.contextmanager
+def standard_input(inputs: Sequence[str | Path]) -> Iterator[Path | None]:
+    """Gives a file with what comes from the standard input while the block runs, or None where it is not asked for.
+
+    Raises:
+        InputError: Nothing is piped in.
+    """
+    if STANDARD_INPUT not in map(str, inputs):
+        yield None
+        return
+    if sys.stdin is None or sys.stdin.isatty():
+        raise InputError("the input - is the standard input, but nothing is piped into it; give a file instead")
+    with tempfile.TemporaryDirectory(prefix="bsmamba2-") as folder:
+        path = Path(folder) / "stdin"
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield path
+
+
+def _songs(given: Path, output: Path) -> Iterator[Song]:
+    if os.path.isdir(given):
+        yield from _in_folder(given, output)
+        return
+    matches = [] if os.path.exists(given) or not glob.has_magic(str(given)) else list(_matches(given))
+    if not matches:
+        yield Song(given, Path(), _track(given))
+        return
+    root = _without_pattern(given)
+    # The stems of an earlier run are meant only where the pattern begins beside or in them.
+    stems = _real(output) if _real(root) in _real(output).parents else None
+    files = [
+        path for path in matches if not os.path.isdir(path) and not (stems and _real(path.parent).is_relative_to(stems))
+    ]
+    if not files:
+        raise InputError(f"the pattern {given} matches no file but folders or stems; end it with a part such as *.flac")
+    for path in sorted(files):
+        yield Song(path, path.parent.relative_to(root), _track(path))
+
+
+def _in_folder(root: Path, output: Path) -> Iterator[Song]:
+    if _real(root) == _real(output):
+        raise InputError(f"the folder {root} is the output too; give another --output")
+    count = 0
+    for folder, files in _walk(root, output):
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                count += 1
+                yield Song(folder / name, folder.relative_to(root), _track(folder / name))
+    if not count:
+        raise InputError(f"the folder {root} holds no audio file; give one that does, or name the files")
+
+
+def _matches(pattern: Path) -> Iterator[Path]:
+    """Yields what a pattern matches; `**` is walked here, because glob walks in circles where a link leads back up."""
+    parts = pattern.parts
+    if "**" not in parts:
+        yield from map(Path, glob.glob(str(pattern)))
+        return
+    place = parts.index("**")
+    for start in glob.glob(str(Path(*parts[:place]))):
+        for folder, _ in _walk(Path(start)):
+            yield from _matches(Path(glob.escape(str(folder)), *(parts[place + 1 :] or "*")))
+
+
+def _walk(root: Path, output: Path | None = None) -> Iterator[tuple[Path, list[str]]]:
+    """Yields a folder and all in it with the names of their files, each once, but for the output and what is hidden."""
+
+    def fail(error: OSError) -> None:
+        raise InputError(f"the folder {error.filename} cannot be listed ({error.strerror}); check its permissions")
+
+    seen = {_real(output)} if output else set()
+    for place, folders, files in os.walk(root, onerror=fail, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        # A link may lead back up, or into the stems of an earlier run.
+        if _real(Path(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(_real(Path(place)))
+        yield Path(place), files
+
+
+def _without_pattern(pattern: Path) -> Path:
+    """Returns the folder before the first part of a path that is a pattern."""
+    parts = pattern.parts
+    fixed = next((count for count, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
+    return Path(*parts[:fixed])
+
+
+def _real(path: Path) -> Path:
+    """Returns where links lead, and a link in a circle as it is, at which Path.resolve fails."""
+    return Path(os.path.realpath(path))
+
+
+def _track(path: Path) -> str:
+    name = path.stem
+    # Of `...wav` it is `..`, the folder above.
+    if name in (".", "..", ".stem"):
+        return path.name
+    return name.removesuffix(".stem") if path.suffix.lower() in (".mp4", ".m4a") else name
+
+
+def _check_template(template: str, stems: Sequence[str]) -> None:
+    wrong = f"the template {template!r} cannot be used"
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        examples = [Path(template.format(track="track", stem=stem, ext="wav")) for stem in stems]
+    except (ValueError, KeyError, IndexError, AttributeError) as error:
+        raise InputError(f"{wrong}; its fields are {{track}}, {{stem}} and {{ext}}") from error
+    if not fields <= {"track", "stem", "ext"}:
+        raise InputError(f"{wrong}; its fields are {{track}}, {{stem}} and {{ext}}")
+    for path in examples:
+        if path.is_absolute() or ".." in path.parts or not template.endswith(".{ext}"):
+            raise InputError(f"{wrong}; give a path below the output that ends with .{{ext}}")
+    if len(set(examples)) < len(examples):
+        raise InputError(f"{wrong}, because all {len(stems)} stems would get one path; add {{stem}}")
