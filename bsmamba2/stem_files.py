@@ -113,7 +113,7 @@ def write_stems(
                 remark = "written in float, because there are samples beyond full scale"
         clipped = _write(parts, temporaries, info, settings, depth, gain)
         if clipped:
-            remark = f"{clipped} samples beyond full scale are clipped; --peak rescale or float keeps them"
+            remark = f"samples beyond full scale that are clipped: {clipped}; --peak rescale or float keeps them"
         for temporary in temporaries.values():
             write_tags(temporary, tags, settings.format)
     return remark
@@ -134,8 +134,9 @@ def _excerpt(
     length = info.length - first
     blocks = read_blocks(source, first)
     if settings.duration_seconds is not None:
-        length = min(length, max(1, round(settings.duration_seconds * info.sample_rate)))
-        blocks = _first(blocks, length)
+        # Not the shorter of both: a file can hold a little more than it says.
+        asked = max(1, round(settings.duration_seconds * info.sample_rate))
+        blocks, length = _first(blocks, asked), min(length, asked)
     if info.channels > most_channels:
         blocks = downmixed(blocks, info.sample_rate, info.channels, most_channels)
     return blocks, replace(info, length=length, channels=min(info.channels, most_channels))

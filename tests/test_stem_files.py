@@ -197,7 +197,7 @@ def test_start_and_duration(separator: Separator, tmp_path: Path, start: float, 
 def test_samples_beyond_full_scale_are_clipped_and_counted(identity: Separator, tmp_path: Path) -> None:
     write_audio(tmp_path / "loud.wav", torch.full((2, 4410), 1.5), RATE, depth="float")
     paths, remark = written(identity, tmp_path / "loud.wav", tmp_path, bit_depth="16")
-    assert remark == "8820 samples beyond full scale are clipped; --peak rescale or float keeps them"
+    assert remark == "samples beyond full scale that are clipped: 8820; --peak rescale or float keeps them"
     assert read_audio(paths["vocals"]).max() == 1 - 2**-15
     paths, remark = written(identity, tmp_path / "loud.wav", tmp_path)
     assert not remark

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import av
 import mutagen
@@ -282,6 +282,10 @@ def _sound(path: Path) -> soundfile.SoundFile | None:
     if any(int(said) > int(there) and int(said) not in UNKNOWN_SIZES for said, there in sizes):
         sound.close()
         raise InputError(f"{path} {TRUNCATED}")
+    # It takes the floats of some W64 files for these integers.
+    if (sound.format, sound.subtype) == ("W64", "PCM_32"):
+        sound.close()
+        return None
     return sound
 
 
@@ -303,6 +307,9 @@ def _duration_seconds(container: av.container.InputContainer, source: av.AudioSt
 def _lossless_depth(source: av.AudioStream, file: BinaryIO) -> Depth | None:
     if not source.codec_context.codec.lossless:
         return None
+    plain = re.match(r"pcm_[su](8|16|24|32)", source.codec_context.name)
+    if plain:
+        return cast(Depth, plain[1])
     depth = FRAME_DEPTHS.get(source.format.name.removesuffix("p")) if source.format else None
     # 24 bit come in frames of 32.
     file.seek(0)

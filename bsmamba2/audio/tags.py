@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import av
 import mutagen
-import soundfile
 from mutagen.flac import FLAC, Picture
 from mutagen.id3 import APIC, ID3, Encoding, Frames, PictureType
 from mutagen.mp3 import MP3
@@ -39,6 +39,8 @@ KEYS = {
     )
     for name in ("Artist", "Album", "Album Artist", "Release Group", "Release Track", "Work", "Disc")
 }  # fmt: skip
+# FFmpeg has names of its own for some.
+FFMPEG_NAMES = {"albumartist": "album_artist", "tracknumber": "track", "discnumber": "disc"}
 TARGETS: dict[str, Any] = {"wav": WAVE, "flac": FLAC, "mp3": MP3, "ogg": OggVorbis, "m4a": MP4}
 COVER_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
 LARGEST_COVER = 2**24 - 2**10  # A metadata block of FLAC ends at 16 MiB.
@@ -85,10 +87,10 @@ def read_tags(path: Path) -> Tags:
             found = [*getattr(file, "pictures", []), *(Picture(base64.b64decode(block)) for block in blocks)]
             pictures = [(picture.type, picture.data) for picture in found]
         else:
-            texts = _soundfile_texts(path)
+            texts = _ffmpeg_texts(path)
     except Exception as error:  # Broken tags make mutagen raise nearly anything; the audio is good all the same.
         log.warning("some tags of %s cannot be read and are left out (%s)", path, error)
-        texts = texts or _soundfile_texts(path)
+        texts = texts or _ffmpeg_texts(path)
     return Tags(_clean(texts), _cover(pictures))
 
 
@@ -219,13 +221,15 @@ def _vorbis_values(tags: Mapping[str, list[str]], name: str) -> list[str]:
     return values
 
 
-def _soundfile_texts(path: Path) -> dict[str, list[str]]:
-    """Returns the texts that libsndfile knows of, such as the LIST INFO of a WAV file, which mutagen does not read."""
+def _ffmpeg_texts(path: Path) -> dict[str, list[str]]:
+    """Returns the texts that FFmpeg knows of, of files whose tags mutagen does not read: LIST INFO, Matroska, WMA."""
     try:
-        with soundfile.SoundFile(path) as sound:
-            texts = sound.copy_metadata()
-    except (RuntimeError, TypeError, ValueError):
+        options = {"protocol_whitelist": "none"}
+        with path.open("rb") as file, av.open(file, "r", options=options, metadata_errors="replace") as container:
+            said = {key.lower(): text for key, text in container.metadata.items()}
+    except (av.FFmpegError, OSError, ValueError):
         return {}
+    texts = {name: said.get(FFMPEG_NAMES.get(name, name), "") for name in KEYS}
     # What was not UTF-8 is garbled by now.
     return {name: [text] for name, text in texts.items() if "\N{REPLACEMENT CHARACTER}" not in text}
 
