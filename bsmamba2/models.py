@@ -204,12 +204,17 @@ def find_model(model: str | Path) -> Path:
     """Returns the file that is meant by the name of a published model or by a path, and says which model it is.
 
     Raises:
-        InputError: A published model cannot be had.
+        InputError: There is neither, or the published model cannot be had.
     """
     if str(model) in PUBLISHED:
         log.info("model %s", model)
         return model_file(str(model))
     path = Path(model)
+    if not path.exists():
+        raise InputError(
+            f"the model {model} is neither a file nor a published model; check the path, or give one of "
+            f"{', '.join(PUBLISHED)}"
+        )
     published = recognised(path) if path.is_file() else None
     log.info("model %s%s", path, f", which is {published.name}" if published else "")
     return path

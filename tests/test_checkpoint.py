@@ -111,7 +111,7 @@ def test_truncated_files_are_errors(tmp_path: Path, tiny_network: BSMamba2, suff
 
 
 def test_missing_files_and_folders_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.ckpt does not exist"):
+    with pytest.raises(InputError, match=r"none\.ckpt is neither a file nor a published model"):
         load_model(tmp_path / "none.ckpt")
     with pytest.raises(InputError, match="is a folder"):
         load_model(tmp_path)

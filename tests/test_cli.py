@@ -62,7 +62,11 @@ def test_existing_stems_are_kept_and_named(tmp_path: Path, model: Path, musdb_ro
         (["separate"], 2, "required: inputs, model"),
         (["separate", "a.wav", "--model", "m", "--output", "o", "--loud", "1"], 2, "unrecognized arguments: --loud"),
         (["separate", "a.wav", "--model", "m", "--output", "o", "--overlap", "half"], 2, 'key "overlap"'),
-        (["separate", "a.wav", "--model", "m.ckpt", "--output", "o"], 1, "the model file m.ckpt does not exist"),
+        (
+            ["separate", "a.wav", "--model", "m.ckpt", "--output", "o"],
+            1,
+            "the model m.ckpt is neither a file nor a published model; check the path, or give one of msst-vocals",
+        ),
         (["separate", "a.wav", "--model", "m", "--bit-depth", "20"], 2, 'key "bit_depth"'),
         (["separate", "-x.wav", "--model", "m"], 2, "unrecognized arguments: -x.wav"),
         (["separate", "", "--model", "{model}"], 1, "an input is empty"),

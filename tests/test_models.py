@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import bsmamba2
-from bsmamba2 import models
+from bsmamba2 import load_model, models
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.models import (
@@ -512,6 +512,26 @@ def test_a_model_without_an_address_says_why_and_what_to_do(cache: Path) -> None
         with pytest.raises(InputError, match=f"{expected} {remedy}"):
             function("official-vocals")
     assert not cache.exists()
+
+
+def test_a_model_is_loaded_by_its_name_and_recognised_as_a_file(
+    tmp_path: Path, remote: Remote, model: PublishedModel, cache: Path, tiny_network: BSMamba2,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    torch.save(tiny_network.state_dict(), tmp_path / "mine.ckpt")
+    remote.content = (tmp_path / "mine.ckpt").read_bytes()
+    sha256 = hashlib.sha256(remote.content).hexdigest()
+    published = replace(model, size_bytes=len(remote.content), sha256=sha256)
+    monkeypatch.setitem(PUBLISHED, "tiny", published)
+    caplog.set_level("INFO", "bsmamba2")
+    for _ in range(2):
+        network = load_model("tiny", hop_length=64, segment_seconds=0.1)
+        assert network.config == tiny_network.config
+        assert torch.equal(network.final_norm.gamma, tiny_network.final_norm.gamma)
+    assert remote.asked_ranges == [None]
+    assert files_in(cache) == {"weights.ckpt"}
+    load_model(tmp_path / "mine.ckpt", hop_length=64)
+    assert f"{tmp_path / 'mine.ckpt'}, which is tiny" in caplog.text
 
 
 def test_published_bytes_are_recognised_under_any_name(tmp_path: Path, model: PublishedModel) -> None:

@@ -596,7 +596,7 @@ def test_any_name(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch,
 def test_floats_in_w64_are_no_integers(tmp_path: Path, codec: str) -> None:
     """FFmpeg writes them with an extensible header, of which libsndfile makes 32 bit integers."""
     write_audio(tmp_path / "a.wav", noise(2, 5000), RATE, depth="float")
-    command = ["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", "-c:a", codec, tmp_path / "a.w64"]
+    command = ["ffmpeg", "-v", "error", "-i", f"{tmp_path}/a.wav", "-c:a", codec, f"{tmp_path}/a.w64"]
     subprocess.run(command, check=True)
     assert audio_info(tmp_path / "a.w64").depth == ("float" if codec == "pcm_f32le" else "32")
     torch.testing.assert_close(read_audio(tmp_path / "a.w64"), noise(2, 5000), rtol=0, atol=1e-6)
