@@ -25,7 +25,13 @@ from bsmamba2.separation import Separator
 from bsmamba2.song_files import Outcome, separate_files
 
 RATE = 44100
-CODE = "import sys; from bsmamba2.cli import main; sys.exit(main())"
+# A shell has the programs that it runs in the background ignore SIGINT, and so the tests in them.
+CODE = """
+import signal, sys
+from bsmamba2.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
 COMMAND = [sys.executable, "-c", CODE, "separate", "--model", "model.ckpt"]
 FOUR = ("drums", "bass", "other", "vocals")
 

@@ -154,7 +154,7 @@ def test_a_segment_longer_than_every_song_is_an_error(
 
 def test_a_missing_checkpoint_is_an_error(tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path) -> None:
     more: Sequence[str] = options(tiny_config, musdb_root, tmp_path, "--ckpt_path=none.ckpt")
-    with pytest.raises(InputError, match=r"none\.ckpt does not exist"):
+    with pytest.raises(InputError, match=r"none\.ckpt is neither a file nor a published model"):
         train(more)
 
 
