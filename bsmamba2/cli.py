@@ -2,20 +2,19 @@
 
 import contextlib
 import logging
+import os
 import re
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from docstring_parser import parse
 from jsonargparse import ArgumentError, ArgumentParser
 
 from bsmamba2.errors import InputError
+from bsmamba2.stopping import stopped_by_exception
 
 USAGE = """usage: bsmamba2 COMMAND ...
 
@@ -62,8 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bsmamba2: error: there is no command {arguments[0]!r}; choose {', '.join(commands)}", file=sys.stderr)
         return 2
     try:
-        with _log_shown(), _stopped_by_exception():
+        with _log_shown(), stopped_by_exception():
             commands[arguments[0]](arguments[1:])
+            sys.stdout.flush()
     except InputError as error:
         print(f"bsmamba2: error: {error}", file=sys.stderr)
         return 1
@@ -74,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("bsmamba2: stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Who reads the output, such as head, has enough; Python would complain when it flushes the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -88,23 +91,6 @@ def _log_shown() -> Iterator[None]:
         yield
     finally:
         log.removeHandler(console)
-
-
-@contextlib.contextmanager
-def _stopped_by_exception() -> Iterator[None]:
-    """Turns SIGTERM into SystemExit: a stopped program takes its temporary files with it, as one that fails does."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # its owner looks after signals
-        return
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 # Each command imports what it needs, so that `--help` answers at once and a separation loads no training code.
@@ -207,7 +193,7 @@ class _Parser(ArgumentParser):
 
 def _names(value: str | list[str]) -> list[str]:
     """Jsonargparse asks again with what it was given."""
-    return value.split(",") if isinstance(value, str) else value
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
 def _with_underscores(arguments: Sequence[str]) -> list[str]:

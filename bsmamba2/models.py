@@ -139,9 +139,13 @@ def verify_models(json: bool = False) -> str:
         InputError: A file is damaged.
     """
     states = verify()
-    for name, state in states.items():
-        if state not in (NOT_DOWNLOADED, OK):
-            raise _damaged(PUBLISHED[name], _cached(PUBLISHED[name], None), state)
+    damaged = [
+        str(_damaged(PUBLISHED[name], _cached(PUBLISHED[name], None), state))
+        for name, state in states.items()
+        if state not in (NOT_DOWNLOADED, OK)
+    ]
+    if damaged:
+        raise InputError("; ".join(damaged))
     return _to_json(states) if json else "\n".join(f"{name}: {state}" for name, state in states.items())
 
 

@@ -5,6 +5,7 @@ import ctypes
 import itertools
 import logging
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, TypeVar, get_args
@@ -15,7 +16,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from bsmamba2.audio.reading import BLOCK
+from bsmamba2.audio import BLOCK
 from bsmamba2.audio.resampling import Resampler
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
@@ -23,6 +24,8 @@ from bsmamba2.model.ssd import Scan, choose_scan
 
 OVERLAP = 0.25
 BATCH_SIZE = 1
+# How CUDA's libraries, MPS and the CPU say it.
+OUT_OF_MEMORY = re.compile("out of memory|ALLOC_FAILED|can't allocate memory")
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Progress = Callable[[float], None]
@@ -92,6 +95,8 @@ class Separator:
             InputError: The audio cannot be used: no floats, empty, not finite, or of another shape; or a segment does
                 not fit into the memory.
         """
+        if not isinstance(audio, Tensor | np.ndarray) or audio.dtype == np.longdouble:
+            raise InputError(f"the audio is a {type(audio).__name__}; give a tensor or array of floats up to 64 bit")
         # Arrays may be read-only, or of another byte order.
         mixture = torch.tensor(audio.astype(audio.dtype.newbyteorder("="))) if isinstance(audio, np.ndarray) else audio
         if not mixture.is_floating_point():
@@ -141,8 +146,8 @@ class Separator:
         channels, taken = first.shape[0], 0
         if channels not in (1, config.channels):
             raise InputError(f"the audio has {channels} channels; the model takes 1 or {config.channels}")
-        if sample_rate < 1:
-            raise InputError(f"a sampling rate of {sample_rate} Hz is not allowed; give one of at least 1 Hz")
+        if not math.isfinite(sample_rate) or sample_rate < 1 or sample_rate % 1:
+            raise InputError(f"a sampling rate of {sample_rate} Hz is not allowed; give a whole number of at least 1")
         waiting = first[:, :0]
         to_model = Resampler(sample_rate, config.sample_rate, channels)
         from_model = Resampler(config.sample_rate, sample_rate, len(config.stems) * channels)
@@ -325,4 +330,4 @@ def _return_memory() -> None:
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or bool(OUT_OF_MEMORY.search(str(error)))

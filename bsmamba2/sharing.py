@@ -3,18 +3,24 @@
 import contextlib
 import logging
 import signal
+import subprocess
 import warnings
 from collections.abc import Callable, Sequence
-from types import FrameType
+from datetime import timedelta
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed
 from torch.utils.data import DataLoader
 
 from bsmamba2.errors import InputError
+from bsmamba2.stopping import SIGNALS, stop
+
+PATIENCE = timedelta(days=30)
+SECONDS_TO_CLEAN_UP = 10
 
 Work = Callable[[Any], Any]
 
@@ -37,9 +43,9 @@ class _Sharing(LightningModule):
 
     def on_predict_start(self) -> None:
         # In the place of Lightning's, which kills the other processes before they have cleaned up; it restores ours.
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *SIGNALS):
             with contextlib.suppress(ValueError):  # not the main thread: its owner looks after signals
-                signal.signal(number, _stop)
+                signal.signal(number, stop)
         self.work = self.worker(str(self.device))
 
     def predict_step(self, number: int) -> None:
@@ -87,18 +93,23 @@ def share_out(
 
 def _trainer(device: str, devices: int, num_nodes: int, strategy: str) -> Trainer:
     try:
-        kind = torch.device(device).type if device != "auto" else device
+        kind = device if device == "auto" else torch.device(device).type
+        if device != kind:
+            raise InputError(f"the device {device!r} is one alone; with several processes give {kind!r}")
         return Trainer(
             accelerator="gpu" if kind == "cuda" else kind,
             devices=devices,
             num_nodes=num_nodes,
-            strategy="ddp" if strategy == "auto" else strategy,
+            # One process may be done long before another that still works on an hours-long song.
+            strategy=DDPStrategy(timeout=PATIENCE) if strategy in ("auto", "ddp") else strategy,
             use_distributed_sampler=False,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+    except InputError:
+        raise
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
@@ -106,14 +117,17 @@ def _trainer(device: str, devices: int, num_nodes: int, strategy: str) -> Traine
         ) from error
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
-
-
 def _end_others(trainer: Trainer) -> None:
-    """Stops the processes that this one started, and waits for them to clean up."""
+    """Stops the processes that this one started, and waits for them to clean up.
+
+    One that has done its share waits inside PyTorch, where no signal is heard; it has nothing to clean up.
+    """
     others = getattr(trainer.strategy.launcher, "procs", [])
     for process in others:
         process.terminate()
     for process in others:
-        process.wait()
+        try:
+            process.wait(SECONDS_TO_CLEAN_UP)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -46,12 +46,12 @@ def separate_files(
     model: str | Path,
     output: Path = Path("stems"),
     stems: Sequence[str] | None = None,
-    format: Format = "wav",
-    bit_depth: BitDepth = "source",
-    peak: Peak = "clip",
+    format: Format = StemSettings.format,
+    bit_depth: BitDepth = StemSettings.bit_depth,
+    peak: Peak = StemSettings.peak,
     template: str = TEMPLATE,
-    start: float = 0.0,
-    duration: float | None = None,
+    start: float = StemSettings.start_seconds,
+    duration: float | None = StemSettings.duration_seconds,
     downmix: bool = False,
     overwrite: bool = False,
     skip_existing: bool = False,
@@ -106,6 +106,8 @@ def separate_files(
     if devices < 1 or num_nodes < 1:
         raise InputError(f"devices={devices}, num_nodes={num_nodes} is not allowed; give at least 1 of each")
     several = devices * num_nodes > 1
+    if strategy != "auto" and not several:
+        raise InputError(f"--strategy {strategy} is for several processes; give --devices or --num-nodes too")
     if several and STANDARD_INPUT in map(str, inputs):
         raise InputError("several processes cannot share the standard input; give files, or one device")
     network = load_model(model)
@@ -117,22 +119,25 @@ def separate_files(
         songs = find_songs(inputs, output, spooled)
         paths = stem_paths(songs, output, template, names, format)
         if not overwrite:
-            paths = {song: _missing(files, skip_existing) for song, files in paths.items()}
-        check_writable(output)
+            paths = {song: _missing(files, skip_existing, peak) for song, files in paths.items()}
+        for path in (path for files in paths.values() for path in files.values()):
+            if os.path.isdir(path):
+                raise InputError(f"{path} is a folder; remove it, or give another --output")
 
         def worker(device: str) -> Callable[[Song], Outcome]:
             separator = Separator(network, segment_seconds, overlap, batch_size, device, precision, scan)
             log.info("%s · segments %g s · overlap %g %%", precision, separator.segment_seconds, 100 * overlap)
             return lambda song: _separate(separator, song, paths[song], settings, bar=not several)
 
-        if several:
+        separate = None if several else worker(device)
+        check_writable(output)
+        if separate is None:
             # Lightning is loaded only where it is needed.
             from bsmamba2.sharing import share_out
 
             outcomes = share_out(songs, worker, device, devices, num_nodes, strategy)
         else:
             outcomes = []
-            separate = worker(device)
             try:
                 for song in songs:
                     outcomes.append(separate(song))
@@ -163,11 +168,16 @@ def _chosen(stems: Sequence[str] | None, estimated: Sequence[str]) -> tuple[str,
     return tuple(stems)
 
 
-def _missing(files: Mapping[str, Path], skip_existing: bool) -> dict[str, Path]:
+def _missing(files: Mapping[str, Path], skip_existing: bool, peak: Peak) -> dict[str, Path]:
     # Not Path.exists, which fails at a name that is too long; writing then says so, of this one song.
     present = [path for path in files.values() if os.path.exists(path)]
     if present and not skip_existing:
         raise InputError(f"{present[0]} is already there; give another --output, or --overwrite or --skip-existing")
+    if 0 < len(present) < len(files) and peak != "clip":
+        raise InputError(
+            f"{present[0]} is already there and other stems of its song are not; with --peak {peak} all are made "
+            "together, give --overwrite"
+        )
     return {stem: path for stem, path in files.items() if path not in present}
 
 

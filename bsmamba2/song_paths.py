@@ -113,8 +113,14 @@ def standard_input(inputs: Sequence[str | Path]) -> Iterator[Path | None]:
         raise InputError("the input - is the standard input, but nothing is piped into it; give a file instead")
     with tempfile.TemporaryDirectory(prefix="bsmamba2-") as folder:
         path = Path(folder) / "stdin"
-        with path.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
+        try:
+            with path.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+        except OSError as error:
+            raise InputError(
+                f"the standard input does not fit into {folder} ({error.strerror}); free some space, or name another "
+                "folder in TMPDIR"
+            ) from error
         yield path
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from bsmamba2.audio.downmixing import downmixed
 from bsmamba2.audio.formats import INTEGER_BITS, SUBTYPES, Depth, Format, check_rate, output_depth
-from bsmamba2.audio.reading import AudioInfo, audio_info, read_blocks
+from bsmamba2.audio.reading import AudioInfo, audio_info, channel_layout, file_state, read_blocks
 from bsmamba2.audio.tags import read_tags, write_tags
-from bsmamba2.audio.writing import audio_writer, quantise
+from bsmamba2.audio.writing import audio_writer, count_beyond_full_scale, quantise
 from bsmamba2.errors import InputError
 from bsmamba2.files import complete_file
 from bsmamba2.model.config import INSTRUMENTAL, RESIDUAL
@@ -88,7 +88,7 @@ def write_stems(
     Raises:
         InputError: The song cannot be read or separated, or the stems cannot be written.
     """
-    info = audio_info(source)
+    info, state = audio_info(source), file_state(source)
     try:
         check_rate(settings.format, info.sample_rate)
         depth = output_depth(settings.format, settings.bit_depth, info.depth)
@@ -103,17 +103,19 @@ def write_stems(
         if depth in INTEGER_BITS and settings.peak != "clip":
             near = next(iter(paths.values())).parent
             spool = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".", dir=near)))
-            loudest = _spool(parts, spool, info, settings.stems)
+            loudest, beyond = _spool(parts, spool, info, settings.stems, depth)
             parts = _spooled(spool, separator.network.config.stems)
-            if loudest > 1 and settings.peak == "rescale":
+            if beyond and settings.peak == "rescale":
                 gain = (1 - 2.0 ** (1 - INTEGER_BITS[depth])) / loudest
                 remark = f"all stems are scaled by {20 * math.log10(gain):.2f} dB, so that none exceeds full scale"
-            elif loudest > 1:
+            elif beyond:
                 depth = "float"
                 remark = "written in float, because there are samples beyond full scale"
         clipped = _write(parts, temporaries, info, settings, depth, gain)
         if clipped:
             remark = f"samples beyond full scale that are clipped: {clipped}; --peak rescale or float keeps them"
+        if file_state(source) != state:
+            raise InputError(f"{source} changed while it was read; try again when nothing writes to it")
         for temporary in temporaries.values():
             write_tags(temporary, tags, settings.format)
     return remark
@@ -138,7 +140,7 @@ def _excerpt(
         asked = max(1, round(settings.duration_seconds * info.sample_rate))
         blocks, length = _first(blocks, asked), min(length, asked)
     if info.channels > most_channels:
-        blocks = downmixed(blocks, info.sample_rate, info.channels, most_channels)
+        blocks = downmixed(blocks, info.sample_rate, info.channels, most_channels, channel_layout(source))
     return blocks, replace(info, length=length, channels=min(info.channels, most_channels))
 
 
@@ -164,8 +166,7 @@ def _write(
             stems = _stems(gain * mixture, scaled, settings.stems, depth)
             for stem, write in writers.items():
                 write(stems[stem])
-                if depth in INTEGER_BITS:
-                    clipped += int((stems[stem].abs() > 1).sum())
+                clipped += count_beyond_full_scale(stems[stem], depth)
     return clipped
 
 
@@ -185,9 +186,11 @@ def _stems(
     return {name: stems[name] for name in names}
 
 
-def _spool(parts: Iterable[Part], folder: Path, info: AudioInfo, names: Sequence[str]) -> float:
-    """Writes mixture and estimates to a folder and returns the highest magnitude of the stems."""
-    loudest = 0.0
+def _spool(
+    parts: Iterable[Part], folder: Path, info: AudioInfo, names: Sequence[str], depth: Depth | None
+) -> tuple[float, int]:
+    """Writes mixture and estimates to a folder; returns the stems' highest magnitude, and samples beyond full scale."""
+    loudest, beyond = 0.0, 0
     with contextlib.ExitStack() as stack:
         writers = {}
         for mixture, estimates in parts:
@@ -197,10 +200,11 @@ def _spool(parts: Iterable[Part], folder: Path, info: AudioInfo, names: Sequence
                         audio_writer(folder / name, info.sample_rate, info.channels, info.length, "wav", "float")
                     )
                 writers[name](block)
-            samples = torch.stack(list(_stems(mixture, estimates, names, "float").values()))
+            samples = torch.stack(list(_stems(mixture, estimates, names, depth).values()))
             if samples.numel():
                 loudest = max(loudest, samples.abs().max().item())
-    return loudest
+                beyond += count_beyond_full_scale(samples, depth)
+    return loudest, beyond
 
 
 def _spooled(folder: Path, stems: Sequence[str]) -> Iterator[Part]:

@@ -224,3 +224,13 @@ def test_a_folder_that_cannot_be_made_is_an_error(
     output = str(tmp_path / "file" / "stems")
     assert main(["separate", str(song), "--model", str(model), "--output", output]) == 1
     assert "cannot be made" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    code = "import sys; from bsmamba2.cli import main; sys.exit(main(['models']))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(60) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""

@@ -352,6 +352,10 @@ def test_bad_settings_are_errors(tiny_network: BSMamba2, settings: dict[str, Any
         (np.zeros((2, 100), np.int32), RATE, "of type torch.int32; give floats"),
         (torch.full((2, 100), torch.nan), RATE, "samples that are not finite"),
         (torch.zeros(2, 100), 0, "a sampling rate of 0 Hz is not allowed"),
+        (torch.zeros(2, 100), float("nan"), "a sampling rate of nan Hz is not allowed"),
+        (torch.zeros(2, 100), 44100.5, "a sampling rate of 44100.5 Hz is not allowed"),
+        ([[0.0, 0.0]], RATE, "the audio is a list; give a tensor or array"),
+        (np.zeros((2, 9), np.longdouble), RATE, "give a tensor or array of floats up to 64 bit"),
     ],
 )
 def test_audio_that_cannot_be_used(tiny_network: BSMamba2, audio: Any, rate: int, message: str) -> None:

@@ -1,7 +1,6 @@
 import contextlib
 import dataclasses
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -25,11 +24,13 @@ from bsmamba2.separation import Separator
 from bsmamba2.song_files import Outcome, separate_files
 
 RATE = 44100
-# A shell has the programs that it runs in the background ignore SIGINT, and so the tests in them.
+# Programs in the background of a shell, or below nohup, ignore some signals, and so do the tests in them.
 CODE = """
 import signal, sys
 from bsmamba2.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if sys.platform != "win32":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.exit(main())
 """
 COMMAND = [sys.executable, "-c", CODE, "separate", "--model", "model.ckpt"]
@@ -400,7 +401,7 @@ def begun(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize(
-    ("number", "status", "options"), [(signal.SIGINT, 130, []), (signal.SIGTERM, 143, ["--peak", "rescale"])]
+    ("number", "status", "options"), [(2, 130, []), (15, 143, ["--peak", "rescale"]), (1, 129, [])]
 )
 def test_a_stopped_program_leaves_whole_songs_alone(number: int, status: int, options: list[str]) -> None:
     songs("first.wav", "last.wav")
@@ -436,3 +437,36 @@ def test_a_terminal_gets_a_bar_with_the_time_left() -> None:
     assert percentages[0][:2] == ["song", "0%"]
     assert percentages[-1][:2] == ["song", "100%"]
     assert percentages[-1][-1].startswith("00:00")
+
+
+def test_stems_that_are_scaled_are_made_together() -> None:
+    songs("song.wav")
+    separate_files(["song.wav"], "model.ckpt", stems=["vocals"])
+    with pytest.raises(InputError, match="with --peak rescale all are made together, give --overwrite"):
+        separate_files(["song.wav"], "model.ckpt", skip_existing=True, peak="rescale")
+    separate_files(["song.wav"], "model.ckpt", skip_existing=True)
+    outcomes = separate_files(["song.wav"], "model.ckpt", skip_existing=True, peak="rescale")
+    assert [outcome.state for outcome in outcomes] == ["skipped"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": "ddp"}, "--strategy ddp is for several processes; give --devices or --num-nodes too"),
+        ({"device": "cuda:1", "devices": 2}, "the device 'cuda:1' is one alone; with several processes give 'cuda'"),
+        ({"device": "abacus"}, "the device 'abacus' is not on this machine"),
+    ],
+)
+def test_devices_that_cannot_be_used_leave_no_folder(options: dict[str, Any], message: str) -> None:
+    songs("song.wav")
+    with pytest.raises(InputError, match=message):
+        separate_files(["song.wav"], "model.ckpt", **options)
+    assert options.get("devices") or not Path("stems").exists()
+
+
+def test_an_output_that_is_a_folder_is_an_error_before_any_work() -> None:
+    songs("song.wav")
+    Path("stems/song/vocals.wav").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"vocals\.wav is a folder; remove it"):
+        separate_files(["song.wav"], "model.ckpt", overwrite=True)
+    assert files() == []

@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import av
 import mutagen
 import numpy as np
 import pytest
@@ -204,6 +205,15 @@ def test_samples_beyond_full_scale_are_clipped_and_counted(identity: Separator, 
     assert read_audio(paths["vocals"]).max() == pytest.approx(1.5, abs=1e-5)
 
 
+@pytest.mark.parametrize("peak", ["clip", "rescale", "float"])
+def test_full_scale_itself_is_beyond_an_integer_format(identity: Separator, tmp_path: Path, peak: str) -> None:
+    """The highest value of 16 bit is one step below 1."""
+    write_audio(tmp_path / "song.wav", torch.full((1, 4410), 1.0), RATE, depth="float")
+    expected = {"clip": "clipped: ", "rescale": "scaled by -0.00 dB", "float": "written in float"}[peak]
+    _, remark = written(identity, tmp_path / "song.wav", tmp_path, ("vocals",), bit_depth="16", peak=peak)
+    assert expected in remark
+
+
 @pytest.mark.parametrize("format", ["wav", "flac"])
 def test_rescaling_keeps_the_balance_and_the_sum(tiny_network: BSMamba2, tmp_path: Path, format: Format) -> None:
     separator, song = _scaled(tiny_network, 3.0), 0.8 * sine(RATE, 20_000) / 0.5
@@ -245,6 +255,37 @@ def test_more_channels_need_the_downmix(identity: Separator, tmp_path: Path) -> 
     expected = torch.stack([left + 0.5**0.5 * (centre + left_back), right + 0.5**0.5 * (centre + right_back)])
     total = torch.stack([read_audio(path) for path in paths.values()]).sum(0)
     torch.testing.assert_close(total.clamp(-1, 1), expected.clamp(-1, 1), rtol=0, atol=1e-4)
+
+
+def test_the_centre_of_four_channels_is_heard_on_both_sides(identity: Separator, tmp_path: Path) -> None:
+    """Four channels can be two in the front and two in the back, or a centre; AAC tells which."""
+    source = tmp_path / "centre.m4a"
+    centre = torch.zeros(4, 44100)
+    centre[2] = sine(RATE, 44100)[0]
+    with av.open(str(source), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=RATE, layout="4.0")
+        frame = av.AudioFrame.from_ndarray(centre.numpy(), format="fltp", layout="4.0")
+        frame.sample_rate = RATE
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    paths, _ = written(identity, source, tmp_path, ("vocals",), downmix=True)
+    left, right = read_audio(paths["vocals"])
+    assert left.square().mean() > 1e-3
+    torch.testing.assert_close(left, right, rtol=0, atol=1e-3)
+
+
+def test_a_song_that_changes_behind_its_excerpt_is_an_error(identity: Separator, tmp_path: Path) -> None:
+    source = tmp_path / "song.wav"
+    write_audio(source, noise(length=400_000), RATE)
+    content = source.read_bytes()
+
+    def change(share: float) -> None:
+        source.write_bytes(content + b"more")
+
+    settings = StemSettings(("vocals",), duration_seconds=0.5)
+    with pytest.raises(InputError, match="changed while it was read"):
+        write_stems(identity, source, {"vocals": tmp_path / "v.wav"}, settings, change)
+    assert not (tmp_path / "v.wav").exists()
 
 
 @pytest.mark.parametrize("format", get_args(Format))

@@ -12,19 +12,22 @@ from bsmamba2.errors import InputError
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 
-def downmixed(blocks: Iterable[Tensor], sample_rate: int, channels: int, target_channels: int) -> Iterator[Tensor]:
+def downmixed(
+    blocks: Iterable[Tensor], sample_rate: int, channels: int, target_channels: int, layout: str | None = None
+) -> Iterator[Tensor]:
     """Yields audio (c, n) mixed down to one or two channels by FFmpeg's coefficients (ITU-R BS.775), without the LFE.
 
     Raises:
         InputError: The order of so many channels is not known.
     """
-    if channels not in LAYOUTS:
+    layout = layout or LAYOUTS.get(channels)
+    if layout is None:
         raise InputError(f"the audio has {channels} channels, whose places are not known; mix it down to stereo first")
     mixer = av.AudioResampler("fltp", LAYOUTS[target_channels], sample_rate)
     for block in blocks:
         # Interleaved: PyAV takes no eight planes.
         samples = block.mT.reshape(1, -1).contiguous().numpy()
-        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=LAYOUTS[channels])
+        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=layout)
         frame.sample_rate = sample_rate
         for mixed in mixer.resample(frame):
             yield torch.from_numpy(mixed.to_ndarray())

@@ -18,6 +18,8 @@ DEPTHS: dict[str, Depth] = {
     "PCM_S8": "8", "PCM_U8": "8", "PCM_16": "16", "PCM_24": "24", "PCM_32": "32", "FLOAT": "float", "DOUBLE": "double",
 }  # fmt: skip
 
+# Of samples: a WAV file counts its bytes in 32 bits, and this leaves room for its header, tags and cover.
+LARGEST_WAV_BYTES = 2**32 - 2**26
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 AAC_RATES = (*MP3_RATES, 7350, 64000, 88200, 96000)
 # libsndfile crashes in its Vorbis encoder above.

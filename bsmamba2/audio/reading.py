@@ -21,6 +21,7 @@ from av.codec.context import Flags2
 from av.sidedata.sidedata import Type as SideData
 from torch import Tensor
 
+from bsmamba2.audio import BLOCK
 from bsmamba2.audio.containers import (
     ends_with_matroska_segment,
     has_all_mp3_bytes,
@@ -32,10 +33,9 @@ from bsmamba2.audio.containers import (
 from bsmamba2.audio.formats import DEPTHS, Depth
 from bsmamba2.errors import InputError
 
-# Samples in a block of a file.
-BLOCK = 1 << 16
-# What writers put into a header for a size when they cannot go back to it, as in a pipe.
-UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+# What writers put into a header for a size when they cannot go back to it, as in a pipe: nothing, or all that fits,
+# perhaps rounded down to whole blocks.
+UNKNOWN_SIZES = (range(1), range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
 # First bytes of WAV, RF64, W64, AIFF, FLAC, AU and CAF files.
 SAMPLE_FILES = (b"RIFF", b"RF64", b"riff", b"FORM", b"fLaC", b".snd", b"caff")
 # Sizes in their headers beside the sizes that libsndfile found.
@@ -44,7 +44,7 @@ SIZES = re.compile(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should
 CLOCK_SECONDS = 0.1
 TRUNCATED = "is truncated: it ends before the length that it says; get the whole file"
 # Sample formats of the frames of a lossless codec.
-FRAME_DEPTHS: dict[str, Depth] = {"u8": "8", "s16": "16", "s32": "32", "flt": "float", "dbl": "double"}
+FRAME_DEPTHS: dict[str, Depth] = {"u8": "8", "s16": "16", "s32": "32", "flt": "float", "dbl": "double", "s64": "double"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def read_blocks(path: Path, start: int = 0, length: int | None = None, stream: i
         InputError: The file cannot be read, is truncated, changes while it is read, or has a sample that is not finite.
     """
     with _opened(path, stream) as source:
-        before, count = _state(path), 0
+        before, count = file_state(path), 0
         for block in source.blocks(start, length):
             if not block.isfinite().all():
                 raise InputError(
@@ -111,7 +111,7 @@ def read_blocks(path: Path, start: int = 0, length: int | None = None, stream: i
                 )
             count += block.shape[-1]
             yield block
-        if _state(path) != before:
+        if file_state(path) != before:
             raise InputError(f"{path} changed while it was read; try again when nothing writes to it")
         least = length if length is not None else (source.length or 0) - source.slack - start
         if count < max(1, least):
@@ -199,6 +199,7 @@ class _Stream:
         else:
             position = 0
         waiting: list[np.ndarray] = []
+        ready = 0
         for frame in self.container.decode(self.source):
             if position is None:
                 position = (frame.pts or 0) - self.start_time
@@ -210,20 +211,25 @@ class _Stream:
             samples = self._samples(frame)
             piece = samples[:, max(0, start - position) : None if stop is None else stop - position]
             position += samples.shape[1]
-            waiting.append(piece)
-            if sum(piece.shape[1] for piece in waiting) >= BLOCK:
+            # An empty piece would keep its whole frame in memory.
+            if piece.shape[1]:
+                waiting.append(piece)
+                ready += piece.shape[1]
+            if ready >= BLOCK:
                 yield _joined(waiting)
-                waiting = []
-        if any(piece.shape[1] for piece in waiting):
+                waiting, ready = [], 0
+        if waiting:
             yield _joined(waiting)
 
     def _samples(self, frame: av.AudioFrame) -> np.ndarray:
         if (frame.sample_rate, frame.layout.nb_channels) != (self.sample_rate, self.channels):
             raise InputError(f"{self.path} changes its sampling rate or channels on the way; convert it to WAV first")
-        if frame.format.is_planar and self.channels >= 8:
-            # PyAV takes no eight planes.
+        wide = frame.format.name in ("s64", "s64p")
+        if wide or (frame.format.is_planar and self.channels >= 8):
+            # PyAV takes no eight planes, and no integers of 64 bit.
             if self.packer is None:
-                self.packer = av.AudioResampler(frame.format.packed.name, frame.layout, self.sample_rate)
+                name = "dbl" if wide else frame.format.packed.name
+                self.packer = av.AudioResampler(name, frame.layout, self.sample_rate)
             [frame] = self.packer.resample(frame)
         samples = frame.to_ndarray()
         if not frame.format.is_planar:
@@ -279,7 +285,9 @@ def _sound(path: Path) -> soundfile.SoundFile | None:
         return None
     # It takes what is there without a word where a file ends before it says.
     sizes = SIZES.findall(sound.extra_info)
-    if any(int(said) > int(there) and int(said) not in UNKNOWN_SIZES for said, there in sizes):
+    if any(
+        int(said) > int(there) and not any(int(said) in unknown for unknown in UNKNOWN_SIZES) for said, there in sizes
+    ):
         sound.close()
         raise InputError(f"{path} {TRUNCATED}")
     # It takes the floats of some W64 files for these integers.
@@ -287,6 +295,16 @@ def _sound(path: Path) -> soundfile.SoundFile | None:
         sound.close()
         return None
     return sound
+
+
+def channel_layout(path: Path) -> str | None:
+    """Returns FFmpeg's name for the places of the channels of a file, such as 5.1, or None where it tells none."""
+    try:
+        with path.open("rb") as file, av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
+            name: str = container.streams.audio[0].layout.name
+    except (av.FFmpegError, IndexError, ValueError):
+        return None
+    return None if "channels" in name else name
 
 
 def native_name(path: Path) -> str | bytes:
@@ -324,7 +342,8 @@ def _joined(pieces: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.concatenate(pieces, axis=1))
 
 
-def _state(path: Path) -> tuple[int, int, int]:
+def file_state(path: Path) -> tuple[int, int, int]:
+    """Returns what is another once something was written to a file."""
     state = path.stat()
     return state.st_ino, state.st_size, state.st_mtime_ns
 

@@ -24,6 +24,8 @@ from mutagen.ogg import OggFileType
 from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
 
+from bsmamba2.audio.formats import LARGEST_WAV_BYTES
+
 log = logging.getLogger(__name__)
 
 # Name here and in Vorbis comments: the ID3 frame, the MP4 key.
@@ -44,7 +46,7 @@ FFMPEG_NAMES = {"albumartist": "album_artist", "tracknumber": "track", "discnumb
 TARGETS: dict[str, Any] = {"wav": WAVE, "flac": FLAC, "mp3": MP3, "ogg": OggVorbis, "m4a": MP4}
 COVER_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
 LARGEST_COVER = 2**24 - 2**10  # A metadata block of FLAC ends at 16 MiB.
-LARGEST_WAV = 2**32 - 2**26  # Leaves room for the tags below the 4 GiB at which a WAV file ends.
+HEADER_BYTES = 2**20  # More than any header beside the samples of a WAV file.
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def write_tags(path: Path, tags: Tags, format: str) -> None:
     raw = _WatchedFile(path, "r+b")
     try:
         with io.BufferedRandom(raw) as file:
-            if target is WAVE and (file.read(4) != b"RIFF" or path.stat().st_size > LARGEST_WAV):
+            if target is WAVE and (file.read(4) != b"RIFF" or path.stat().st_size > LARGEST_WAV_BYTES + HEADER_BYTES):
                 raise ValueError("only plain WAV below 4 GiB can hold them")
             audio = target(file)
             if audio.tags is None:

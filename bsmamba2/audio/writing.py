@@ -11,13 +11,11 @@ import numpy as np
 import soundfile
 from torch import Tensor
 
-from bsmamba2.audio.formats import INTEGER_BITS, SUBTYPES, Depth, Format, check_channels, check_rate
+from bsmamba2.audio.formats import INTEGER_BITS, LARGEST_WAV_BYTES, SUBTYPES, Depth, Format, check_channels, check_rate
 from bsmamba2.audio.reading import audio_info, native_name
 from bsmamba2.errors import InputError
 from bsmamba2.files import complete_file
 
-# A WAV file counts its bytes in 32 bits; this leaves room for its header and tags.
-LARGEST_WAV_BYTES = 2**32 - 2**24
 # libsndfile's scale from 0, the best, to 1: MP3 with 320 kbit/s at 44.1 kHz, Vorbis with quality 8.
 COMPRESSION: dict[str, dict[str, Any]] = {
     "mp3": {"compression_level": 0.0, "bitrate_mode": "CONSTANT"},
@@ -101,6 +99,15 @@ def quantise(audio: Tensor, depth: Depth | None) -> Tensor:
         return audio
     steps = 2 ** (INTEGER_BITS[depth] - 1)
     return ((audio.double() * steps).round().clamp(-steps, steps - 1) / steps).to(audio)
+
+
+def count_beyond_full_scale(audio: Tensor, depth: Depth | None) -> int:
+    """Returns how many samples `quantise` limits."""
+    if depth not in INTEGER_BITS:
+        return 0
+    steps = 2 ** (INTEGER_BITS[depth] - 1)
+    levels = (audio.double() * steps).round()
+    return int(((levels < -steps) | (levels > steps - 1)).sum())
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tracemalloc
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -16,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bsmamba2.audio import BLOCK
 from bsmamba2.audio.formats import Depth
-from bsmamba2.audio.reading import BLOCK, AudioInfo, audio_info, read_audio, read_blocks
+from bsmamba2.audio.reading import AudioInfo, audio_info, read_audio, read_blocks
 from bsmamba2.audio.writing import quantise, write_audio
 from bsmamba2.data.musdb import STREAMS, Track
 from bsmamba2.errors import InputError
@@ -600,3 +602,35 @@ def test_floats_in_w64_are_no_integers(tmp_path: Path, codec: str) -> None:
     subprocess.run(command, check=True)
     assert audio_info(tmp_path / "a.w64").depth == ("float" if codec == "pcm_f32le" else "32")
     torch.testing.assert_close(read_audio(tmp_path / "a.w64"), noise(2, 5000), rtol=0, atol=1e-6)
+
+
+@FFMPEG
+def test_integers_of_64_bit(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav", noise(2, 5000), RATE, depth="float")
+    command = ["ffmpeg", "-v", "error", "-i", f"{tmp_path}/a.wav", "-c:a", "pcm_s64le", f"{tmp_path}/b.wav"]
+    subprocess.run(command, check=True)
+    assert audio_info(tmp_path / "b.wav").depth == "double"
+    torch.testing.assert_close(read_audio(tmp_path / "b.wav"), noise(2, 5000), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "whole"), [(0x7FFFF000, True), (0xFFFFFFFF, True), (0x7FFE0000, False)])
+def test_sizes_that_pipes_leave_in_a_header(tmp_path: Path, size: int, whole: bool) -> None:
+    path = tmp_path / "a.wav"
+    write_audio(path, noise(2, 5000), RATE)
+    content = path.read_bytes()
+    place = content.index(b"data") + 4
+    path.write_bytes(content[:place] + size.to_bytes(4, "little") + content[place + 4 :])
+    with contextlib.nullcontext() if whole else pytest.raises(InputError, match="is truncated"):
+        assert read_audio(path).shape == (2, 5000)
+
+
+def test_a_late_start_keeps_no_frames_in_memory(tmp_path: Path) -> None:
+    """Decoded on the way to it, they would be 40 MB."""
+    path = tmp_path / "a.mp3"
+    write_audio(path, 0.1 * noise(2, 5_000_000), RATE, "mp3", None)
+    tracemalloc.start()
+    block = next(iter(read_blocks(path, 4_900_000)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert block.shape[-1] >= BLOCK
+    assert peak < 5_000_000

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bsmamba2.audio.formats import INTEGER_BITS, SUBTYPES, Depth, Format
+from bsmamba2.audio.formats import INTEGER_BITS, LARGEST_WAV_BYTES, SUBTYPES, Depth, Format
 from bsmamba2.audio.reading import AudioInfo, audio_info, read_audio
 from bsmamba2.audio.writing import audio_writer, quantise, write_audio
 from bsmamba2.errors import InputError
@@ -199,8 +199,8 @@ def test_quantising_rounds_to_the_nearest_step() -> None:
 @pytest.mark.parametrize(
     ("depth", "length", "expected"),
     [
-        ("16", (2**32 - 2**24) // 4, "WAV"), ("16", (2**32 - 2**24) // 4 + 1, "RF64"),
-        ("float", (2**32 - 2**24) // 8, "WAV"), ("float", (2**32 - 2**24) // 8 + 1, "RF64"),
+        ("16", LARGEST_WAV_BYTES // 4, "WAV"), ("16", LARGEST_WAV_BYTES // 4 + 1, "RF64"),
+        ("float", LARGEST_WAV_BYTES // 8, "WAV"), ("float", LARGEST_WAV_BYTES // 8 + 1, "RF64"),
         ("8", 2**31, "RF64"), ("24", 2**30, "RF64"), ("double", 2**28, "RF64"),
     ],
 )  # fmt: skip
