@@ -24,8 +24,10 @@ from bsmamba2.model.ssd import Scan, choose_scan
 
 OVERLAP = 0.25
 BATCH_SIZE = 1
-# How CUDA's libraries, MPS and the CPU say it.
-OUT_OF_MEMORY = re.compile("out of memory|ALLOC_FAILED|can't allocate memory")
+# How CUDA's libraries, MPS, the CPU and its library oneDNN say it.
+OUT_OF_MEMORY = re.compile(
+    "out of memory|ALLOC_FAILED|can't allocate memory|bad_alloc|could not (create|execute) a primitive"
+)
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Progress = Callable[[float], None]
