@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bsmamba2.audio.writing import write_audio
-from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STREAMS, Track
+from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STREAMS
+from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation import Evaluation, evaluate
 from bsmamba2.files import make_folder

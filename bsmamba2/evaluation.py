@@ -13,7 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bsmamba2.checkpoint import load_model
-from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS, Split, find_tracks
+from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS
+from bsmamba2.data.tracks import Split, find_tracks
 from bsmamba2.errors import InputError
 from bsmamba2.files import check_writable, complete_file
 from bsmamba2.metrics import defined_median, usdr, windowed_sdr

@@ -7,8 +7,8 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from bsmamba2.data.excerpts import Stems
-from bsmamba2.data.musdb import STEMS, mixture_of
+from bsmamba2.data.excerpts import Excerpts, Stems
+from bsmamba2.data.tracks import mixture_of
 from bsmamba2.errors import InputError
 from bsmamba2.losses import SeparationLoss
 from bsmamba2.metrics import usdr
@@ -47,11 +47,6 @@ class SeparationModule(LightningModule):
         scan: Scan = "auto",
     ) -> None:
         super().__init__()
-        strangers = sorted(set(network.stems) - set(STEMS))
-        if strangers:
-            raise InputError(f"the dataset has no stem {strangers[0]!r}; choose among {', '.join(STEMS)}")
-        if network.channels != 2:
-            raise InputError(f"channels={network.channels} does not fit MUSDB18, which is stereo; use 2")
         if not (learning_rate > 0 and weight_decay >= 0 and all(0 <= beta < 1 for beta in betas)):
             raise InputError(
                 f"learning_rate={learning_rate}, betas={betas}, weight_decay={weight_decay} is not "
@@ -73,10 +68,10 @@ class SeparationModule(LightningModule):
             self.parameters(), self.learning_rate, betas=self.betas, weight_decay=self.weight_decay
         )
 
-    def training_step(self, batch: Stems, batch_index: int) -> Tensor:
+    def training_step(self, batch: Excerpts, batch_index: int) -> Tensor:
         """Returns the loss of a batch of stems (b, c, n) by name."""
-        estimates = self.network(mixture_of(batch), self.scan)
-        loss = self.loss(estimates=estimates, references=self._references(batch, dim=1))
+        estimates = self.network(mixture_of(batch.stems), self.scan)
+        loss = self.loss(estimates=estimates, references=self._references(batch.stems, dim=1))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(estimates))
         return loss
 

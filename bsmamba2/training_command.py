@@ -27,6 +27,8 @@ class TrainingCLI(LightningCLI):
         """Adds what is not the trainer's, the module's or the data's."""
         parser.link_arguments("model.network.segment_seconds", "data.segment_seconds")
         parser.link_arguments("model.network.sample_rate", "data.sample_rate")
+        parser.link_arguments("model.network.channels", "data.channels")
+        parser.link_arguments("model.network.stems", "data.targets")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.add_lightning_class_args(EMAWeightAveraging, "ema")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from bsmamba2.audio.writing import write_audio
-from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS, Track
+from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS
+from bsmamba2.data.tracks import Track
 from bsmamba2.demo import example_song
 from bsmamba2.model import BSMamba2, ModelConfig
 

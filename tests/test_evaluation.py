@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from bsmamba2.audio.writing import write_audio
-from bsmamba2.data.musdb import MIXTURE, find_tracks
+from bsmamba2.data.musdb import MIXTURE
+from bsmamba2.data.tracks import find_tracks
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation import Evaluation, TrackScores, evaluate
 from bsmamba2.metrics import csdr, usdr

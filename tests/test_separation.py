@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bsmamba2.data.musdb import Track
+from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 from bsmamba2.losses import SeparationLoss
 from bsmamba2.model import BSMamba2, ModelConfig

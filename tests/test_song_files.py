@@ -17,7 +17,8 @@ from torch import Tensor
 from bsmamba2.audio.formats import Format
 from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.audio.writing import write_audio
-from bsmamba2.data.musdb import MIXTURE, Track
+from bsmamba2.data.musdb import MIXTURE
+from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.separation import Separator

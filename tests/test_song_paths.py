@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bsmamba2.data.musdb import Track
+from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 from bsmamba2.song_paths import TEMPLATE, Song, find_songs, standard_input, stem_paths
 

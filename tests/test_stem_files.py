@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bsmamba2.audio.formats import Depth, Format
 from bsmamba2.audio.reading import AudioInfo, audio_info, read_audio
 from bsmamba2.audio.writing import write_audio
-from bsmamba2.data.musdb import Track
+from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.separation import Separator

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bsmamba2.data.musdb import STEMS, Track
+from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 from bsmamba2.files import complete_file
 
@@ -52,9 +52,9 @@ def index_windows(tracks: Sequence[Track], window: int, cache: Path) -> Windows:
         return {
             stem: [(track, start) for track, start in found] for stem, found in json.loads(path.read_text()).items()
         }
-    windows: Windows = {stem: [] for stem in STEMS}
+    windows: Windows = {stem: [] for stem in tracks[0].stems}
     for number, track in enumerate(tqdm(tracks, "indexing tracks", unit="track", disable=None)):
-        for stem in STEMS:
+        for stem in windows:
             windows[stem] += [(number, start) for start in active_windows(track.read(stem, 0, track.length), window)]
     silent = [stem for stem, found in windows.items() if not found]
     if silent:
@@ -73,5 +73,5 @@ def _fingerprint(tracks: Sequence[Track], window: int) -> str:
 
 
 def _file_states(track: Track) -> list[tuple[str, int, int]]:
-    files = sorted(track.path.glob("*.wav")) if track.path.is_dir() else [track.path]
+    files = sorted({file for file, _ in track.sources.values()})
     return [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]

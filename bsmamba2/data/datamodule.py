@@ -1,5 +1,6 @@
-"""MUSDB18 as Lightning wants it."""
+"""Songs with stems as Lightning wants them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,23 @@ from platformdirs import user_cache_path
 from torch.utils.data import DataLoader
 
 from bsmamba2.data.activity import index_windows
-from bsmamba2.data.excerpts import EpochNumbers, RandomMixes, SongExcerpts, Stems
-from bsmamba2.data.musdb import SAMPLE_RATE, Split, Track, find_tracks
+from bsmamba2.data.excerpts import EpochNumbers, Excerpts, RandomMixes, SongExcerpts, Stems, collate
+from bsmamba2.data.tracks import Split, Track, find_tracks
 from bsmamba2.errors import InputError
 
 
 class MusdbDataModule(LightningDataModule):
-    """Random mixes of a MUSDB18 folder for training, fixed excerpts of its validation songs.
+    """Random mixes of MUSDB18, or any folder of songs with stems, for training; fixed excerpts of validation songs.
+
+    Its state is the number of the next excerpt: every excerpt is a pure function of (seed, number), so that is all a
+    training needs to go on where it stopped.
 
     Args:
         root: Folder with train/, and perhaps valid/: {track}.stem.mp4 files, or {track}/{stem}.wav folders (HQ).
         segment_seconds: Length of a training excerpt in seconds; the network's.
         sample_rate: Sampling rate in Hz; the network's.
+        channels: Audio channels; the network's.
+        targets: Stems that are estimated; the network's.
         seed: Start of all randomness in the excerpts.
         batch_size: Excerpts in a batch, per device.
         epoch_excerpts: Excerpts in an epoch, over all devices.
@@ -40,6 +46,8 @@ class MusdbDataModule(LightningDataModule):
         root: Path,
         segment_seconds: float,
         sample_rate: int,
+        channels: int,
+        targets: Sequence[str],
         seed: int,
         batch_size: int = 5,
         epoch_excerpts: int = 6000,
@@ -53,9 +61,10 @@ class MusdbDataModule(LightningDataModule):
         cache: Path | None = None,
     ) -> None:
         super().__init__()
-        if sample_rate != SAMPLE_RATE:
-            raise InputError(f"the network's sample_rate={sample_rate} is not that of MUSDB18; use {SAMPLE_RATE}")
         self.root = Path(root)
+        self.sample_rate = sample_rate
+        self.channels = channels
+        self.targets = targets
         self.segment = round(segment_seconds * sample_rate)
         self.seed = seed
         self.batch_size = batch_size
@@ -68,6 +77,7 @@ class MusdbDataModule(LightningDataModule):
         self.validation_length = None if validation_seconds is None else round(validation_seconds * sample_rate)
         self.workers = workers
         self.cache = cache or user_cache_path("bsmamba2", appauthor=False)
+        self.next_excerpt = 0
         self._check_values()
 
     def _check_values(self) -> None:
@@ -92,19 +102,24 @@ class MusdbDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Finds the songs of both sides."""
-        tracks = self._tracks("train")
+        tracks, songs = self._tracks("train"), self._tracks("valid")
         windows = index_windows(tracks, self.segment, self.cache)
         self.mixes = RandomMixes(tracks, windows, self.segment, self.silence_probability, self.gains, self.seed)
-        self.songs = SongExcerpts(self._tracks("valid"), self.validation_length)
+        self.songs = SongExcerpts(songs, self.validation_length)
 
-    def train_dataloader(self) -> DataLoader[Stems]:
+    def train_dataloader(self) -> DataLoader[Excerpts]:
         """Returns batches of stems (b, c, n) by name."""
-        numbers = EpochNumbers(self.epoch_excerpts)
+        processes, process = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        if self.epoch_excerpts < self.batch_size * processes:
+            raise InputError(
+                f"epoch_excerpts={self.epoch_excerpts} does not fill one batch of {self.batch_size} excerpts on "
+                f"{processes} devices; give more"
+            )
         return DataLoader(
             self.mixes,
             self.batch_size,
-            sampler=numbers,
-            drop_last=True,
+            sampler=EpochNumbers(self.epoch_excerpts, self.batch_size, processes, process, self.next_excerpt),
+            collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             **_workers(self.workers),
         )
@@ -114,13 +129,19 @@ class MusdbDataModule(LightningDataModule):
         return DataLoader(self.songs, batch_size=None, **_workers(min(1, self.workers)))
 
     def _tracks(self, split: Split) -> list[Track]:
-        return find_tracks(
+        tracks = find_tracks(
             self.root,
             split,
             validation_tracks=self.validation_tracks,
             validation_artists=self.validation_artists,
             shared_artists=self.shared_artists,
+            sample_rate=self.sample_rate,
+            channels=self.channels,
         )
+        strangers = [stem for stem in self.targets if stem not in tracks[0].stems]
+        if strangers:
+            raise InputError(f"{self.root} has no stem {strangers[0]!r}; choose among {', '.join(tracks[0].stems)}")
+        return tracks
 
 
 def _workers(count: int) -> dict[str, Any]:

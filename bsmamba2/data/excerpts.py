@@ -2,19 +2,38 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, DistributedSampler, default_collate
 
 from bsmamba2.data.activity import Windows
-from bsmamba2.data.musdb import STEMS, Track
+from bsmamba2.data.tracks import Track
 
 Stems = dict[str, Tensor]
 
 
+class Excerpts(NamedTuple):
+    """One excerpt, or a batch of them.
+
+    Args:
+        stems: Audio (c, n), or (b, c, n), by name.
+        faults: Sentences about files that could not be read and were replaced by others.
+    """
+
+    stems: Stems
+    faults: list[str]
+
+
+def collate(excerpts: Sequence[Excerpts]) -> Excerpts:
+    """Returns single excerpts as one batch."""
+    faults = [fault for excerpt in excerpts for fault in excerpt.faults]
+    return Excerpts(default_collate([excerpt.stems for excerpt in excerpts]), faults)
+
+
 @dataclass(frozen=True)
-class RandomMixes(Dataset[Stems]):
+class RandomMixes(Dataset[Excerpts]):
     """Stems of different songs side by side. Every excerpt is a pure function of (seed, number).
 
     Args:
@@ -33,10 +52,10 @@ class RandomMixes(Dataset[Stems]):
     gains: tuple[float, float]
     seed: int
 
-    def __getitem__(self, number: int) -> Stems:
+    def __getitem__(self, number: int) -> Excerpts:
         """Returns stems (c, n) by name; each comes from an active window of any song, drawn on its own."""
         generator = torch.Generator().manual_seed(_mixed_seed(self.seed, number))
-        return {stem: self._draw(stem, generator) for stem in STEMS}
+        return Excerpts({stem: self._draw(stem, generator) for stem in self.windows}, [])
 
     def _draw(self, stem: str, generator: torch.Generator) -> Tensor:
         choice = int(torch.randint(len(self.windows[stem]), (), generator=generator))
@@ -69,31 +88,36 @@ class SongExcerpts(Dataset[tuple[str, Stems]]):
         track = self.tracks[number]
         length = track.length if self.length is None else min(self.length, track.length)
         start = (track.length - length) // 2
-        return track.name, {stem: track.read(stem, start, length) for stem in STEMS}
+        return track.name, {stem: track.read(stem, start, length) for stem in track.stems}
 
 
-class EpochNumbers(Sampler[int]):
-    """Counts excerpts through all epochs: epoch e has the numbers from e · size up. Lightning sets the epoch.
+class EpochNumbers(DistributedSampler[int]):
+    """Counts excerpts through all epochs: epoch e has the numbers from e · size up, and Lightning sets the epoch.
+
+    The processes of a training take turns, so that a batch of all of them together is the same whatever their number,
+    and none hears what another does. What does not fill a batch of all of them is left out.
 
     Args:
-        size: Excerpts in an epoch.
+        size: Excerpts in an epoch, over all processes.
+        batch_size: Excerpts in a batch of one process.
+        processes: How many share an epoch.
+        process: Which of them this is.
+        start: First number that is counted: where an interrupted epoch goes on.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Says which epoch comes next."""
-        self.epoch = epoch
+    def __init__(self, size: int, batch_size: int, processes: int = 1, process: int = 0, start: int = 0) -> None:
+        numbers = range(size // (batch_size * processes) * batch_size * processes)
+        super().__init__(numbers, processes, process, shuffle=False)  # type: ignore[arg-type]
+        self.size, self.used, self.start = size, len(numbers), start
 
     def __len__(self) -> int:
-        """Returns the number of excerpts in an epoch."""
-        return self.size
+        """Returns the number of excerpts of this process in a whole epoch."""
+        return self.used // self.num_replicas
 
     def __iter__(self) -> Iterator[int]:
-        """Yields the numbers of the epoch's excerpts."""
-        return iter(range(self.epoch * self.size, (self.epoch + 1) * self.size))
+        """Yields the numbers of the epoch's excerpts for this process."""
+        first = self.epoch * self.size
+        return iter(range(max(first, self.start) + self.rank, first + self.used, self.num_replicas))
 
 
 def _mixed_seed(seed: int, number: int) -> int:

@@ -21,7 +21,8 @@ from bsmamba2.audio import BLOCK
 from bsmamba2.audio.formats import Depth
 from bsmamba2.audio.reading import AudioInfo, audio_info, read_audio, read_blocks
 from bsmamba2.audio.writing import quantise, write_audio
-from bsmamba2.data.musdb import STREAMS, Track
+from bsmamba2.data.musdb import STREAMS
+from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 
 RATE = 44100

@@ -10,7 +10,8 @@ from torch import Tensor
 from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.activity import active_windows, index_windows
-from bsmamba2.data.musdb import SAMPLE_RATE, STEMS, Track, find_tracks
+from bsmamba2.data.musdb import SAMPLE_RATE, STEMS
+from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.errors import InputError
 
 WINDOW = 1000

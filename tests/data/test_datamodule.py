@@ -11,8 +11,9 @@ from bsmamba2.errors import InputError
 
 
 def module(root: Path, cache: Path, **settings: Any) -> MusdbDataModule:
-    defaults = {"segment_seconds": 0.1, "seed": 42, "batch_size": 2, "epoch_excerpts": 5, "workers": 0}
-    return MusdbDataModule(root, sample_rate=SAMPLE_RATE, cache=cache, **(defaults | settings))
+    defaults: dict[str, Any] = {"segment_seconds": 0.1, "seed": 42, "batch_size": 2, "epoch_excerpts": 5, "workers": 0}
+    network: dict[str, Any] = {"sample_rate": SAMPLE_RATE, "channels": 2, "targets": ("vocals",)}
+    return MusdbDataModule(root, cache=cache, **(network | defaults | settings))
 
 
 def ready(root: Path, cache: Path, **settings: Any) -> MusdbDataModule:
@@ -27,10 +28,10 @@ def test_training_batches(musdb_root: Path, tmp_path: Path) -> None:
     batches = list(data.train_dataloader())
     assert len(batches) == 2  # The last batch would be incomplete.
     for batch in batches:
-        assert {stem: tuple(audio.shape) for stem, audio in batch.items()} == dict.fromkeys(STEMS, (2, 2, 4410))
+        assert {stem: tuple(audio.shape) for stem, audio in batch.stems.items()} == dict.fromkeys(STEMS, (2, 2, 4410))
     for number in range(4):
-        for stem, audio in data.mixes[number].items():
-            assert torch.equal(batches[number // 2][stem][number % 2], audio)
+        for stem, audio in data.mixes[number].stems.items():
+            assert torch.equal(batches[number // 2].stems[stem][number % 2], audio)
     assert {track.name for track in data.mixes.tracks} == {"One - First", "Two - Second"}
 
 
@@ -38,7 +39,7 @@ def test_the_next_epoch_goes_on_counting(musdb_root: Path, tmp_path: Path) -> No
     data = ready(musdb_root, tmp_path)
     loader = data.train_dataloader()
     loader.sampler.set_epoch(3)  # type: ignore[attr-defined]
-    assert torch.equal(next(iter(loader))["bass"][1], data.mixes[16]["bass"])
+    assert torch.equal(next(iter(loader)).stems["bass"][1], data.mixes[16].stems["bass"])
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_batches_do_not_depend_on_the_workers(musdb_root: Path, tmp_path: Path) 
     assert len(batches) == len(expected)
     for batch, other in zip(batches, expected, strict=True):
         for stem in STEMS:
-            assert torch.equal(batch[stem], other[stem])
+            assert torch.equal(batch.stems[stem], other.stems[stem])
 
 
 @pytest.mark.parametrize(
@@ -110,9 +111,19 @@ def test_bad_values_are_errors(tmp_path: Path, settings: dict[str, Any], message
         module(tmp_path, tmp_path, **settings)
 
 
-def test_another_sampling_rate_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="sample_rate=48000 is not that of MUSDB18; use 44100"):
-        MusdbDataModule(tmp_path, segment_seconds=1, sample_rate=48000, seed=0)
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ({"sample_rate": 48000}, "has 44100 Hz and 2 channels; the network takes 48000 Hz and 2"),
+        ({"channels": 1}, "has 44100 Hz and 2 channels; the network takes 44100 Hz and 1"),
+        ({"targets": ("piano",)}, "has no stem 'piano'; choose among drums, bass, other, vocals"),
+    ],
+)
+def test_data_that_does_not_fit_the_network_is_an_error(
+    musdb_root: Path, tmp_path: Path, network: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        module(musdb_root, tmp_path, **network).prepare_data()
 
 
 def test_a_missing_root_is_an_error(tmp_path: Path) -> None:

@@ -1,0 +1,238 @@
+"""Folders of songs with stems: `{root}/{train,valid,test}/`, each song a folder of audio files or a MUSDB18 stem file."""
+
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bsmamba2.audio.reading import AudioInfo, audio_info, read_audio
+from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STREAMS, official_validation_tracks
+from bsmamba2.errors import InputError
+
+STEM_FILE = ".stem.mp4"
+# Formats of stems that can be read by position.
+SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".w64", ".rf64", ".caf")
+
+Split = Literal["train", "valid", "test"]
+# A file and, of a stem file, the number of the stream.
+Source = tuple[Path, int | None]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Track:
+    """One song with its stems.
+
+    Args:
+        path: A stem file, or the folder of the stems' audio files.
+        length: Samples every stem has at least.
+    """
+
+    path: Path
+    length: int
+
+    @property
+    def name(self) -> str:
+        """Artist and title, as in the name of the file or folder."""
+        return track_name(self.path)
+
+    @property
+    def artist(self) -> str:
+        """What stands before the first " - " of the name."""
+        return track_artist(self.path)
+
+    @functools.cached_property
+    def sources(self) -> Mapping[str, Source]:
+        """Where each stem, and the mixture where there is one, is read from."""
+        return find_sources(self.path)
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Names of the stems."""
+        return tuple(name for name in self.sources if name != MIXTURE)
+
+    def read(self, stem: str, start: int = 0, length: int | None = None) -> Tensor:
+        """Returns audio (c, n) of a stem, or of the mixture, from a sample on; all up to the end without a length.
+
+        Where there is no file of the mixture, it is the sum of the stems.
+
+        Raises:
+            InputError: The file cannot be read.
+        """
+        if stem == MIXTURE and MIXTURE not in self.sources:
+            length = self.length - start if length is None else length
+            return mixture_of({name: self.read(name, start, length) for name in self.stems})
+        path, stream = self.sources[stem]
+        return read_audio(path, start, length, stream)
+
+
+def find_tracks(
+    root: Path,
+    split: Split,
+    *,
+    validation_tracks: Sequence[str] | None = None,
+    validation_artists: Sequence[str] | None = None,
+    shared_artists: bool = False,
+    sample_rate: int = SAMPLE_RATE,
+    channels: int = 2,
+) -> list[Track]:
+    """Returns the tracks of a split in the order of their names.
+
+    The tracks of `valid` are: those of the folder `valid/`; else, of the folder `train/`, those named by
+    validation_tracks and validation_artists; else the official ones that musdb lists. They are not in `train`, and
+    neither are other tracks of their artists, unless shared_artists says so.
+
+    Args:
+        root: The folder that holds train/, test/ and perhaps valid/.
+        split: Which of them.
+        validation_tracks: Names of tracks in train/ to validate on.
+        validation_artists: Names of artists in train/ to validate on.
+        shared_artists: Whether an artist may be on both sides, as in the official split.
+        sample_rate: Sampling rate in Hz that every stem has to have.
+        channels: Channels that every stem has to have.
+
+    Raises:
+        InputError: There is no such folder or no track in it, a named track or artist is not there, or a track lacks
+            a stem, has one that is shorter than its mixture, or another sampling rate.
+    """
+    paths = _split_paths(root, split, validation_tracks or (), validation_artists or (), shared_artists)
+    return _checked(paths, sample_rate, channels)
+
+
+def track_paths(folder: Path) -> list[Path]:
+    """Returns the stem files and track folders in a folder, in the order of their names.
+
+    Raises:
+        InputError: There is no such folder, or no track in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; the dataset root holds train/, test/ and perhaps valid/")
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    paths = [path for path in entries if path.is_dir() or path.name.endswith(STEM_FILE)]
+    if not paths:
+        raise InputError(f"there is no track in {folder}; it holds {{track}}.stem.mp4 files or {{track}}/*.wav folders")
+    return paths
+
+
+def track_name(path: Path) -> str:
+    """Returns the name of the track in a stem file or folder."""
+    return path.name.removesuffix(STEM_FILE)
+
+
+def track_artist(path: Path) -> str:
+    """Returns what stands before the first " - " of a track's name."""
+    return track_name(path).split(" - ")[0]
+
+
+def find_sources(path: Path) -> dict[str, Source]:
+    """Returns where the mixture, if there is one, and each stem of a track is read from: MUSDB18's order, then A to Z.
+
+    Raises:
+        InputError: A stem is there twice, in two formats.
+    """
+    if not path.is_dir():
+        return {name: (path, stream) for name, stream in STREAMS.items()}
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+    names = [file.stem for file in files]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"the stem {twice[0]!r} is in {path} twice, in two formats; keep one")
+    known = {name: files[names.index(name)] for name in STREAMS if name in names}
+    return {name: (file, None) for name, file in (known | dict(zip(names, files, strict=True))).items()}
+
+
+def mixture_of(stems: dict[str, Tensor]) -> Tensor:
+    """Returns the sum of stems: what every excerpt's mixture is, so that gains and silences hold for it too."""
+    return torch.stack(list(stems.values())).sum(0)
+
+
+def _split_paths(
+    root: Path, split: Split, tracks: Sequence[str], artists: Sequence[str], shared_artists: bool
+) -> list[Path]:
+    if split == "test":
+        return _unique(root / "test")
+    named = bool(tracks or artists)
+    if named and (root / "valid").is_dir():
+        raise InputError(f"{root} has a folder valid/ and validation tracks are named too; use only one of them")
+    if (root / "valid").is_dir():
+        train, valid = _unique(root / "train"), _unique(root / "valid")
+    else:
+        everything = _unique(root / "train")
+        names = _named(everything, tracks, artists) if named else set(official_validation_tracks())
+        train = [path for path in everything if track_name(path) not in names]
+        valid = [path for path in everything if track_name(path) in names]
+    if split == "valid":
+        if not valid:
+            raise InputError(
+                f"none of the official validation tracks is in {root / 'train'}; name some with validation_tracks or "
+                "validation_artists, or put them into a folder valid/"
+            )
+        return valid
+    if not shared_artists:
+        train = _without_artists(train, {track_artist(path) for path in valid})
+    if not train:
+        raise InputError(
+            f"no track is left to train on in {root / 'train'}, because all are validation tracks or share an artist "
+            "with one; choose other validation tracks, or set shared_artists"
+        )
+    return train
+
+
+def _unique(folder: Path) -> list[Path]:
+    paths = track_paths(folder)
+    names = [track_name(path) for path in paths]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"the track {twice[0]!r} is in {folder} twice, as a stem file and as a folder; keep one")
+    return paths
+
+
+def _named(paths: Sequence[Path], tracks: Sequence[str], artists: Sequence[str]) -> set[str]:
+    artists_of = {track_name(path): track_artist(path) for path in paths}
+    missing = [name for name in tracks if name not in artists_of]
+    missing += [name for name in artists if name not in artists_of.values()]
+    if missing:
+        raise InputError(f"{missing[0]!r} is not in the folder train/; validation tracks and artists are named exactly")
+    return {name for name, artist in artists_of.items() if name in tracks or artist in artists}
+
+
+def _without_artists(paths: Sequence[Path], artists: set[str]) -> list[Path]:
+    left_out = [track_name(path) for path in paths if track_artist(path) in artists]
+    if left_out:
+        log.warning("not trained on, because their artists are validated on: %s", ", ".join(left_out))
+    return [path for path in paths if track_name(path) not in left_out]
+
+
+def _checked(paths: Sequence[Path], sample_rate: int, channels: int) -> list[Track]:
+    sources = {path: find_sources(path) for path in paths}
+    stems = {name for found in sources.values() for name in found if name != MIXTURE}
+    if not stems:
+        raise InputError(f"{paths[0]} holds no stem; a track has one audio file per stem ({', '.join(SUFFIXES)})")
+    for path, found in sources.items():
+        for stem in sorted(stems - set(found)):
+            raise InputError(
+                f"the track {path} lacks the stem {stem}, which others have; `bsmamba2 check-data` lists all"
+            )
+    return [Track(path, _common_length(path, found, sample_rate, channels)) for path, found in sources.items()]
+
+
+def _common_length(path: Path, sources: Mapping[str, Source], sample_rate: int, channels: int) -> int:
+    infos: dict[str, AudioInfo] = {name: audio_info(file, stream) for name, (file, stream) in sources.items()}
+    for stem, info in infos.items():
+        if info.sample_rate != sample_rate or info.channels != channels:
+            raise InputError(
+                f"the stem {stem} of {path} has {info.sample_rate} Hz and {info.channels} channels; the network takes "
+                f"{sample_rate} Hz and {channels}"
+            )
+        if MIXTURE in infos and info.length < infos[MIXTURE].length:
+            raise InputError(
+                f"the stem {stem} of {path} has {info.length} samples but its mixture {infos[MIXTURE].length}; "
+                "all stems of a track are as long as its mixture"
+            )
+    return infos[MIXTURE].length if MIXTURE in infos else min(info.length for info in infos.values())
