@@ -1,4 +1,4 @@
-"""Folders of songs with stems: `{root}/{train,valid,test}/`, each song a folder of audio files or a MUSDB18 stem file."""
+"""Songs with stems in `{root}/{train,valid,test}/`: each a folder of audio files, or a MUSDB18 stem file."""
 
 import functools
 import logging
