@@ -218,7 +218,7 @@ def network_of(config: ModelConfig, state: StateDict, path: Path) -> BSMamba2:
         InputError: The weights are not those of this architecture.
     """
     network = BSMamba2(config)
-    _load(network, state, path)
+    load_weights(network, state, path)
     return network.eval()
 
 
@@ -302,7 +302,12 @@ def _count(state: StateDict, pattern: str) -> int:
     return len({match[1] for match in map(re.compile(pattern).match, state) if match})
 
 
-def _load(network: BSMamba2, state: StateDict, path: Path) -> None:
+def load_weights(network: BSMamba2, state: StateDict, path: Path) -> None:
+    """Puts the weights of a file into a network.
+
+    Raises:
+        InputError: They are not those of its architecture.
+    """
     expected = network.state_dict()
     problems = [f"{name} is missing" for name in expected if name not in state]
     problems += [f"{name} is not part of it" for name in state if name not in expected]

@@ -1,4 +1,4 @@
-"""The command line: `bsmamba2 separate | train | evaluate | models | convert | doctor | demo`."""
+"""The command line: `bsmamba2 separate | train | evaluate | check-data | models | convert | doctor | demo`."""
 
 import contextlib
 import logging
@@ -22,8 +22,9 @@ Music source separation with BSMamba2.
 
 commands:
   separate   write the stems of songs
-  train      train a model on a MUSDB18 folder
+  train      train a model on MUSDB18, or on any folder of songs with stems
   evaluate   score a model on the tracks of a MUSDB18 folder
+  check-data find what is wrong in such a folder, decode its stem files, index it
   models     list, download and verify published models
   convert    turn a checkpoint into a small file of weights
   doctor     say what this machine will compute with, and mend it
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "separate": _separate,
         "train": _train,
         "evaluate": _evaluate,
+        "check-data": _check_data,
         "models": _models,
         "convert": _convert,
         "doctor": _doctor,
@@ -112,6 +114,15 @@ def _evaluate(arguments: Sequence[str]) -> None:
     from bsmamba2.evaluation import evaluate
 
     print(_run("evaluate", evaluate, arguments).table())
+
+
+def _check_data(arguments: Sequence[str]) -> None:
+    from bsmamba2.data.checking import check_data
+
+    report, healthy = _run("check-data", check_data, arguments, {"root": {"metavar": "ROOT", "type": Path}})
+    print(report)
+    if not healthy:
+        raise InputError("the data have errors, listed above; mend them before a training")
 
 
 def _models(arguments: Sequence[str]) -> None:

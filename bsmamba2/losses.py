@@ -1,11 +1,46 @@
 """What training minimises."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from bsmamba2.errors import InputError
 from bsmamba2.model.stft import stft
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Terms of the loss and their weights; a weight of 0 leaves a term out. The defaults are the published loss.
+
+    Args:
+        l1: Weight of the mean distance of the waveforms.
+        stft: Weight of the distance of the complex spectra: its mean modulus, summed over the windows.
+        stft_windows: Window lengths in samples.
+        stft_hop: Distance between the frames of these spectra in samples.
+        stft_min_n_fft: Length of their Fourier transform where the window is not longer.
+
+    Raises:
+        InputError: A value is out of its range.
+    """
+
+    l1: float = 10.0
+    stft: float = 1.0
+    stft_windows: tuple[int, ...] = (4096, 2048, 1024, 512, 256)
+    stft_hop: int = 147
+    stft_min_n_fft: int = 2048
+
+    def __post_init__(self) -> None:
+        if not (self.l1 >= 0 and self.stft >= 0 and self.l1 + self.stft > 0):
+            raise InputError(
+                f"the loss weights l1={self.l1}, stft={self.stft} are not allowed; give at least 0, not both 0"
+            )
+        lengths = (self.stft_hop, *(window - 1 for window in self.stft_windows), self.stft_min_n_fft - 1)
+        if not self.stft_windows or min(lengths) < 1:
+            raise InputError(
+                f"stft_windows={list(self.stft_windows)}, stft_hop={self.stft_hop}, "
+                f"stft_min_n_fft={self.stft_min_n_fft} is not allowed; give lengths in samples, the windows from 2 up"
+            )
 
 
 class SeparationLoss(nn.Module):
@@ -15,31 +50,35 @@ class SeparationLoss(nn.Module):
     kept that is the identity, so it is left out.
 
     Args:
-        l1_weight: Factor of the waveform term.
-        stft_windows: Window lengths in samples, each with weight 1.
-        stft_hop: Distance between the frames of these spectra in samples.
-        stft_min_n_fft: Length of their Fourier transform where the window is not longer.
-
-    Raises:
-        InputError: A value is out of its range.
+        config: Terms and weights.
     """
 
-    def __init__(self, l1_weight: float, stft_windows: Sequence[int], stft_hop: int, stft_min_n_fft: int) -> None:
+    def __init__(self, config: LossConfig | None = None) -> None:
         super().__init__()
-        if l1_weight < 0 or stft_hop < 1 or stft_min_n_fft < 2 or any(window < 2 for window in stft_windows):
-            raise InputError(
-                f"l1_weight={l1_weight}, stft_windows={list(stft_windows)}, stft_hop={stft_hop}, "
-                f"stft_min_n_fft={stft_min_n_fft} is not allowed; give a weight of at least 0 and lengths in samples"
-            )
-        self.l1_weight = l1_weight
+        config = config or LossConfig()
+        self.weights = {name: weight for name in ("l1", "stft") if (weight := getattr(config, name))}
         self.resolutions = [
-            {"n_fft": max(window, stft_min_n_fft), "window_length": window, "hop_length": stft_hop}
-            for window in stft_windows
+            {"n_fft": max(window, config.stft_min_n_fft), "window_length": window, "hop_length": config.stft_hop}
+            for window in config.stft_windows
         ]
 
     def forward(self, *, estimates: Tensor, references: Tensor) -> Tensor:
         """Returns the loss, a scalar, of estimates and references (..., n)."""
+        return self.total(self.terms(estimates=estimates, references=references))
+
+    def terms(self, *, estimates: Tensor, references: Tensor) -> dict[str, Tensor]:
+        """Returns the terms that have a weight, scalars without it, by name."""
         # The transform is linear: the difference of two spectra is the spectrum of the difference.
         difference = estimates - references
-        distances = [stft(difference, **resolution).abs().mean() for resolution in self.resolutions]
-        return sum(distances, self.l1_weight * difference.abs().mean())
+        measures = {"l1": self._waveform_distance, "stft": self._spectral_distance}
+        return {name: measures[name](difference) for name in self.weights}
+
+    def total(self, terms: dict[str, Tensor]) -> Tensor:
+        """Returns the weighted sum of terms."""
+        return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+
+    def _waveform_distance(self, difference: Tensor) -> Tensor:
+        return difference.abs().mean()
+
+    def _spectral_distance(self, difference: Tensor) -> Tensor:
+        return torch.stack([stft(difference, **resolution).abs().mean() for resolution in self.resolutions]).sum()

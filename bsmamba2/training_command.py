@@ -1,21 +1,37 @@
 """Training from the command line: Lightning's own command line over our module and data."""
 
+import errno
 import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    Callback,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
 
-from bsmamba2.checkpoint import load_model
+from bsmamba2.checkpoint import load_model, read
 from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.errors import InputError
 from bsmamba2.files import check_writable
+from bsmamba2.model import ModelConfig
+from bsmamba2.monitoring.health import Health
+from bsmamba2.monitoring.pictures import Pictures
+from bsmamba2.monitoring.progress import Progress
+from bsmamba2.resuming import RECORD, CompleteCheckpointIO, ResumePoints, RunRecord, find_resume_point
 from bsmamba2.training import SeparationModule
 
 SEED = 42
+LAST = "last"
+RUNS = "lightning_logs"
 
 log = logging.getLogger(__name__)
 
@@ -32,21 +48,63 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.add_lightning_class_args(EMAWeightAveraging, "ema")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(ResumePoints, "resume")
+        parser.add_lightning_class_args(Health, "health")
+        parser.add_lightning_class_args(Pictures, "pictures")
         parser.set_defaults(
             {
                 "ema.decay": 0.999,
                 "checkpoint.monitor": "val/usdr",
                 "checkpoint.mode": "max",
                 "checkpoint.save_top_k": 4,
-                "checkpoint.save_last": True,
                 "checkpoint.filename": "{epoch}-{step}",
+                # The score is that of a validation, never that of an earlier one.
+                "checkpoint.save_on_train_epoch_end": False,
+                # A step that is trained again after a stop writes the same file again.
+                "checkpoint.enable_version_counter": False,
             }
         )
-        parser.add_argument("--ckpt_path", type=Path | None, default=None, help="checkpoint to go on from")
+        parser.add_argument(
+            "--ckpt_path",
+            type=Path | None,
+            default=None,
+            help="checkpoint to go on from; `last` is the newest in --trainer.default_root_dir, if there is one",
+        )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Returns the trainer, which goes on in the folder of the run whose last checkpoint it takes."""
+        options = self.config_init.trainer
+        root = Path(options.default_root_dir or ".")
+        self.resume_point = self._resume_point(root)
+        if options.logger in (None, True):
+            goes_on = self.resume_point if self.config_init.ckpt_path == Path(LAST) else None
+            kwargs["logger"] = TensorBoardLogger(root, RUNS, version=goes_on.parent.parent.name if goes_on else None)
+        config = self.parser.dump(self.config, skip_none=False)
+        callbacks: list[Callback] = [RunRecord(config, self.datamodule)]
+        if options.logger is not False:
+            callbacks.append(LearningRateMonitor("step"))
+        if options.enable_progress_bar is not False:
+            callbacks.append(Progress())
+        kwargs["callbacks"] = [*(options.callbacks or []), *callbacks]
+        kwargs["plugins"] = [*(options.plugins or []), CompleteCheckpointIO()]
+        return super().instantiate_trainer(**kwargs)
+
+    def _resume_point(self, root: Path) -> Path | None:
+        given = self.config_init.ckpt_path
+        if given != Path(LAST):
+            return given
+        found = find_resume_point(root)
+        if found is None:
+            log.info("there is no checkpoint to go on from in %s; starting afresh", root)
+        else:
+            log.info("going on from %s", found)
+        return found
 
 
 def train(arguments: Sequence[str]) -> Path:
-    """Trains as the options say and returns the path of the best checkpoint, which holds the averaged weights.
+    """Trains as the options say and returns the path of the best checkpoint, or without validation of the last one.
+
+    It holds the averaged weights.
 
     Raises:
         InputError: An option or the data cannot be used.
@@ -54,18 +112,47 @@ def train(arguments: Sequence[str]) -> Path:
     with warnings.catch_warnings():
         # Lightning warns whoever calls its command line from Python while the process has arguments of its own.
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
+        # A run that goes on writes into the folder it wrote into before.
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        # A run that starts from a checkpoint of another run has best checkpoints of its own.
+        warnings.filterwarnings("ignore", "The dirpath has changed")
+        # Our data goes on by itself, see RunRecord.
+        warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
         cli = _parsed(arguments)
-    check_writable(Path(cli.trainer.default_root_dir))
-    resumed = cli.config.ckpt_path
-    if resumed is not None and load_model(resumed).config != cli.model.network.config:
-        raise InputError(f"{resumed} is of another network than the options say; give the --config it was trained with")
-    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resumed, weights_only=True)
-    checkpoint = cli.trainer.checkpoint_callback
-    if not isinstance(checkpoint, ModelCheckpoint) or not (checkpoint.best_model_path or checkpoint.last_model_path):
-        raise InputError("training ended before the first validation, so there is no checkpoint; train for longer")
-    path = Path(checkpoint.best_model_path or checkpoint.last_model_path)
-    log.info("best checkpoint: %s", path)
-    return path
+        check_writable(Path(cli.trainer.default_root_dir))
+        if cli.resume_point is not None:
+            _check_resume_point(cli.resume_point, cli.model.network.config)
+        _fit(cli)
+    paths = [callback.path for callback in cli.trainer.checkpoint_callbacks if isinstance(callback, ResumePoints)]
+    paths += [Path(c.best_model_path) for c in cli.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    written = [path for path in paths if path.is_file()]
+    if not written:
+        raise InputError("training ended before its first step, so there is no checkpoint; train for longer")
+    log.info("checkpoint: %s", written[-1])
+    return written[-1]
+
+
+def _check_resume_point(path: Path, config: ModelConfig) -> None:
+    if load_model(path).config != config:
+        raise InputError(f"{path} is of another network than the options say; give the --config it was trained with")
+    if RECORD not in read(path):
+        raise InputError(
+            f"{path} holds weights, but not where a training stopped; start from them with --model.init_from instead"
+        )
+
+
+def _fit(cli: TrainingCLI) -> None:
+    try:
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.resume_point, weights_only=True)
+    except InputError as error:
+        # Of an error in a process that loads data, torch gives the traceback, which ends with the sentence.
+        raise InputError(str(error).strip().rpartition(f"{InputError.__name__}: ")[2]) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise InputError(
+            f"the training cannot be written on ({error.strerror}); free some space and go on with --ckpt_path last"
+        ) from error
 
 
 def _parsed(arguments: Sequence[str]) -> TrainingCLI:
@@ -74,12 +161,13 @@ def _parsed(arguments: Sequence[str]) -> TrainingCLI:
             SeparationModule,
             MusdbDataModule,
             seed_everything_default=SEED,
+            save_config_kwargs={"overwrite": True},
             args=list(arguments),
             run=False,
             auto_configure_optimizers=False,
             parser_kwargs={
                 "prog": "bsmamba2 train",
-                "description": "Train a BSMamba2 on a MUSDB18 folder.",
+                "description": "Train a BSMamba2 on a folder of songs with stems, such as MUSDB18.",
                 "exit_on_error": False,
             },
         )

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
-from bsmamba2.losses import SeparationLoss
+from bsmamba2.losses import LossConfig, SeparationLoss
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.separation import Separator, choose_device, overlap_add
 
@@ -172,7 +172,7 @@ def test_no_seams_in_real_music(tiny_config: ModelConfig, song: Track) -> None:
     mixture, reference = song.read("mixture"), song.read("vocals")
     torch.manual_seed(0)
     network = BSMamba2(replace(tiny_config, segment_seconds=0.25))
-    loss = SeparationLoss(10.0, (2048, 512), 147, 2048)
+    loss = SeparationLoss(LossConfig(stft_windows=(2048, 512)))
     optimizer = torch.optim.Adam(network.parameters(), 5e-3)
     segment = network.config.segment
     for _ in range(40):

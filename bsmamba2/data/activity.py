@@ -1,15 +1,20 @@
-"""Where a stem is heard: the windows that random mixes are drawn from."""
+"""Where a stem is heard: the windows that random mixes are drawn from, and the index file that keeps them."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import av
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bsmamba2.data.tracks import Track
+from bsmamba2.audio.reading import read_blocks
+from bsmamba2.data.tracks import Source, Track
 from bsmamba2.errors import InputError
 from bsmamba2.files import complete_file
 
@@ -17,9 +22,97 @@ BLOCKS = 10
 QUANTILE = 0.15
 RMS_THRESHOLD = 1e-3
 RMS_OF_SILENCE = 1e-5
+VERSION = 1
 
 # Per stem, track number and first sample of every window.
 Windows = dict[str, list[tuple[int, int]]]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ActivityIndex:
+    """What the index knows of the tracks of a training.
+
+    Args:
+        windows: The active windows of every stem over all tracks.
+        data_hash: The same on every machine for the same audio under the same names, and for no other.
+    """
+
+    windows: Windows
+    data_hash: str
+
+
+@dataclass(frozen=True)
+class StemActivity:
+    """What the index file keeps of one stem of one track.
+
+    Args:
+        file: Name of its file, without folders.
+        bytes: Size of that file.
+        modified_seconds: When it was last written.
+        samples: Length of the stem.
+        hash: Of its audio.
+        starts: First samples of its active windows.
+    """
+
+    file: str
+    bytes: int
+    modified_seconds: int
+    samples: int
+    hash: str
+    starts: list[int]
+
+
+# By name of the track and of the stem.
+Activities = Mapping[str, Mapping[str, StemActivity]]
+
+
+class StemScan:
+    """Takes the blocks of a stem one after the other and finds its active windows, its hash and its peak.
+
+    Args:
+        length: Samples that are looked at; what comes after them is ignored.
+        window: Length of a window in samples.
+    """
+
+    def __init__(self, length: int, window: int) -> None:
+        self.length, self.window = length, window
+        self.samples, self.peak = 0, 0.0
+        self.starts: list[int] = []
+        self._digest = hashlib.sha256()
+        self._next = 0
+        self._rest: Tensor | None = None
+
+    def add(self, block: Tensor) -> None:
+        """Takes the next samples (c, n)."""
+        block = block[:, : self.length - self.samples]
+        if not block.shape[-1]:
+            return
+        self.samples += block.shape[-1]
+        self.peak = max(self.peak, block.abs().max().item())
+        # Sample by sample, so that the hash knows nothing of the blocks.
+        self._digest.update(block.mT.contiguous().numpy().astype("<f4", copy=False).tobytes())
+        rest = block if self._rest is None else torch.cat([self._rest, block], dim=-1)
+        if rest.shape[-1] >= self.window:
+            step = max(1, self.window // 2)
+            active = _active(rest.unfold(-1, self.window, step))
+            self.starts += [self._next + number * step for number in active.nonzero()[:, 0].tolist()]
+            self._next += len(active) * step
+            rest = rest[:, len(active) * step :]
+        self._rest = rest
+
+    def activity(self, source: Source) -> StemActivity:
+        """Returns what was found, for the index file.
+
+        Raises:
+            InputError: The file cannot be read.
+        """
+        path, stream = source
+        state = path.stat()
+        # Decoders of lossy audio differ in the last bit from one processor to the next, packets do not.
+        digest = self._digest.hexdigest() if stream is None else _packet_digest(path, stream)
+        return StemActivity(path.name, state.st_size, int(state.st_mtime), self.samples, digest[:32], self.starts)
 
 
 def active_windows(audio: Tensor, window: int) -> list[int]:
@@ -29,49 +122,175 @@ def active_windows(audio: Tensor, window: int) -> list[int]:
     quantile of the blocks' RMS, at least 1e-3; the window is active when more than half of its blocks exceed it in
     every channel. The incomplete last window is dropped. (Paper, section 4.1, and its code.)
     """
-    if audio.shape[-1] < window:
-        return []
-    step = max(1, window // 2)
-    block = max(1, window // BLOCKS)
-    windows = audio.unfold(-1, window, step)[..., : block * BLOCKS].unflatten(-1, (-1, block))
-    rms = torch.stack([part.square().mean(-1).sqrt() for part in windows.unbind(1)], dim=1)
-    rms = torch.where(rms == 0, RMS_OF_SILENCE, rms)
-    threshold = rms.quantile(QUANTILE, dim=-1, keepdim=True).clamp(min=RMS_THRESHOLD)
-    active = ((rms > threshold).float().mean(-1) > 0.5).all(0)
-    return [number * step for number in active.nonzero()[:, 0].tolist()]
+    scan = StemScan(audio.shape[-1], window)
+    scan.add(audio)
+    return scan.starts
 
 
-def index_windows(tracks: Sequence[Track], window: int, cache: Path) -> Windows:
-    """Returns the active windows of every stem over all tracks, from the cache if these files were indexed before.
+def index_tracks(tracks: Sequence[Track], window: int, cache: Path, index: Path | None = None) -> ActivityIndex:
+    """Returns the active windows of every stem over all tracks, from an index file if it fits these tracks.
+
+    Args:
+        tracks: Songs to train on; the index may hold others beside them.
+        window: Length of a window in samples.
+        cache: Folder of the index file, under a name made of the tracks' files, where no other is named.
+        index: The index file; it is made where there is none.
 
     Raises:
-        InputError: A stem is nowhere active for a whole window, or the cache cannot be written.
+        InputError: A stem is nowhere active for a whole window, a file cannot be read or written, or the index file
+            that is named was made of other files or settings.
     """
-    path = cache / f"activity-{_fingerprint(tracks, window)}.json"
-    if path.is_file():
-        return {
-            stem: [(track, start) for track, start in found] for stem, found in json.loads(path.read_text()).items()
-        }
-    windows: Windows = {stem: [] for stem in tracks[0].stems}
-    for number, track in enumerate(tqdm(tracks, "indexing tracks", unit="track", disable=None)):
-        for stem in windows:
-            windows[stem] += [(number, start) for start in active_windows(track.read(stem, 0, track.length), window)]
+    path = index or cache / f"activity-{_fingerprint(tracks, window)}.json"
+    if path.exists():
+        try:
+            return _joined(tracks, _fitting_activities(path, tracks, window), window)
+        except _StaleIndexError as error:
+            if index is not None:
+                root = tracks[0].path.parent.parent
+                raise InputError(
+                    f"the index {path} cannot be used, because {error}; `bsmamba2 check-data {root} --index {path}` "
+                    "makes it anew (with the --segment-seconds of the training)"
+                ) from error
+            log.warning("the index %s is made anew, because %s", path, error)
+    progress = tqdm(tracks, "indexing tracks", unit="track", disable=None)
+    activities = {track.name: _track_activities(track, window) for track in progress}
+    joined = _joined(tracks, activities, window)
+    write_index(path, activities, window)
+    return joined
+
+
+def write_index(path: Path, activities: Activities, window: int) -> None:
+    """Writes the index file of tracks.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    tracks = {
+        track: {stem: asdict(activity) for stem, activity in stems.items()} for track, stems in activities.items()
+    }
+    document = {
+        "version": VERSION,
+        "settings": _settings(window),
+        "data": data_hash(activities),
+        "tracks": tracks,
+    }
+    with complete_file(path) as temporary:
+        temporary.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+
+
+def data_hash(activities: Activities) -> str:
+    """Returns a hash of the names, stems, lengths and audio of tracks, whatever their order and files."""
+    rows = sorted(
+        (track, stem, activity.samples, activity.hash)
+        for track, stems in activities.items()
+        for stem, activity in stems.items()
+    )
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:32]
+
+
+class _StaleIndexError(Exception):
+    """Says why an index file cannot be used."""
+
+
+def _active(windows: Tensor) -> Tensor:
+    """Returns of windows (c, windows, n) which are active."""
+    block = max(1, windows.shape[-1] // BLOCKS)
+    blocks = windows[..., : block * BLOCKS].unflatten(-1, (-1, block))
+    # Window by window: they overlap, and squared at once they would need twice the memory.
+    rms = torch.stack([part.square().mean(-1).sqrt() for part in blocks.unbind(1)], dim=1)
+    rms = torch.where(rms == 0, RMS_OF_SILENCE, rms)
+    threshold = rms.quantile(QUANTILE, dim=-1, keepdim=True).clamp(min=RMS_THRESHOLD)
+    return ((rms > threshold).float().mean(-1) > 0.5).all(0)
+
+
+def _track_activities(track: Track, window: int) -> dict[str, StemActivity]:
+    return {stem: _scanned(track, stem, window).activity(track.sources[stem]) for stem in track.stems}
+
+
+def _scanned(track: Track, stem: str, window: int) -> StemScan:
+    scan = StemScan(track.length, window)
+    path, stream = track.sources[stem]
+    for block in read_blocks(path, 0, track.length, stream):
+        scan.add(block)
+    return scan
+
+
+def _joined(tracks: Sequence[Track], activities: Activities, window: int) -> ActivityIndex:
+    windows: Windows = {
+        stem: [(number, start) for number, track in enumerate(tracks) for start in activities[track.name][stem].starts]
+        for stem in tracks[0].stems
+    }
     silent = [stem for stem, found in windows.items() if not found]
     if silent:
         raise InputError(
             f"the stem {silent[0]} is in no track active for a whole segment of {window} samples "
             f"(the longest track has {max(track.length for track in tracks)}); use a shorter segment or other tracks"
         )
-    with complete_file(path) as temporary:
-        temporary.write_text(json.dumps(windows), encoding="utf-8")
-    return windows
+    return ActivityIndex(windows, data_hash({track.name: activities[track.name] for track in tracks}))
+
+
+def _fitting_activities(path: Path, tracks: Sequence[Track], window: int) -> Activities:
+    """Returns what an index file holds, where all of it that these tracks need is of their files as they are now."""
+    settings, activities = _read_index(path)
+    for name, value in _settings(window).items():
+        if settings.get(name) != value:
+            raise _StaleIndexError(f"it was made with {name}={settings.get(name)} and not {value}")
+    for track in tracks:
+        if track.name not in activities:
+            raise _StaleIndexError(f"it lacks the track {track.name!r}")
+        for stem in track.stems:
+            if stem not in activities[track.name]:
+                raise _StaleIndexError(f"it lacks the stem {stem!r} of the track {track.name!r}")
+            file, activity = track.sources[stem][0], activities[track.name][stem]
+            state = file.stat()
+            now = (file.name, state.st_size, int(state.st_mtime), track.length)
+            if now != (activity.file, activity.bytes, activity.modified_seconds, activity.samples):
+                raise _StaleIndexError(f"{file} is not the file that it was made of")
+    return activities
+
+
+def _read_index(path: Path) -> tuple[dict[str, Any], Activities]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["version"] != VERSION:
+            raise _StaleIndexError(f"it has the format {document['version']} and not {VERSION}")
+        activities = {
+            track: {stem: StemActivity(**found) for stem, found in stems.items()}
+            for track, stems in document["tracks"].items()
+        }
+        if document["data"] != data_hash(activities):
+            raise _StaleIndexError("it is damaged")
+        return dict(document["settings"]), activities
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _StaleIndexError("it is damaged or no index of active windows") from error
+
+
+def _settings(window: int) -> dict[str, float]:
+    return {
+        "window": window,
+        "blocks": BLOCKS,
+        "quantile": QUANTILE,
+        "rms_threshold": RMS_THRESHOLD,
+        "rms_of_silence": RMS_OF_SILENCE,
+    }
 
 
 def _fingerprint(tracks: Sequence[Track], window: int) -> str:
-    rules = [window, BLOCKS, QUANTILE, RMS_THRESHOLD, RMS_OF_SILENCE]
-    return hashlib.sha256(json.dumps([rules, [_file_states(track) for track in tracks]]).encode()).hexdigest()[:32]
+    described = [VERSION, _settings(window), [_file_states(track) for track in tracks]]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 
 
 def _file_states(track: Track) -> list[tuple[str, int, int]]:
     files = sorted({file for file, _ in track.sources.values()})
     return [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def _packet_digest(path: Path, stream: int) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file, av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
+            for packet in container.demux(container.streams.audio[stream]):
+                digest.update(bytes(packet))
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}); check the file") from error
+    return digest.hexdigest()

@@ -9,7 +9,8 @@ from lightning import LightningDataModule
 from platformdirs import user_cache_path
 from torch.utils.data import DataLoader
 
-from bsmamba2.data.activity import index_windows
+from bsmamba2.data.activity import index_tracks
+from bsmamba2.data.augment import Augmentation
 from bsmamba2.data.excerpts import EpochNumbers, Excerpts, RandomMixes, SongExcerpts, Stems, collate
 from bsmamba2.data.tracks import Split, Track, find_tracks
 from bsmamba2.errors import InputError
@@ -30,8 +31,7 @@ class MusdbDataModule(LightningDataModule):
         seed: Start of all randomness in the excerpts.
         batch_size: Excerpts in a batch, per device.
         epoch_excerpts: Excerpts in an epoch, over all devices.
-        silence_probability: How often a stem of an excerpt is silenced.
-        gains: Lowest and highest linear factor a stem is multiplied by.
+        augmentation: How often and how far the stems of an excerpt are changed.
         validation_tracks: Names of tracks in train/ to validate on, instead of the official 14.
         validation_artists: Names of artists in train/ to validate on, all their tracks.
         shared_artists: Whether songs of an artist may be on both sides, as in the official split.
@@ -39,6 +39,7 @@ class MusdbDataModule(LightningDataModule):
             the whole song.
         workers: Processes that read excerpts.
         cache: Folder for the index of active windows; by default the user's cache.
+        index: Index of active windows that `bsmamba2 check-data` wrote; by default it is made in the cache.
     """
 
     def __init__(
@@ -51,14 +52,14 @@ class MusdbDataModule(LightningDataModule):
         seed: int,
         batch_size: int = 5,
         epoch_excerpts: int = 6000,
-        silence_probability: float = 0.1,
-        gains: tuple[float, float] = (0.5, 1.5),
+        augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen; a None would hide the defaults from the help)
         validation_tracks: list[str] | None = None,
         validation_artists: list[str] | None = None,
         shared_artists: bool = False,
         validation_seconds: float | None = None,
         workers: int = 4,
         cache: Path | None = None,
+        index: Path | None = None,
     ) -> None:
         super().__init__()
         self.root = Path(root)
@@ -69,14 +70,14 @@ class MusdbDataModule(LightningDataModule):
         self.seed = seed
         self.batch_size = batch_size
         self.epoch_excerpts = epoch_excerpts
-        self.silence_probability = silence_probability
-        self.gains = gains
+        self.augmentation = augmentation
         self.validation_tracks = validation_tracks
         self.validation_artists = validation_artists
         self.shared_artists = shared_artists
         self.validation_length = None if validation_seconds is None else round(validation_seconds * sample_rate)
         self.workers = workers
         self.cache = cache or user_cache_path("bsmamba2", appauthor=False)
+        self.index = index
         self.next_excerpt = 0
         self._check_values()
 
@@ -84,8 +85,6 @@ class MusdbDataModule(LightningDataModule):
         allowed = {
             "batch_size": (self.batch_size >= 1, "at least 1"),
             "epoch_excerpts": (self.epoch_excerpts >= self.batch_size, "at least batch_size"),
-            "silence_probability": (0 <= self.silence_probability < 1, "from 0 to below 1"),
-            "gains": (0 <= self.gains[0] <= self.gains[1], "two numbers of at least 0, the lower first"),
             "workers": (self.workers >= 0, "at least 0"),
         }
         for name, (fine, rule) in allowed.items():
@@ -98,13 +97,16 @@ class MusdbDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Indexes the training songs once, so that every process finds the index in the cache."""
-        index_windows(self._tracks("train"), self.segment, self.cache)
+        index_tracks(self._tracks("train"), self.segment, self.cache, self.index)
 
     def setup(self, stage: str) -> None:
-        """Finds the songs of both sides."""
+        """Finds the songs of both sides, and the hash of those that are trained on."""
         tracks, songs = self._tracks("train"), self._tracks("valid")
-        windows = index_windows(tracks, self.segment, self.cache)
-        self.mixes = RandomMixes(tracks, windows, self.segment, self.silence_probability, self.gains, self.seed)
+        index = index_tracks(tracks, self.segment, self.cache, self.index)
+        self.data_hash = index.data_hash
+        self.mixes = RandomMixes(
+            tracks, index.windows, self.segment, self.sample_rate, self.channels, self.augmentation, self.seed
+        )
         self.songs = SongExcerpts(songs, self.validation_length)
 
     def train_dataloader(self) -> DataLoader[Excerpts]:
@@ -141,6 +143,7 @@ class MusdbDataModule(LightningDataModule):
         strangers = [stem for stem in self.targets if stem not in tracks[0].stems]
         if strangers:
             raise InputError(f"{self.root} has no stem {strangers[0]!r}; choose among {', '.join(tracks[0].stems)}")
+        self.augmentation.check_stems(tracks[0].stems)
         return tracks
 
 

@@ -1,7 +1,7 @@
 """What training and validation hear: random mixes of active excerpts, and fixed excerpts of whole songs."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -9,9 +9,13 @@ from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler, default_collate
 
 from bsmamba2.data.activity import Windows
+from bsmamba2.data.augment import VOCALS, Augmentation, Change
 from bsmamba2.data.tracks import Track
+from bsmamba2.errors import InputError
 
 Stems = dict[str, Tensor]
+# Windows of one excerpt that cannot be read before it is an error.
+ATTEMPTS = 10
 
 
 class Excerpts(NamedTuple):
@@ -34,37 +38,81 @@ def collate(excerpts: Sequence[Excerpts]) -> Excerpts:
 
 @dataclass(frozen=True)
 class RandomMixes(Dataset[Excerpts]):
-    """Stems of different songs side by side. Every excerpt is a pure function of (seed, number).
+    """Stems of different songs, or of one, side by side. Every excerpt is a pure function of (seed, number) and files.
+
+    A file that cannot be read is replaced: another window is drawn.
 
     Args:
         tracks: Songs to draw from.
         windows: Active windows of every stem.
         segment: Length of an excerpt in samples.
-        silence_probability: How often a stem is silenced.
-        gains: Lowest and highest factor a stem is multiplied by.
+        sample_rate: Sampling rate of the songs in Hz.
+        channels: Channels of the songs.
+        augmentation: What happens to the stems.
         seed: Start of all randomness.
+
+    Raises:
+        InputError: The songs lack a stem that is to be augmented.
     """
 
     tracks: Sequence[Track]
     windows: Windows
     segment: int
-    silence_probability: float
-    gains: tuple[float, float]
+    sample_rate: int
+    channels: int
+    augmentation: Augmentation
     seed: int
 
-    def __getitem__(self, number: int) -> Excerpts:
-        """Returns stems (c, n) by name; each comes from an active window of any song, drawn on its own."""
-        generator = torch.Generator().manual_seed(_mixed_seed(self.seed, number))
-        return Excerpts({stem: self._draw(stem, generator) for stem in self.windows}, [])
+    def __post_init__(self) -> None:
+        self.augmentation.check_stems(self.windows)
 
-    def _draw(self, stem: str, generator: torch.Generator) -> Tensor:
-        choice = int(torch.randint(len(self.windows[stem]), (), generator=generator))
-        silenced, position = torch.rand(2, generator=generator).tolist()
-        track, start = self.windows[stem][choice]
-        if silenced < self.silence_probability:
-            return torch.zeros(2, self.segment)
-        low, high = self.gains
-        return self.tracks[track].read(stem, start, self.segment) * (low + (high - low) * position)
+    def __getitem__(self, number: int) -> Excerpts:
+        """Returns stems (c, n) by name, each from an active window, and what was wrong with files.
+
+        Raises:
+            InputError: As many windows as are tried could not be read.
+        """
+        generator = torch.Generator().manual_seed(_mixed_seed(self.seed, number))
+        # All is drawn before anything is read, so that neither a setting nor a fault changes what else is drawn.
+        remix, silence = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+        changes = {stem: self.augmentation.draw(generator) for stem in self.windows}
+        places = [iter(torch.rand(ATTEMPTS, 2, generator=generator, dtype=torch.float64).tolist()) for _ in changes]
+        if silence < self.augmentation.silent_vocals:
+            changes[VOCALS] = replace(changes[VOCALS], gain=0)
+        stems: Stems = {}
+        faults: list[str] = []
+        if remix < self.augmentation.remix:
+            for place, (stem, change) in zip(places, changes.items(), strict=True):
+                stems |= self._read({stem: change}, place, faults)
+        else:
+            first = next(iter(changes.values()))
+            aligned = {
+                stem: replace(change, semitones=first.semitones, speed=first.speed) for stem, change in changes.items()
+            }
+            stems |= self._read(aligned, places[0], faults)
+        return Excerpts(stems, faults)
+
+    def _read(self, changes: Mapping[str, Change], places: Iterator[Sequence[float]], faults: list[str]) -> Stems:
+        """Returns stems from a window of one of them: at the first of the places where all files can be read."""
+        while True:
+            stem_share, window_share = next(places)
+            windows = self.windows[list(changes)[int(stem_share * len(changes))]]
+            number, start = windows[int(window_share * len(windows))]
+            try:
+                return {
+                    stem: self._changed(stem, change, self.tracks[number], start) for stem, change in changes.items()
+                }
+            except InputError as error:
+                faults.append(str(error))
+                if len(faults) == ATTEMPTS:
+                    raise
+
+    def _changed(self, stem: str, change: Change, track: Track, start: int) -> Tensor:
+        if not change.gain:
+            return torch.zeros(self.channels, self.segment)
+        length = min(round(self.segment * change.speed), track.length)
+        audio = track.read(stem, min(start, track.length - length), length)
+        return change.apply(audio, self.segment, self.sample_rate)
 
 
 @dataclass(frozen=True)
@@ -109,6 +157,11 @@ class EpochNumbers(DistributedSampler[int]):
         numbers = range(size // (batch_size * processes) * batch_size * processes)
         super().__init__(numbers, processes, process, shuffle=False)  # type: ignore[arg-type]
         self.size, self.used, self.start = size, len(numbers), start
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Says which epoch comes next; not one before the start, which Lightning does not know of at first."""
+        super().set_epoch(max(epoch, self.start // self.size))
 
     def __len__(self) -> int:
         """Returns the number of excerpts of this process in a whole epoch."""

@@ -11,6 +11,9 @@ STEMS = ("drums", "bass", "other", "vocals")
 MIXTURE = "mixture"
 SAMPLE_RATE = 44100
 STREAMS = {name: number for number, name in enumerate((MIXTURE, *STEMS))}
+OFFICIAL_COUNTS = {"train": 100, "test": 50}
+# Its left channel is not the sum of the stems (errata at sigsep.github.io/datasets/musdb.html).
+OTHER_MIXTURES = ("PR - Oh No",)
 
 
 def official_validation_tracks() -> list[str]:

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bsmamba2.errors import InputError
 from bsmamba2.model.bands import BandSplit
@@ -39,12 +40,13 @@ class BSMamba2(nn.Module):
             for _ in config.stems
         )
 
-    def forward(self, mixture: Tensor, scan: Scan = "auto") -> Tensor:
+    def forward(self, mixture: Tensor, scan: Scan = "auto", recompute: bool = False) -> Tensor:
         """Returns the estimates (b, s, c, n) of a mixture (b, c, n), for every n >= 1.
 
         Args:
             mixture: Audio at config.sample_rate, full scale at 1.
             scan: Which scan of `bsmamba2.model.ssd` to run; by itself the best for the device.
+            recompute: Whether the backward pass computes each layer again instead of keeping what is inside it.
 
         Raises:
             InputError: The mixture has another shape, or a forced scan cannot run here.
@@ -57,7 +59,7 @@ class BSMamba2(nn.Module):
         spectrum = stft(mixture, **self.transform)
         x = self.band_split(spectrum)
         for layer in self.layers:
-            x = layer(x, scan)
+            x = checkpoint(layer, x, scan, use_reentrant=False) if recompute else layer(x, scan)
         x = self.final_norm(x)
         masks = torch.stack([mask_estimator(x) for mask_estimator in self.mask_estimators], dim=1)
         return istft(masks * spectrum[:, None], length=mixture.shape[-1], **self.transform)

@@ -1,15 +1,21 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+import av
 import pytest
 import torch
 from torch import Tensor
 
 from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import write_audio
-from bsmamba2.data.activity import active_windows, index_windows
+from bsmamba2.data.activity import ActivityIndex, StemActivity, StemScan, active_windows, data_hash, index_tracks
 from bsmamba2.data.musdb import SAMPLE_RATE, STEMS
 from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.errors import InputError
@@ -105,51 +111,225 @@ def tracks(tmp_path: Path, musdb_root: Path) -> list[Track]:
     return find_tracks(root, "train")
 
 
+def test_blocks_of_any_size_give_the_same_windows_and_hash(song: Track) -> None:
+    audio = torch.randn(2, 20_000, generator=torch.Generator().manual_seed(0)) / 4
+    audio[:, 3000:9000] = 0
+    whole = StemScan(15_000, WINDOW)
+    whole.add(audio)
+    assert whole.starts == active_windows(audio[:, :15_000], WINDOW)
+    assert 0 in whole.starts
+    assert 5000 not in whole.starts
+    for size in (1, 499, 1001, 7000):
+        scan = StemScan(15_000, WINDOW)
+        for block in audio.split(size, dim=-1):
+            scan.add(block)
+        assert (scan.samples, scan.peak) == (15_000, whole.peak)
+        assert scan.activity((song.path, None)) == whole.activity((song.path, None))
+
+
+def expected_windows(tracks: list[Track], stem: str, window: int) -> list[tuple[int, int]]:
+    return [
+        (number, start)
+        for number, track in enumerate(tracks)
+        for start in active_windows(track.read(stem, 0, track.length), window)
+    ]
+
+
 def test_the_index_holds_the_windows_of_every_stem_and_track(tracks: list[Track], tmp_path: Path) -> None:
     quiet = tracks[0].path / "vocals.wav"
     write_audio(quiet, torch.zeros(2, tracks[0].length), SAMPLE_RATE)
-    windows = index_windows(tracks, 20000, tmp_path)
+    windows = index_tracks(tracks, 20000, tmp_path).windows
     assert list(windows) == list(STEMS)
     for stem in STEMS:
-        expected = [
-            (number, start)
-            for number, track in enumerate(tracks)
-            for start in active_windows(track.read(stem, 0, track.length), 20000)
-        ]
-        assert windows[stem] == expected
+        assert windows[stem] == expected_windows(tracks, stem, 20000)
         assert {number for number, _ in windows[stem]} == ({1} if stem == "vocals" else {0, 1})
 
 
+def marked(path: Path) -> list[tuple[int, int]]:
+    """Gives all stems in an index file one window that no audio has, and returns the windows of two tracks."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    for stems in document["tracks"].values():
+        for stem in stems.values():
+            stem["starts"] = [77]
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return [(0, 77), (1, 77)]
+
+
 def test_the_index_is_kept_until_a_file_or_the_window_changes(tracks: list[Track], tmp_path: Path) -> None:
-    first = index_windows(tracks, 20000, tmp_path / "cache")
+    first = index_tracks(tracks, 20000, tmp_path / "cache")
     (cache,) = (tmp_path / "cache").iterdir()
-    mark = {stem: [[0, 77]] for stem in STEMS}
-    cache.write_text(json.dumps(mark), encoding="utf-8")
-    assert index_windows(tracks, 20000, tmp_path / "cache") == {stem: [(0, 77)] for stem in STEMS}
-    assert index_windows(tracks, 10000, tmp_path / "cache")["drums"][1][1] % 5000 == 0
-    assert index_windows(tracks[::-1], 20000, tmp_path / "cache")["drums"] != [(0, 77)]
+    mark = marked(cache)
+    assert index_tracks(tracks, 20000, tmp_path / "cache").windows == dict.fromkeys(STEMS, mark)
+    assert index_tracks(tracks, 10000, tmp_path / "cache").windows["drums"][1][1] % 5000 == 0
+    assert index_tracks(tracks[::-1], 20000, tmp_path / "cache").windows["drums"] != mark
     file = tracks[0].path / "bass.wav"
     os.utime(file, ns=(0, file.stat().st_mtime_ns + 10**9))
-    assert index_windows(tracks, 20000, tmp_path / "cache") == first
+    assert index_tracks(tracks, 20000, tmp_path / "cache") == first
 
 
 def test_a_changed_file_of_the_same_length_is_indexed_again(tracks: list[Track], tmp_path: Path) -> None:
-    first = index_windows(tracks, 20000, tmp_path / "cache")
+    first = index_tracks(tracks, 20000, tmp_path / "cache")
     file = tracks[0].path / "drums.wav"
-    before = file.stat().st_mtime_ns
+    before = file.stat().st_mtime_ns // 10**9 * 10**9
     write_audio(file, 0 * read_audio(file), SAMPLE_RATE)
     os.utime(file, ns=(before + 1000, before + 1000))
-    assert len(index_windows(tracks, 20000, tmp_path / "cache")["drums"]) < len(first["drums"])
+    second = index_tracks(tracks, 20000, tmp_path / "cache")
+    assert len(second.windows["drums"]) < len(first.windows["drums"])
+    assert second.data_hash != first.data_hash
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 1}', '{"drums": [[0, 77]]}', "\x00", "null"])
+def test_a_damaged_index_in_the_cache_is_made_anew(
+    tracks: list[Track], tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = index_tracks(tracks, 20000, tmp_path / "cache")
+    (cache,) = (tmp_path / "cache").iterdir()
+    whole = cache.read_text(encoding="utf-8")
+    cache.write_text(content, encoding="utf-8")
+    assert index_tracks(tracks, 20000, tmp_path / "cache") == first
+    assert f"the index {cache} is made anew, because it is damaged" in caplog.text
+    assert cache.read_text(encoding="utf-8") == whole
+
+
+def test_a_named_index_is_made_and_then_used(tracks: list[Track], tmp_path: Path) -> None:
+    """It may hold more tracks, and knows nothing of the folder that they lie in."""
+    index, cache = tmp_path / "made" / "index.json", tmp_path / "cache"
+    first = index_tracks(tracks, 20000, cache, index)
+    assert not cache.exists()
+    assert str(tmp_path) not in index.read_text(encoding="utf-8")
+    mark = marked(index)
+    shutil.copytree(tmp_path / "root", tmp_path / "copy")
+    moved = find_tracks(tmp_path / "copy", "train")
+    assert index_tracks(moved, 20000, cache, index) == ActivityIndex(dict.fromkeys(STEMS, mark), first.data_hash)
+    assert index_tracks(moved[1:], 20000, cache, index).windows == dict.fromkeys(STEMS, mark[:1])
+    assert index_tracks(moved[1:], 20000, cache, index).data_hash not in ("", first.data_hash)
+
+
+def drop_a_track(document: Any) -> None:
+    del document["tracks"]["Two - Second"]
+
+
+def drop_a_stem(document: Any) -> None:
+    del document["tracks"]["One - First"]["bass"]
+
+
+def change_a_size(document: Any) -> None:
+    document["tracks"]["One - First"]["bass"]["bytes"] += 1
+
+
+def change_a_time(document: Any) -> None:
+    document["tracks"]["One - First"]["bass"]["modified_seconds"] += 1
+
+
+def change_a_length(document: Any) -> None:
+    document["tracks"]["One - First"]["bass"]["samples"] -= 1
+
+
+def change_a_rule(document: Any) -> None:
+    document["settings"]["quantile"] = 0.2
+
+
+def change_the_version(document: Any) -> None:
+    document["version"] = 0
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (drop_a_track, "it lacks the track 'Two - Second'"),
+        (drop_a_stem, "it lacks the stem 'bass' of the track 'One - First'"),
+        (change_a_size, r"One - First/bass\.wav is not the file that it was made of"),
+        (change_a_time, r"One - First/bass\.wav is not the file that it was made of"),
+        (change_a_length, r"One - First/bass\.wav is not the file that it was made of"),
+        (change_a_rule, "it was made with quantile=0.2 and not 0.15"),
+        (change_the_version, "it has the format 0 and not 1"),
+    ],
+)
+def test_a_named_index_of_other_data_is_an_error(
+    tracks: list[Track], tmp_path: Path, change: Callable[[Any], None], reason: str
+) -> None:
+    index = tmp_path / "index.json"
+    index_tracks(tracks, 20000, tmp_path, index)
+    document = json.loads(index.read_text(encoding="utf-8"))
+    change(document)
+    found = {
+        track: {stem: StemActivity(**activity) for stem, activity in stems.items()}
+        for track, stems in document["tracks"].items()
+    }
+    document["data"] = data_hash(found)
+    index.write_text(json.dumps(document), encoding="utf-8")
+    before = index.read_bytes()
+    with pytest.raises(InputError, match=rf"{reason}; `bsmamba2 check-data \S+root --index \S+index\.json`"):
+        index_tracks(tracks, 20000, tmp_path, index)
+    assert index.read_bytes() == before
+
+
+def test_a_named_index_of_another_window_or_with_other_hashes_is_an_error(tracks: list[Track], tmp_path: Path) -> None:
+    index = tmp_path / "index.json"
+    index_tracks(tracks, 20000, tmp_path, index)
+    with pytest.raises(InputError, match="it was made with window=20000 and not 10000"):
+        index_tracks(tracks, 10000, tmp_path, index)
+    text = index.read_text(encoding="utf-8")
+    index.write_text(text.replace('"hash": "', '"hash": "0'), encoding="utf-8")
+    with pytest.raises(InputError, match="because it is damaged"):
+        index_tracks(tracks, 20000, tmp_path, index)
+
+
+def hash_of(tracks: list[Track], folder: Path) -> str:
+    return index_tracks(tracks, 20000, folder / uuid4().hex).data_hash
+
+
+def test_the_hash_is_that_of_names_and_samples_alone(tracks: list[Track], tmp_path: Path) -> None:
+    first = hash_of(tracks, tmp_path)
+    assert hash_of(tracks[::-1], tmp_path) == first
+    file = tracks[0].path / "drums.wav"
+    audio = read_audio(file)
+    # The same samples in another file and format.
+    file.unlink()
+    write_audio(file.with_suffix(".flac"), audio, SAMPLE_RATE, "flac", "16")
+    assert hash_of([Track(track.path, track.length) for track in tracks], tmp_path) == first
+    file.with_suffix(".flac").unlink()
+    for changed in (audio * torch.tensor([[1.0], [0.9]]), audio.roll(1, dims=1), audio.flip(0)):
+        write_audio(file, changed, SAMPLE_RATE)
+        assert hash_of([Track(track.path, track.length) for track in tracks], tmp_path) != first
+    write_audio(file, audio, SAMPLE_RATE)
+    assert hash_of([Track(track.path, track.length - 1) for track in tracks], tmp_path) != first
+    renamed = tracks[0].path.rename(tracks[0].path.with_name("One - Other"))
+    assert hash_of([Track(renamed, tracks[0].length), *tracks[1:]], tmp_path) != first
+
+
+FEWEST_INSTRUCTIONS = """
+import ctypes, sys
+from pathlib import Path
+import av
+(library,) = (Path(av.__file__).parents[1] / "av.libs").glob("libavutil*")
+ctypes.CDLL(str(library)).av_force_cpu_flags(0)
+from bsmamba2.data.activity import index_tracks
+from bsmamba2.data.tracks import Track
+folder = Path(sys.argv[2])
+print(index_tracks([Track(Path(sys.argv[1]), int(sys.argv[3]))], 44100, folder).data_hash)
+"""
+
+
+@pytest.mark.skipif(
+    not list((Path(av.__file__).parents[1] / "av.libs").glob("libavutil*.so*")), reason="FFmpeg is not beside PyAV"
+)
+def test_the_hash_of_a_stem_file_is_the_same_on_another_processor(song: Track, tmp_path: Path) -> None:
+    """Decoded without vector instructions, AAC differs in its last bits."""
+    here = index_tracks([song], 44100, tmp_path / "here").data_hash
+    command = [sys.executable, "-c", FEWEST_INSTRUCTIONS, str(song.path), str(tmp_path / "there"), str(song.length)]
+    there = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert there.stdout.strip() == here
 
 
 def test_a_stem_that_is_nowhere_active_is_an_error(tracks: list[Track], tmp_path: Path) -> None:
     for track in tracks:
         write_audio(track.path / "bass.wav", torch.zeros(2, track.length), SAMPLE_RATE)
     with pytest.raises(InputError, match="the stem bass is in no track active for a whole segment of 20000 samples"):
-        index_windows(tracks, 20000, tmp_path / "cache")
+        index_tracks(tracks, 20000, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
 def test_a_segment_longer_than_every_track_is_an_error(tracks: list[Track], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"the longest track has {2 * SAMPLE_RATE}.*use a shorter segment"):
-        index_windows(tracks, 2 * SAMPLE_RATE + 1, tmp_path)
+        index_tracks(tracks, 2 * SAMPLE_RATE + 1, tmp_path)

@@ -1,0 +1,153 @@
+"""What happens to the stems of an excerpt before they are summed: every draw has its place, whatever is switched on."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bsmamba2.errors import InputError
+
+VOCALS = "vocals"
+# Octaves; below the first and above the last an equaliser goes on as there.
+BANDS_HZ = (62.5, 125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happens to one stem.
+
+    Args:
+        gain: Factor; 0 silences, below 0 turns the sign.
+        swapped: Whether left and right change places.
+        semitones: Shift of the pitch.
+        speed: Seconds of the song in a second of the excerpt.
+        decibels: Gains of the equaliser at BANDS_HZ.
+    """
+
+    gain: float = 1.0
+    swapped: bool = False
+    semitones: float = 0.0
+    speed: float = 1.0
+    decibels: tuple[float, ...] = (0.0,) * len(BANDS_HZ)
+
+    def apply(self, audio: Tensor, length: int, sample_rate: int) -> Tensor:
+        """Returns audio (c, n) changed and (c, length) long; n / length is the speed."""
+        if self.semitones or audio.shape[-1] != length:
+            audio = stretched(audio, length, self.semitones, sample_rate)
+        if any(self.decibels):
+            audio = equalised(audio, self.decibels, sample_rate)
+        return (audio.flip(0) if self.swapped else audio) * self.gain
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How often and how far the stems of an excerpt are changed. The defaults are the published setting (section 4.1).
+
+    Args:
+        gains: Lowest and highest linear factor a stem is multiplied by.
+        silence: How often a stem is silenced, from 0 to below 1.
+        silent_vocals: Share of the excerpts that have no vocals, beside those that `silence` hits.
+        polarity: How often a stem's sign is turned.
+        channel_swap: How often left and right of a stem change places.
+        remix: Share of the excerpts whose stems each come from a window of any song. The stems of the others come
+            from one window of one song, and pitch and tempo are then the same for all of them.
+        pitch: How often the pitch of a stem is shifted; needs the package python-stretch.
+        pitch_semitones: Largest shift of the pitch, up or down.
+        tempo: How often a stem is made faster or slower; needs the package python-stretch.
+        tempo_change: Largest change of the speed, up or down: 0.1 is from 0.9 to 1.1 times as fast.
+        equaliser: How often a stem goes through an equaliser with random gains, octave by octave.
+        equaliser_decibels: Largest gain of the equaliser in decibels, up or down.
+
+    Raises:
+        InputError: A value is not allowed, or the package is not installed.
+    """
+
+    gains: tuple[float, float] = (0.5, 1.5)
+    silence: float = 0.1
+    silent_vocals: float = 0.0
+    polarity: float = 0.0
+    channel_swap: float = 0.0
+    remix: float = 1.0
+    pitch: float = 0.0
+    pitch_semitones: float = 2.0
+    tempo: float = 0.0
+    tempo_change: float = 0.1
+    equaliser: float = 0.0
+    equaliser_decibels: float = 6.0
+
+    def __post_init__(self) -> None:
+        shares = ("silent_vocals", "polarity", "channel_swap", "remix", "pitch", "tempo", "equaliser")
+        lowest, highest = self.gains
+        allowed = {
+            "gains": (0 <= lowest <= highest < math.inf, "two numbers of at least 0, the lower first"),
+            "silence": (0 <= self.silence < 1, "from 0 to below 1"),
+            **{name: (0 <= getattr(self, name) <= 1, "from 0 to 1") for name in shares},
+            "pitch_semitones": (0 < self.pitch_semitones <= 12, "above 0, at most 12"),
+            "tempo_change": (0 < self.tempo_change <= 0.5, "above 0, at most 0.5"),
+            "equaliser_decibels": (0 < self.equaliser_decibels <= 24, "above 0, at most 24"),
+        }
+        for name, (fine, rule) in allowed.items():
+            if not fine:
+                raise InputError(f"augmentation.{name}={getattr(self, name)} is not allowed; give {rule}")
+        if (self.pitch or self.tempo) and find_spec("python_stretch") is None:
+            raise InputError(
+                "augmentation.pitch and augmentation.tempo need the package python-stretch, which is not installed; "
+                "run `pip install python-stretch`, or leave both at 0"
+            )
+
+    def check_stems(self, stems: Iterable[str]) -> None:
+        """Checks that the data has what is to be changed.
+
+        Raises:
+            InputError: Vocals are to be silenced and there are none.
+        """
+        if self.silent_vocals and VOCALS not in stems:
+            raise InputError(
+                f"augmentation.silent_vocals={self.silent_vocals} needs a stem {VOCALS!r}, and the data has only "
+                f"{', '.join(stems)}; leave it at 0"
+            )
+
+    def draw(self, generator: torch.Generator) -> Change:
+        """Returns what happens to one stem, of as many random numbers whatever is switched on."""
+        numbers = torch.rand(9 + len(BANDS_HZ), generator=generator, dtype=torch.float64).tolist()
+        silence, polarity, swap, pitch, tempo, equaliser, gain, semitones, speed, *bands = numbers
+        lowest, highest = self.gains
+        sign = -1 if polarity < self.polarity else 1
+        return Change(
+            gain=0 if silence < self.silence else sign * (lowest + (highest - lowest) * gain),
+            swapped=swap < self.channel_swap,
+            semitones=self.pitch_semitones * (2 * semitones - 1) if pitch < self.pitch else 0,
+            speed=1 + self.tempo_change * (2 * speed - 1) if tempo < self.tempo else 1,
+            decibels=tuple(
+                self.equaliser_decibels * (2 * band - 1) if equaliser < self.equaliser else 0 for band in bands
+            ),
+        )
+
+
+def stretched(audio: Tensor, length: int, semitones: float, sample_rate: int) -> Tensor:
+    """Returns audio (c, n), one or two channels, as (c, length): the pitch shifted, and nothing else by the speed."""
+    from python_stretch.Signalsmith import Stretch  # An optional dependency.
+
+    # Its seed, too, is fixed: the phases of what it stretches far are random.
+    stretch = Stretch(0)
+    stretch.preset(len(audio), sample_rate)
+    stretch.setTransposeSemitones(semitones)
+    stretch.setTimeFactor(audio.shape[-1] / length)
+    result = torch.from_numpy(stretch.process(audio.contiguous().numpy()))
+    # Its single precision can miss the length of a very long excerpt by a sample.
+    return F.pad(result, (0, length - result.shape[-1]))
+
+
+def equalised(audio: Tensor, decibels: Iterable[float], sample_rate: int) -> Tensor:
+    """Returns audio (c, n) with gains in decibels at BANDS_HZ and straight lines over octaves between; no delay."""
+    # What rings before the first sample and after the last comes to lie in the padding.
+    padded = audio.shape[-1] + sample_rate // 10
+    octaves = np.log2(np.fft.rfftfreq(padded, 1 / sample_rate).clip(min=1))
+    gains = 10 ** (np.interp(octaves, np.log2(BANDS_HZ), list(decibels)) / 20)
+    spectrum = torch.fft.rfft(audio, padded) * torch.from_numpy(gains).to(audio.dtype)
+    return torch.fft.irfft(spectrum, padded)[:, : audio.shape[-1]]

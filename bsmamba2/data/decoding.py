@@ -1,0 +1,95 @@
+"""Stem files decoded once to folders of WAV files, which are read at any position without decoding."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from bsmamba2.audio.reading import AudioInfo, audio_info, read_blocks
+from bsmamba2.audio.writing import audio_writer, count_beyond_full_scale
+from bsmamba2.data.musdb import STREAMS
+from bsmamba2.data.tracks import track_name
+from bsmamba2.errors import InputError
+from bsmamba2.files import complete_file
+
+DecodedDepth = Literal["16", "24", "float"]
+
+# What a killed run leaves of `complete_file`.
+_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.wav")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of stem files.
+
+    Args:
+        written: Files that were written.
+        kept: Files that were there already.
+        clipped: Samples beyond full scale that an integer depth limited.
+    """
+
+    written: int
+    kept: int
+    clipped: int
+
+
+def decode_stem_files(paths: Sequence[Path], output: Path, depth: DecodedDepth = "float") -> Decoded:
+    """Writes mixture and stems of stem files to `{output}/{split}/{track}/{stem}.wav`, the split being their folder.
+
+    Every file is there only once it is complete; those of an earlier run are kept. What an encoder added behind the
+    length that a stem file says is left out, as in training.
+
+    Args:
+        paths: Stem files.
+        output: Folder that gets the folders of the splits.
+        depth: Sample format; float holds every sample as it was decoded.
+
+    Raises:
+        InputError: A stem file cannot be read, or a file cannot be written.
+    """
+    written = kept = clipped = 0
+    jobs = [(path, stem, stream) for path in paths for stem, stream in STREAMS.items()]
+    for path, stem, stream in tqdm(jobs, "decoding stem files", unit="stem", disable=None):
+        file = output / path.parent.name / track_name(path) / f"{stem}.wav"
+        info = audio_info(path, stream)
+        _remove_unfinished(file.parent)
+        if _is_complete(file, info, depth):
+            kept += 1
+        else:
+            clipped += _decode(path, stream, info, file, depth)
+            written += 1
+    return Decoded(written, kept, clipped)
+
+
+def _decode(path: Path, stream: int, info: AudioInfo, file: Path, depth: DecodedDepth) -> int:
+    """Writes one file and returns how many samples were limited to full scale."""
+    clipped = 0
+    with (
+        complete_file(file) as temporary,
+        audio_writer(temporary, info.sample_rate, info.channels, info.length, "wav", depth) as write,
+    ):
+        for block in read_blocks(path, 0, info.length, stream):
+            clipped += count_beyond_full_scale(block, depth)
+            write(block)
+    return clipped
+
+
+def _is_complete(file: Path, info: AudioInfo, depth: DecodedDepth) -> bool:
+    if not file.exists():
+        return False
+    try:
+        there = audio_info(file)
+    # Whatever lies there, it is no file of ours: it is written anew.
+    except InputError:
+        return False
+    return there == AudioInfo(info.length, info.sample_rate, info.channels, depth)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    if folder.is_dir():
+        for file in folder.iterdir():
+            if _UNFINISHED.fullmatch(file.name):
+                file.unlink(missing_ok=True)

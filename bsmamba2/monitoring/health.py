@@ -1,0 +1,271 @@
+"""What has to hold in every training, and stops it with a sentence where it does not; and the figures that show it."""
+
+import logging
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from bsmamba2.data.excerpts import Excerpts, Stems
+from bsmamba2.errors import InputError
+from bsmamba2.model import BSMamba2, ModelConfig
+
+THROUGHPUT = "train/audio_seconds_per_second"
+RECENT_STEPS = 100
+FEWEST_SKIPPED = 10
+
+log = logging.getLogger(__name__)
+
+
+class Health(Callback):
+    """Checks the first batch, the loss, the gradients and the files of a training, and logs how all of them are.
+
+    A step of the optimiser counts as skipped where its loss or gradients are not finite; the module leaves the weights
+    as they are in a step whose gradients are not. In a training of several processes each of them counts its own
+    unreadable audio; going on from a checkpoint, all start from the count of the main process.
+
+    Args:
+        max_skipped_share: Share of the last 100 steps of the optimiser, from 10 steps on, that may be skipped.
+        max_unreadable: Pieces of audio that may be unreadable before the training stops, per process.
+    """
+
+    def __init__(self, max_skipped_share: float = 0.05, max_unreadable: int = 100) -> None:
+        super().__init__()
+        if not 0 <= max_skipped_share <= 1 or max_unreadable < 0:
+            raise InputError(
+                f"max_skipped_share={max_skipped_share}, max_unreadable={max_unreadable} is not allowed; give a share "
+                "from 0 to 1 and a number of at least 0"
+            )
+        self.max_skipped_share = max_skipped_share
+        self.max_unreadable = max_unreadable
+        self.skipped = 0
+        self.unreadable = 0
+        self._recent: deque[bool] = deque(maxlen=RECENT_STEPS)
+        self._faults: set[str] = set()
+        self._hooks: list[RemovableHandle] = []
+        self._masks: list[Tensor] = []
+        self._start()
+
+    def _start(self) -> None:
+        self._first_batch = True
+        self._figures_due = False
+        self._stepped = False
+        self._loss_finite: Tensor | None = None
+        self._ratios: dict[str, Tensor] = {}
+        self._audio_seconds = 0.0
+        self._stopwatch = _Stopwatch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the counts as plain values."""
+        return {"skipped": self.skipped, "unreadable": self.unreadable, "recent": list(self._recent)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the counts of a checkpoint."""
+        self.skipped, self.unreadable = state_dict["skipped"], state_dict["unreadable"]
+        self._recent = deque(state_dict["recent"], maxlen=RECENT_STEPS)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets what a fit before this one has left."""
+        self._start()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Excerpts, batch_idx: int
+    ) -> None:
+        """Checks what is in the batch, and gets ready to look at the masks where figures are due."""
+        network = _network(pl_module)
+        if self._first_batch:
+            _check_stems(batch.stems, network.config)
+        self._count_faults(batch.faults)
+        self._stopwatch.run()
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # a part sets it
+        self._figures_due = every > 0 and (trainer.global_step + 1) % every == 0
+        if self._figures_due:
+            self._hooks = [estimator.register_forward_hook(self._see_mask) for estimator in network.mask_estimators]
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Looks at the gradients while they are neither scaled nor clipped."""
+        self._stepped = True
+        if self._figures_due:
+            self._ratios = _gradient_ratios(_network(pl_module))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Excerpts, batch_idx: int
+    ) -> None:
+        """Judges the loss and the step of the optimiser, if there was one, and logs the figures.
+
+        Raises:
+            InputError: The first loss is not finite, or too many steps were skipped.
+        """
+        self._remove_hooks()
+        loss_finite = torch.isfinite(outputs["loss"])
+        if self._first_batch and not loss_finite:
+            raise InputError(
+                f"the loss of the first batch is {float(outputs['loss'])}, although its audio is finite, so the "
+                "weights or the precision cannot be used; go on from another checkpoint or use --trainer.precision 32"
+            )
+        self._first_batch = False
+        # Of all batches of a step, and without waiting for the device.
+        self._loss_finite = loss_finite if self._loss_finite is None else loss_finite & self._loss_finite
+        audio = next(iter(batch.stems.values()))
+        seconds = len(audio) * audio.shape[-1] / _network(pl_module).config.sample_rate
+        self._audio_seconds += seconds * trainer.world_size
+        if self._stepped:
+            # Set where the module clips the gradients.
+            gradient_norm = cast(float, pl_module.gradient_norm)
+            loss_was_finite, self._loss_finite, self._stepped = bool(self._loss_finite), None, False
+            self._count_step(trainer.global_step, loss_was_finite, gradient_norm)
+            self._log(trainer, pl_module, gradient_norm)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the watch: only training counts, until its next batch."""
+        self._stopwatch.pause()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Stops the watch."""
+        self._stopwatch.pause()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leaves the network as it was."""
+        self._remove_hooks()
+
+    def _count_faults(self, faults: list[str]) -> None:
+        for fault in faults:
+            self.unreadable += 1
+            if fault not in self._faults:
+                self._faults.add(fault)
+                log.warning("%s", fault)
+        if faults and self.unreadable > self.max_unreadable:
+            raise InputError(
+                f"{self.unreadable} pieces of audio could not be read, and max_unreadable={self.max_unreadable} are "
+                f"allowed; the last was: {faults[-1]}; `bsmamba2 check-data` lists all such files, to be replaced or "
+                "taken out"
+            )
+
+    def _count_step(self, step: int, loss_finite: bool, gradient_norm: float) -> None:
+        skipped = not (loss_finite and math.isfinite(gradient_norm))
+        self.skipped += skipped
+        self._recent.append(skipped)
+        recent = list(self._recent)
+        in_a_row = len(recent) >= FEWEST_SKIPPED and all(recent[-FEWEST_SKIPPED:])
+        too_many = sum(recent) >= FEWEST_SKIPPED and sum(recent) > self.max_skipped_share * len(recent)
+        if skipped and (in_a_row or too_many):
+            what = "gradients are" if loss_finite else "loss is"
+            since = step - len(recent) + recent.index(True) + 1
+            raise InputError(
+                f"the {what} not finite, in {sum(recent)} of the last {len(recent)} steps of the optimiser since step "
+                f"{since}, so training stops; go on from a checkpoint before with a lower --model.learning_rate or "
+                "--trainer.precision 32 or bf16-mixed, and look for broken audio with `bsmamba2 check-data`"
+            )
+
+    def _log(self, trainer: Trainer, module: LightningModule, gradient_norm: float) -> None:
+        # Every step, for the progress bar; the stopwatch and the count go on until the figures are due.
+        throughput = self._audio_seconds / self._stopwatch.seconds
+        module.log(THROUGHPUT, throughput, prog_bar=True, rank_zero_only=True)
+        if not self._figures_due:
+            return
+        figures: dict[str, Tensor | float] = {
+            "health/gradient_norm": gradient_norm,
+            "health/skipped": self.skipped,
+            "health/skipped_share": sum(self._recent) / len(self._recent),
+            **self._ratios,
+        }
+        # None where the network is compiled as a whole, which leaves no hooks.
+        if self._masks:
+            figures["health/mask_magnitude"] = torch.stack(self._masks).mean()
+        peak_memory_gib = _peak_memory_gib(module.device)
+        if peak_memory_gib is not None:
+            figures["health/peak_memory_gib"] = peak_memory_gib
+        module.log_dict(figures, rank_zero_only=True)
+        module.log("health/unreadable", self.unreadable, reduce_fx="sum", sync_dist=True)
+        self._masks, self._audio_seconds, self._stopwatch = [], 0.0, _Stopwatch()
+        self._stopwatch.run()
+
+    def _see_mask(self, module: nn.Module, inputs: Any, mask: Tensor) -> None:
+        self._masks.append(mask.detach().abs().mean())
+
+    def _remove_hooks(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+
+class _Stopwatch:
+    """Adds up the seconds between each `run` and the `pause` after it."""
+
+    def __init__(self) -> None:
+        self._passed = 0.0
+        self._since: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self._passed + (0.0 if self._since is None else time.perf_counter() - self._since)
+
+    def run(self) -> None:
+        self._since = time.perf_counter() if self._since is None else self._since
+
+    def pause(self) -> None:
+        self._passed, self._since = self.seconds, None
+
+
+def _network(module: LightningModule) -> BSMamba2:
+    return cast(BSMamba2, module.network)
+
+
+def _check_stems(stems: Stems, config: ModelConfig) -> None:
+    missing = [stem for stem in config.stems if stem not in stems]
+    if missing:
+        raise InputError(
+            f"the first batch has no stem {missing[0]!r}, which the network estimates, but {', '.join(stems)}; choose "
+            "--model.network.stems among them"
+        )
+    batch = len(stems[config.stems[0]])
+    for stem, audio in stems.items():
+        if audio.shape != (batch, config.channels, config.segment):
+            raise InputError(
+                f"the stem {stem!r} of the first batch has shape {tuple(audio.shape)}, but the network is trained on "
+                f"(excerpts, channels, samples) = {(batch, config.channels, config.segment)}; make the data fit it"
+            )
+        if not torch.isfinite(audio).all():
+            raise InputError(
+                f"the stem {stem!r} of the first batch has samples that are not finite; `bsmamba2 check-data` finds "
+                "the file, to be replaced or taken out"
+            )
+
+
+def _gradient_ratios(network: BSMamba2) -> dict[str, Tensor]:
+    mixers = [(time_mixer, band_mixer) for time_mixer, band_mixer in cast(Iterable[Any], network.layers)]
+    both = [mixer for pair in mixers for mixer in pair]
+    forward = _gradient_norm(mixer.forward_blocks for mixer in both)
+    backward = _gradient_norm(mixer.backward_blocks for mixer in both)
+    over_time, over_bands = (_gradient_norm(path) for path in zip(*mixers, strict=True))
+    return {
+        "health/gradient_forward_to_backward": forward / backward,
+        "health/gradient_time_to_bands": over_time / over_bands,
+    }
+
+
+def _gradient_norm(modules: Iterable[nn.Module]) -> Tensor:
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    return get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+
+
+def _peak_memory_gib(device: torch.device) -> float | None:
+    """Returns the most memory in GiB that tensors took on a CUDA device, else the process; None on Windows."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    # Bytes on macOS, KiB elsewhere.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)

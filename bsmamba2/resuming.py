@@ -1,0 +1,219 @@
+"""Going on where a training stopped: checkpoints along the way, what they tell, and which one to take."""
+
+import logging
+import time
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, Checkpoint
+
+from bsmamba2.data.datamodule import MusdbDataModule
+from bsmamba2.errors import InputError
+from bsmamba2.files import complete_file
+
+FOLDER = "checkpoints"
+LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"
+NEW = "new.ckpt"
+RECORD = "bsmamba2"
+
+log = logging.getLogger(__name__)
+
+
+class CompleteCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints so that a file is never half there: a temporary one beside it, renamed when it is whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Writes a checkpoint; an older one of that name stays until then.
+
+        Raises:
+            InputError: It cannot be written, for instance because the disk is full.
+        """
+        with complete_file(Path(path)) as temporary:
+            try:
+                torch.save(checkpoint, temporary)
+            except RuntimeError as error:
+                # What torch makes of an error of the system in its writer.
+                raise OSError(0, next(iter(str(error).splitlines()))) from error
+
+
+class RunRecord(Callback):
+    """Writes into every checkpoint what made it, and goes on only with the same data, in the same order.
+
+    Args:
+        config: All options of the run, as YAML.
+        data: What the training hears.
+    """
+
+    def __init__(self, config: str, data: MusdbDataModule) -> None:
+        self.config = config
+        self.data = data
+        self.next_excerpt = 0
+        self.metrics: dict[str, float] = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Counts on."""
+        size = self.data.epoch_excerpts
+        heard = size if trainer.is_last_batch else (batch_idx + 1) * self._batch_over_devices(trainer)
+        self.next_excerpt = trainer.current_epoch * size + heard
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds the record."""
+        self.metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
+        checkpoint[RECORD] = {
+            "version": version("bsmamba2"),
+            "config": self.config,
+            "metrics": self.metrics,
+            "next_excerpt": self.next_excerpt,
+            **self._of_order(trainer),
+        }
+        _end_epoch(checkpoint["loops"]["fit_loop"])
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Puts the data where the training stopped.
+
+        Raises:
+            InputError: The excerpts of this run would be others than those of the checkpoint's.
+        """
+        record = checkpoint[RECORD]
+        now = self._of_order(trainer)
+        for name, value in now.items():
+            if record[name] != value:
+                raise InputError(
+                    f"the checkpoint was trained with {name}={record[name]} and this run has {value}, so its excerpts "
+                    "would be others; give the same data and options, or start from the weights with --model.init_from"
+                )
+        self.next_excerpt = self.data.next_excerpt = record["next_excerpt"]
+        self.metrics = record["metrics"]
+
+    def _of_order(self, trainer: Trainer) -> dict[str, Any]:
+        """What decides which excerpt comes when."""
+        return {
+            "seed": self.data.seed,
+            "data_hash": self.data.data_hash,
+            "epoch_excerpts": self.data.epoch_excerpts,
+            "batch_over_devices": self._batch_over_devices(trainer),
+        }
+
+    def _batch_over_devices(self, trainer: Trainer) -> int:
+        return self.data.batch_size * trainer.world_size
+
+
+class ResumePoints(Checkpoint):
+    """Writes `last.ckpt` along the way, and keeps the one before as `previous.ckpt`.
+
+    They are written between two optimiser steps, and at the end of an epoch after its validation.
+
+    Args:
+        every_steps: Optimiser steps after which one is due.
+        every_minutes: Minutes after which one is due, if a step was made.
+    """
+
+    def __init__(self, every_steps: int = 100, every_minutes: float = 10.0) -> None:
+        if every_steps < 1 or not every_minutes > 0:
+            raise InputError(
+                f"every_steps={every_steps}, every_minutes={every_minutes} is not allowed; give at least 1 and a time"
+            )
+        self.every_steps = every_steps
+        self.every_minutes = every_minutes
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Decides on the folder: that of the run."""
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir) / FOLDER
+
+    @property
+    def path(self) -> Path:
+        """Where the newest lies."""
+        return self.folder / LAST
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Counts from here."""
+        self.seen_step = self.saved_step = trainer.global_step
+        self.saved_time = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Writes one if it is due and no gradient waits for a step; the last of an epoch waits for the validation."""
+        stepped = trainer.global_step > self.seen_step
+        self.seen_step = trainer.global_step
+        if not stepped or trainer.is_last_batch:
+            return
+        late = time.monotonic() - self.saved_time >= 60 * self.every_minutes
+        due = trainer.global_step - self.saved_step >= self.every_steps or trainer.global_step == trainer.max_steps
+        if trainer.strategy.broadcast(late) or due:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes one."""
+        if trainer.global_step > self.saved_step:
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        self.saved_step, self.saved_time = trainer.global_step, time.monotonic()
+        new, last, previous = (self.folder / name for name in (NEW, LAST, PREVIOUS))
+        try:
+            trainer.save_checkpoint(new)
+        except InputError as error:
+            log.error("%s; the older %s is kept, and the training goes on", error, last)
+            # The other processes wait for this one at the end of saving.
+            trainer.strategy.barrier()
+            return
+        if trainer.is_global_zero:
+            if last.exists():
+                last.replace(previous)
+            new.replace(last)
+
+
+def _end_epoch(fit_loop: dict[str, Any]) -> None:
+    """Says in the state of Lightning's loop that an epoch is over, if all that is left is what follows its end.
+
+    Lightning itself says so a little later, and would, in a training limited by steps, take the batches of that epoch
+    for those of the next.
+    """
+    epochs, batches = fit_loop["epoch_progress"], fit_loop["epoch_loop.batch_progress"]
+    if epochs["current"]["processed"] == epochs["current"]["started"]:
+        for count in (epochs["current"], epochs["total"]):
+            count["completed"] = count["processed"]
+        batches["current"] = dict.fromkeys(batches["current"], 0)
+        batches["is_last_batch"] = False
+
+
+def find_resume_point(root: Path) -> Path | None:
+    """Returns the newest checkpoint that the trainings below a folder left to go on from, or None where there is none.
+
+    A damaged one is passed over for the one before, and the log says so.
+
+    Raises:
+        InputError: There are some, but all of the newest training are damaged.
+    """
+    found = [path for name in (LAST, PREVIOUS) for path in root.glob(f"**/{FOLDER}/{name}")]
+    if not found:
+        return None
+    folder = max(found, key=lambda path: path.stat().st_mtime).parent
+    damaged: list[Path] = []
+    for path in (folder / LAST, folder / PREVIOUS):
+        if path.exists() and _is_whole(path):
+            if path.name != LAST:
+                log.warning("%s is %s; going on from %s", folder / LAST, "damaged" if damaged else "missing", path)
+            return path
+        damaged += [path] if path.exists() else []
+    raise InputError(
+        f"{' and '.join(str(path) for path in damaged)} cannot be read whole; give --ckpt_path another file, or leave "
+        "it out to start afresh"
+    )
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
