@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -10,10 +11,14 @@ import pytest
 import soundfile
 import torch
 
+from bsmamba2.audio.reading import read_audio
+from bsmamba2.audio.writing import write_audio
 from bsmamba2.cli import main
+from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS
+from bsmamba2.data.tracks import mixture_of
 from bsmamba2.model import BSMamba2
 
-COMMANDS = ("separate", "train", "evaluate", "models", "convert", "doctor", "demo")
+COMMANDS = ("separate", "train", "evaluate", "check-data", "models", "convert", "doctor", "demo")
 
 
 @pytest.fixture
@@ -58,7 +63,7 @@ def test_existing_stems_are_kept_and_named(tmp_path: Path, model: Path, musdb_ro
     ("arguments", "status", "message"),
     [
         ([], 2, ""),
-        (["seperate"], 2, "there is no command 'seperate'; choose separate, train, evaluate, models"),
+        (["seperate"], 2, "there is no command 'seperate'; choose separate, train, evaluate, check-data, models"),
         (["separate"], 2, "required: inputs, model"),
         (["separate", "a.wav", "--model", "m", "--output", "o", "--loud", "1"], 2, "unrecognized arguments: --loud"),
         (["separate", "a.wav", "--model", "m", "--output", "o", "--overlap", "half"], 2, 'key "overlap"'),
@@ -207,13 +212,37 @@ def test_published_models_are_listed_and_verified(
     assert json.loads(capsys.readouterr().out) == {model["name"]: "not downloaded" for model in models}
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate"])
-def test_the_scripts_are_the_commands(command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "script"), [("train", "train"), ("evaluate", "evaluate"), ("check-data", "prepare_musdb")]
+)
+def test_the_scripts_are_the_commands(command: str, script: str) -> None:
     """That of `separate` runs in the tests of the songs that processes share."""
-    script = Path(__file__).parent.parent / "scripts" / f"{command}.py"
-    result = subprocess.run([sys.executable, script, "--nonsense", "1"], capture_output=True, text=True, check=False)
+    path = Path(__file__).parent.parent / "scripts" / f"{script}.py"
+    result = subprocess.run([sys.executable, path, "--nonsense", "1"], capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert f"bsmamba2 {command}: error" in result.stderr
+
+
+def test_data_are_checked_decoded_and_indexed(
+    tmp_path: Path, musdb_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(musdb_root, tmp_path / "root")
+    for number, track in enumerate(root.glob("*/*"), start=1):
+        # Four songs of one sound would be four times the same, and the mixture of this song was mastered.
+        stems = {name: read_audio(track / f"{name}.wav") / number for name in STEMS}
+        for name, audio in {**stems, MIXTURE: mixture_of(stems)}.items():
+            write_audio(track / f"{name}.wav", audio, SAMPLE_RATE, depth="float")
+    index = tmp_path / "index.json"
+    assert main(["check-data", str(root), "--json", f"--index={index}", "--segment-seconds=0.1"]) == 0
+    assert json.loads(capsys.readouterr().out)["healthy"]
+    assert index.is_file()
+    (root / "train" / "One - First" / "bass.wav").unlink()
+    assert main(["check-data", str(root)]) == 1
+    shown = capsys.readouterr()
+    assert "error: train/One - First: lacks the stem bass, which others have" in shown.out
+    assert (
+        shown.err.splitlines()[-1] == "bsmamba2: error: the data have errors, listed above; mend them before a training"
+    )
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(

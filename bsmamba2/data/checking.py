@@ -1,20 +1,18 @@
 """Whether a folder of songs with stems can be trained on, and all that is wrong with it."""
 
 import difflib
-import json as json_format
 import math
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from torch import Tensor
 from tqdm import tqdm
 
 from bsmamba2.audio.reading import AudioInfo, audio_info, read_blocks
-from bsmamba2.data.activity import StemActivity, StemScan, write_index
+from bsmamba2.data.activity import StemScan, write_index
 from bsmamba2.data.decoding import DecodedDepth, decode_stem_files
 from bsmamba2.data.musdb import (
     MIXTURE,
@@ -25,13 +23,11 @@ from bsmamba2.data.musdb import (
     STREAMS,
     official_validation_tracks,
 )
-from bsmamba2.data.tracks import STEM_FILE, SUFFIXES, Source, Split, find_sources, track_name
+from bsmamba2.data.report import LOWEST_DB, CheckedTrack, DataReport, Kind, Problem, Severity
+from bsmamba2.data.tracks import STEM_FILE, SUFFIXES, Split, find_sources, track_name
 from bsmamba2.errors import InputError
 from bsmamba2.model.config import ModelConfig
 from bsmamba2.song_paths import SUFFIXES as AUDIO_SUFFIXES
-
-Severity = Literal["error", "note"]
-Kind = Literal["MUSDB18", "MUSDB18-HQ", "folders of stems"]
 
 CHANNELS = 2
 # Two steps of 16 bit: less than that is dither.
@@ -40,131 +36,7 @@ SILENT_PEAK = 2**-14
 # in the previews of MUSDB18; rounding to 16 bit leaves -94 dB of full scale.
 COMPRESSED_LIMIT_DB = -20.0
 ROUNDED_LIMIT_DB = -50.0
-LOWEST_DB = -200.0
 SIMILARITY = 0.8
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something about a file or folder: an error that stops or spoils a training, or a note.
-
-    Args:
-        severity: Which of them.
-        place: The file or folder, below the root.
-        text: What is wrong, and perhaps what to do.
-    """
-
-    severity: Severity
-    place: str
-    text: str
-
-
-@dataclass
-class CheckedTrack:
-    """What is known of one track.
-
-    Args:
-        split: Its folder.
-        name: Artist and title.
-        path: Its stem file or folder.
-        sources: Where the mixture and each stem is read from.
-        samples: Length that is used; None where it cannot be told.
-        activities: What was found in the mixture and each stem that could be read whole.
-        silent: Which of them are silent.
-        active_shares: By stem, how many of the windows are active, from 0 to 1; None without a whole window.
-        mixture_minus_sum_db: Level of the difference relative to the mixture, -200 where there is none; None where it
-            cannot be told.
-        problems: All that is wrong with it.
-    """
-
-    split: str
-    name: str
-    path: Path
-    sources: Mapping[str, Source] = field(default_factory=dict)
-    samples: int | None = None
-    activities: dict[str, StemActivity] = field(default_factory=dict)
-    silent: set[str] = field(default_factory=set)
-    active_shares: dict[str, float | None] = field(default_factory=dict)
-    mixture_minus_sum_db: float | None = None
-    problems: list[Problem] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class DataReport:
-    """All that `bsmamba2 check-data` says.
-
-    Args:
-        root: The folder.
-        kind: What it is.
-        tracks: What it holds.
-        problems: All that is wrong, errors first.
-        remarks: What else was done.
-    """
-
-    root: Path
-    kind: Kind
-    tracks: list[CheckedTrack]
-    problems: list[Problem]
-    remarks: list[str]
-
-    @property
-    def healthy(self) -> bool:
-        """Returns whether there is no error; notes are none."""
-        return all(problem.severity != "error" for problem in self.problems)
-
-    def to_json(self) -> str:
-        """Returns the report as JSON."""
-        tracks = [
-            {
-                "split": track.split,
-                "name": track.name,
-                "seconds": _seconds(track),
-                "stems": _stems(track),
-                "active_shares": track.active_shares,
-                "mixture_minus_sum_db": track.mixture_minus_sum_db,
-                "problems": [asdict(problem) for problem in track.problems],
-            }
-            for track in self.tracks
-        ]
-        content = {
-            "healthy": self.healthy,
-            "root": str(self.root),
-            "kind": self.kind,
-            "tracks": tracks,
-            "problems": [asdict(problem) for problem in self.problems],
-            "summary": self.summary(),
-        }
-        return json_format.dumps(content, indent=2, ensure_ascii=False)
-
-    def summary(self) -> list[str]:
-        """Returns in some lines what there is and whether it can be trained on."""
-        lines = []
-        for split, count in Counter(track.split for track in self.tracks).items():
-            minutes = sum(_seconds(track) or 0 for track in self.tracks if track.split == split) / 60
-            lines.append(f"{split}: {count} tracks, {minutes:.1f} minutes ({self.kind})")
-        counts = Counter(problem.severity for problem in self.problems)
-        verdict = "nothing stops a training" if self.healthy else "the errors above have to be mended first"
-        return [*lines, *self.remarks, f"{counts['error']} errors, {counts['note']} notes: {verdict}"]
-
-    def text(self) -> str:
-        """Returns the report for people: a line per track, active windows in %, then what is wrong."""
-        stems = list(dict.fromkeys(stem for track in self.tracks for stem in _stems(track)))
-        widths = [max(7, len(stem)) for stem in stems]
-        name_width = max((len(track.name) for track in self.tracks), default=0)
-        header = [f"{stem:>{width}}" for stem, width in zip(stems, widths, strict=True)]
-        lines = [_line("split", "active windows in %", "s", "stems", header, "mix-sum dB", "problems", name_width)]
-        for track in self.tracks:
-            shares = (track.active_shares.get(stem) for stem in stems)
-            cells = [f"{_rounded(share, 100):>{width}}" for share, width in zip(shares, widths, strict=True)]
-            count = Counter(problem.severity for problem in track.problems)
-            said = ", ".join(f"{number} {severity}{'s'[: number > 1]}" for severity, number in sorted(count.items()))
-            level = "exact" if track.mixture_minus_sum_db == LOWEST_DB else _rounded(track.mixture_minus_sum_db, 1, 1)
-            seconds = _rounded(_seconds(track), 1, 1)
-            lines.append(
-                _line(track.split, track.name, seconds, str(len(_stems(track))), cells, level, said or "-", name_width)
-            )
-        listed = [f"{problem.severity}: {problem.place}: {problem.text}" for problem in self.problems]
-        return "\n".join([*lines, "", *listed, *([""] if listed else []), *self.summary()])
 
 
 def check_data(
@@ -385,7 +257,7 @@ def _scan(track: CheckedTrack, root: Path, infos: Mapping[str, AudioInfo], windo
             track.silent.add(name)
             _add(track, root, "note", "is silent", name)
     windows = (samples - window) // max(1, window // 2) + 1 if samples >= window else 0
-    for name in _stems(track):
+    for name in track.stems:
         if name in track.activities:
             track.active_shares[name] = len(scans[name].starts) / windows if windows else None
     if comparable and not faults and power:
@@ -506,7 +378,7 @@ def _write_index(report: DataReport, index: Path, window: int) -> str:
     tracks = [track for track in report.tracks if track.split == "train"]
     if any(problem.severity == "error" and problem.place.split("/")[0] == "train" for problem in report.problems):
         return f"index: {index} is not written, because there are errors in train/"
-    activities = {track.name: {stem: track.activities[stem] for stem in _stems(track)} for track in tracks}
+    activities = {track.name: {stem: track.activities[stem] for stem in track.stems} for track in tracks}
     write_index(index, activities, window)
     return f"index: {len(activities)} tracks in {index}"
 
@@ -541,23 +413,3 @@ def _add(
 
 def _place(track: CheckedTrack, root: Path) -> str:
     return track.path.relative_to(root).as_posix()
-
-
-def _stems(track: CheckedTrack) -> list[str]:
-    return [name for name in track.sources if name != MIXTURE]
-
-
-def _seconds(track: CheckedTrack) -> float | None:
-    return None if track.samples is None else track.samples / SAMPLE_RATE
-
-
-def _rounded(value: float | None, factor: float, digits: int = 0) -> str:
-    return "-" if value is None else f"{factor * value:.{digits}f}"
-
-
-def _line(
-    split: str, name: str, seconds: str, count: str, cells: Sequence[str], level: str, problems: str, width: int
-) -> str:
-    width = max(width, len("active windows in %"))
-    first = [f"{split:5}", f"{name:{width}}", f"{seconds:>7}", f"{count:>5}"]
-    return "  ".join([*first, *cells, f"{level:>10}", problems])
