@@ -160,7 +160,7 @@ class ResumePoints(Checkpoint):
         self.saved_step, self.saved_time = trainer.global_step, time.monotonic()
         new, last, previous = (self.folder / name for name in (NEW, LAST, PREVIOUS))
         try:
-            trainer.save_checkpoint(new)
+            trainer.save_checkpoint(new, weights_only=False)
         except InputError as error:
             log.error("%s; the older %s is kept, and the training goes on", error, last)
             # The other processes wait for this one at the end of saving.

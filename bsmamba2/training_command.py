@@ -112,6 +112,8 @@ def train(arguments: Sequence[str]) -> Path:
     with warnings.catch_warnings():
         # Lightning warns whoever calls its command line from Python while the process has arguments of its own.
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
+        # Between Lightning and torch, not of our making.
+        warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
         # A run that goes on writes into the folder it wrote into before.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         # A run that starts from a checkpoint of another run has best checkpoints of its own.
@@ -128,7 +130,8 @@ def train(arguments: Sequence[str]) -> Path:
     written = [path for path in paths if path.is_file()]
     if not written:
         raise InputError("training ended before its first step, so there is no checkpoint; train for longer")
-    log.info("checkpoint: %s", written[-1])
+    if cli.trainer.is_global_zero:
+        log.info("checkpoint: %s", written[-1])
     return written[-1]
 
 
