@@ -266,8 +266,9 @@ def test_resume_points_are_written_when_due(training: Train, tmp_path: Path) -> 
         tmp_path, "--trainer.accumulate_grad_batches=2", "--resume.every_steps=100", "--resume.every_minutes=0.0001"
     )
     (previous,) = tmp_path.rglob("previous.ckpt")
-    steps = [torch.load(path, weights_only=True)["global_step"] for path in (previous, previous.with_name("last.ckpt"))]
-    assert steps == [5, 6]
+    points = [torch.load(path, weights_only=True) for path in (previous, previous.with_name("last.ckpt"))]
+    assert [point["global_step"] for point in points] == [5, 6]
+    assert [point["bsmamba2"]["next_excerpt"] for point in points] == [20, 24]
     training(tmp_path / "rare", "--resume.every_steps=100")
     (previous,) = (tmp_path / "rare").rglob("previous.ckpt")
     assert torch.load(previous, weights_only=True)["global_step"] == BATCHES * (EPOCHS - 1)

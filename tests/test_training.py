@@ -211,13 +211,15 @@ def test_a_warmup_longer_than_the_training_is_an_error(
 def test_recomputed_layers_have_the_same_gradients(tiny_config: ModelConfig) -> None:
     torch.manual_seed(0)
     network, mixture = BSMamba2(replace(tiny_config, depth=2)), torch.randn(2, 2, 4410)
-    gradients = []
+    gradients, passes = [], [0]
+    network.layers[0].register_forward_pre_hook(lambda *_: passes.append(passes.pop() + 1))
     for recompute in (False, True):
         network.zero_grad()
         network(mixture, recompute=recompute).square().mean().backward()
         gradients.append([parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None])
     assert len(gradients[0]) == len(gradients[1]) == len(list(network.parameters()))
     assert all(torch.allclose(one, two, atol=1e-7) for one, two in zip(*gradients, strict=True))
+    assert passes == [1 + 2]
 
 
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="there is no C++ compiler")
