@@ -1,6 +1,7 @@
 """Writing so that no file is ever half there."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -25,6 +26,14 @@ def complete_file(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path, suffix: str) -> None:
+    """Removes the temporary files of `complete_file` that a killed program left in a folder, if there is one."""
+    if folder.is_dir():
+        for file in folder.glob(f".*{suffix}"):
+            if re.fullmatch(r"\.[0-9a-f]{32}", file.stem):
+                file.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:

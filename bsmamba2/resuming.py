@@ -14,8 +14,10 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.errors import InputError
-from bsmamba2.files import complete_file
+from bsmamba2.files import complete_file, remove_unfinished
 
+# Folders of the runs, and in each that of its checkpoints, as Lightning calls them.
+RUNS = "lightning_logs"
 FOLDER = "checkpoints"
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"
@@ -125,8 +127,10 @@ class ResumePoints(Checkpoint):
         self.every_minutes = every_minutes
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Decides on the folder: that of the run."""
+        """Decides on the folder, that of the run, and clears what a kill in the middle of writing left there."""
         self.folder = Path(trainer.log_dir or trainer.default_root_dir) / FOLDER
+        if trainer.is_global_zero:
+            remove_unfinished(self.folder, Path(LAST).suffix)
 
     @property
     def path(self) -> Path:
@@ -187,22 +191,23 @@ def _end_epoch(fit_loop: dict[str, Any]) -> None:
 
 
 def find_resume_point(root: Path) -> Path | None:
-    """Returns the newest checkpoint that the trainings below a folder left to go on from, or None where there is none.
+    """Returns the newest checkpoint that the trainings in a folder left to go on from, or None where there is none.
 
     A damaged one is passed over for the one before, and the log says so.
 
     Raises:
         InputError: There are some, but all of the newest training are damaged.
     """
-    found = [path for name in (LAST, PREVIOUS) for path in root.glob(f"**/{FOLDER}/{name}")]
+    folders = (FOLDER, f"{RUNS}/*/{FOLDER}")
+    found = [path for name in (LAST, PREVIOUS) for folder in folders for path in root.glob(f"{folder}/{name}")]
     if not found:
         return None
-    folder = max(found, key=lambda path: path.stat().st_mtime).parent
+    newest = max(found, key=lambda path: path.stat().st_mtime).parent
     damaged: list[Path] = []
-    for path in (folder / LAST, folder / PREVIOUS):
+    for path in (newest / LAST, newest / PREVIOUS):
         if path.exists() and _is_whole(path):
             if path.name != LAST:
-                log.warning("%s is %s; going on from %s", folder / LAST, "damaged" if damaged else "missing", path)
+                log.warning("%s is %s; going on from %s", newest / LAST, "damaged" if damaged else "missing", path)
             return path
         damaged += [path] if path.exists() else []
     raise InputError(

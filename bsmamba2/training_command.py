@@ -26,12 +26,11 @@ from bsmamba2.model import ModelConfig
 from bsmamba2.monitoring.health import Health
 from bsmamba2.monitoring.pictures import Pictures
 from bsmamba2.monitoring.progress import Progress
-from bsmamba2.resuming import RECORD, CompleteCheckpointIO, ResumePoints, RunRecord, find_resume_point
+from bsmamba2.resuming import RECORD, RUNS, CompleteCheckpointIO, ResumePoints, RunRecord, find_resume_point
 from bsmamba2.training import SeparationModule
 
 SEED = 42
 LAST = "last"
-RUNS = "lightning_logs"
 
 log = logging.getLogger(__name__)
 

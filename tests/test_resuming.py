@@ -238,7 +238,18 @@ def test_resume_between_the_two_renames(training: Train, tmp_path: Path, caplog:
     assert f"{last} is missing; going on from" in caplog.text
 
 
+def test_resume_clears_what_a_kill_left(training: Train, tmp_path: Path) -> None:
+    training(tmp_path, "--trainer.max_epochs=1")
+    (last,) = tmp_path.rglob("last.ckpt")
+    left = last.with_name(f".{'0a' * 16}.ckpt")
+    left.write_bytes(b"half")
+    training(tmp_path, "--ckpt_path=last")
+    assert not left.exists()
+    assert last.exists()
+
+
 def test_resume_takes_the_newest_run(training: Train, tmp_path: Path) -> None:
+    training(tmp_path / "elsewhere", "--trainer.max_epochs=1")
     assert find_resume_point(tmp_path) is None
     for _ in range(2):
         training(tmp_path, "--trainer.max_epochs=1")

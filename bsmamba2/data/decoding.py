@@ -1,6 +1,5 @@
 """Stem files decoded once to folders of WAV files, which are read at any position without decoding."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,9 @@ from bsmamba2.audio.writing import audio_writer, count_beyond_full_scale
 from bsmamba2.data.musdb import STREAMS
 from bsmamba2.data.tracks import track_name
 from bsmamba2.errors import InputError
-from bsmamba2.files import complete_file
+from bsmamba2.files import complete_file, remove_unfinished
 
 DecodedDepth = Literal["16", "24", "float"]
-
-# What a killed run leaves of `complete_file`.
-_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.wav")
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ def decode_stem_files(paths: Sequence[Path], output: Path, depth: DecodedDepth =
     for path, stem, stream in tqdm(jobs, "decoding stem files", unit="stem", disable=None):
         file = output / path.parent.name / track_name(path) / f"{stem}.wav"
         info = audio_info(path, stream)
-        _remove_unfinished(file.parent)
+        remove_unfinished(file.parent, ".wav")
         if _is_complete(file, info, depth):
             kept += 1
         else:
@@ -86,10 +82,3 @@ def _is_complete(file: Path, info: AudioInfo, depth: DecodedDepth) -> bool:
     except InputError:
         return False
     return there == AudioInfo(info.length, info.sample_rate, info.channels, depth)
-
-
-def _remove_unfinished(folder: Path) -> None:
-    if folder.is_dir():
-        for file in folder.iterdir():
-            if _UNFINISHED.fullmatch(file.name):
-                file.unlink(missing_ok=True)
