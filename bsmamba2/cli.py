@@ -69,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"bsmamba2: error: {error}", file=sys.stderr)
         return 1
+    except PermissionError as error:
+        print(f"bsmamba2: error: {error.filename} may not be read or written; change its permissions", file=sys.stderr)
+        return 1
     except ArgumentError as error:
         reason = " ".join(str(error).split())
         print(f"bsmamba2 {arguments[0]}: error: {reason}; see bsmamba2 {arguments[0]} --help", file=sys.stderr)

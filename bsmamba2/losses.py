@@ -1,5 +1,6 @@
 """What training minimises."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +32,7 @@ class LossConfig:
     stft_min_n_fft: int = 2048
 
     def __post_init__(self) -> None:
-        if not (self.l1 >= 0 and self.stft >= 0 and self.l1 + self.stft > 0):
+        if not (self.l1 >= 0 and self.stft >= 0 and 0 < self.l1 + self.stft < math.inf):
             raise InputError(
                 f"the loss weights l1={self.l1}, stft={self.stft} are not allowed; give at least 0, not both 0"
             )

@@ -55,16 +55,19 @@ class RunRecord(Callback):
     def __init__(self, config: str, data: MusdbDataModule) -> None:
         self.config = config
         self.data = data
-        self.next_excerpt = 0
+        self.next_excerpt = self.seen_step = 0
         self.metrics: dict[str, float] = {}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Counts on."""
+        """Counts on, step by step of the optimiser: what was accumulated for the next one is heard again."""
         size = self.data.epoch_excerpts
-        heard = size if trainer.is_last_batch else (batch_idx + 1) * self._batch_over_devices(trainer)
-        self.next_excerpt = trainer.current_epoch * size + heard
+        if trainer.is_last_batch:
+            self.next_excerpt = (trainer.current_epoch + 1) * size
+        elif trainer.global_step > self.seen_step:
+            self.next_excerpt = trainer.current_epoch * size + (batch_idx + 1) * self._batch_over_devices(trainer)
+        self.seen_step = trainer.global_step
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the record."""
@@ -76,7 +79,8 @@ class RunRecord(Callback):
             "next_excerpt": self.next_excerpt,
             **self._of_order(trainer),
         }
-        _end_epoch(checkpoint["loops"]["fit_loop"])
+        heard = self.next_excerpt % self.data.epoch_excerpts
+        _end_epoch(checkpoint["loops"]["fit_loop"], heard // self._batch_over_devices(trainer))
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Puts the data where the training stopped.
@@ -93,6 +97,7 @@ class RunRecord(Callback):
                     "would be others; give the same data and options, or start from the weights with --model.init_from"
                 )
         self.next_excerpt = self.data.next_excerpt = record["next_excerpt"]
+        self.seen_step = checkpoint["global_step"]
         self.metrics = record["metrics"]
 
     def _of_order(self, trainer: Trainer) -> dict[str, Any]:
@@ -145,10 +150,10 @@ class ResumePoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Writes one if it is due and no gradient waits for a step; the last of an epoch waits for the validation."""
+        """Writes one if it is due and no gradient waits for a step; it waits for a validation that follows."""
         stepped = trainer.global_step > self.seen_step
         self.seen_step = trainer.global_step
-        if not stepped or trainer.is_last_batch:
+        if not stepped or _validation_follows(trainer, batch_idx):
             return
         late = time.monotonic() - self.saved_time >= 60 * self.every_minutes
         due = trainer.global_step - self.saved_step >= self.every_steps or trainer.global_step == trainer.max_steps
@@ -176,18 +181,36 @@ class ResumePoints(Checkpoint):
             new.replace(last)
 
 
-def _end_epoch(fit_loop: dict[str, Any]) -> None:
-    """Says in the state of Lightning's loop that an epoch is over, if all that is left is what follows its end.
+def _validation_follows(trainer: Trainer, batch_index: int) -> bool:
+    """Returns whether this batch is the last of an epoch or one that is validated after: going on would skip that."""
+    if trainer.check_val_every_n_epoch is None:
+        batch_index = trainer.fit_loop.total_batch_idx
+    every = trainer.val_check_batch
+    return trainer.is_last_batch or (isinstance(every, int) and (batch_index + 1) % every == 0)
 
-    Lightning itself says so a little later, and would, in a training limited by steps, take the batches of that epoch
-    for those of the next.
+
+def _end_epoch(fit_loop: dict[str, Any], heard_batches: int) -> None:
+    """Says in the state of Lightning's loop where an epoch stands, if the state is of what follows its end.
+
+    Lightning itself says that it is over a little later, and would, in a training limited by steps, take its batches
+    for those of the next. And of an epoch that was stopped in its middle it says so, too.
+
+    Args:
+        fit_loop: The state, which is changed.
+        heard_batches: Batches of the epoch that the optimiser has used; 0 where it is over.
     """
     epochs, batches = fit_loop["epoch_progress"], fit_loop["epoch_loop.batch_progress"]
-    if epochs["current"]["processed"] == epochs["current"]["started"]:
-        for count in (epochs["current"], epochs["total"]):
+    if epochs["current"]["processed"] != epochs["current"]["started"]:
+        return
+    for count in (epochs["current"], epochs["total"]):
+        if heard_batches:
+            count["processed"] -= 1
+        else:
             count["completed"] = count["processed"]
-        batches["current"] = dict.fromkeys(batches["current"], 0)
-        batches["is_last_batch"] = False
+    unused = batches["current"]["ready"] - heard_batches if heard_batches else 0
+    batches["current"] = dict.fromkeys(batches["current"], heard_batches)
+    batches["total"] = {name: number - unused for name, number in batches["total"].items()}
+    batches["is_last_batch"] = False
 
 
 def find_resume_point(root: Path) -> Path | None:

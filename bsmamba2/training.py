@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning import LightningModule
@@ -62,13 +62,17 @@ class SeparationModule(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        if not (learning_rate > 0 and weight_decay >= 0 and all(0 <= beta < 1 for beta in betas)):
+        if not (0 < learning_rate < math.inf and 0 <= weight_decay < math.inf and all(0 <= beta < 1 for beta in betas)):
             raise InputError(
                 f"learning_rate={learning_rate}, betas={betas}, weight_decay={weight_decay} is not "
                 "allowed; give a rate above 0, betas from 0 to below 1 and a decay of at least 0"
             )
         if warmup_steps < 0:
             raise InputError(f"warmup_steps={warmup_steps} is not allowed; give a number of at least 0")
+        if not 0 <= validation_overlap < 1:
+            raise InputError(
+                f"validation_overlap={validation_overlap} is not allowed; give a share of a segment from 0 to below 1"
+            )
         # Plain values only: the checkpoint opens with weights_only=True and rebuilds the network without a config file.
         self.save_hyperparameters({"network": asdict(network), "learning_rate": learning_rate})
         self.network = BSMamba2(network)
@@ -110,6 +114,17 @@ class SeparationModule(LightningModule):
         if self.schedule == "constant" and not self.warmup_steps:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Gives the optimiser of a training that goes on the options of this run, not those it was saved with."""
+        optimizer = self.trainer.optimizers[0]
+        for group, fresh in zip(optimizer.param_groups, self.optimizer().param_groups, strict=True):
+            group |= {name: fresh[name] for name in ("lr", "betas", "weight_decay")}
+        for config in self.trainer.lr_scheduler_configs:
+            scheduler = cast(LambdaLR, config.scheduler)
+            scheduler.base_lrs = [group["lr"] for group in optimizer.param_groups]
+            for group, factor in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+                group |= {"initial_lr": group["lr"], "lr": group["lr"] * factor(scheduler.last_epoch)}
 
     def training_step(self, batch: Excerpts, batch_index: int) -> Tensor:
         """Returns the loss of a batch of stems (b, c, n) by name."""

@@ -12,11 +12,13 @@ import statistics
 import subprocess
 import sys
 import time
+from inspect import signature
 from pathlib import Path
 
 import torch
 import yaml
 
+from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.data.excerpts import Excerpts
 from bsmamba2.losses import LossConfig
 from bsmamba2.model import ModelConfig
@@ -102,7 +104,7 @@ def measure(
     unit = 1 if sys.platform == "darwin" else 1024
     peak = torch.cuda.max_memory_allocated() if on_gpu else unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     audio_seconds = batch * network.segment / network.sample_rate
-    epoch_excerpts = data.get("epoch_excerpts", 6000)
+    epoch_excerpts = data.get("epoch_excerpts", signature(MusdbDataModule).parameters["epoch_excerpts"].default)
     return {
         "step_seconds": statistics.median(seconds[1:]),
         "audio_seconds": audio_seconds,

@@ -53,6 +53,7 @@ def test_terms_are_weighted_and_those_without_weight_left_out() -> None:
     [
         ({"l1": -1.0}, r"l1=-1\.0, stft=1\.0 are not allowed"),
         ({"l1": 0.0, "stft": 0.0}, "not both 0"),
+        ({"l1": float("inf")}, "l1=inf, "),
         ({"stft": float("nan")}, "stft=nan are not allowed"),
         ({"stft_hop": 0}, "stft_hop=0, .* is not allowed; give lengths in samples"),
         ({"stft_windows": ()}, r"stft_windows=\[\]"),

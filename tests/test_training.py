@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from jsonargparse import ArgumentError
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from torch import Tensor
 
@@ -349,7 +350,23 @@ def test_only_a_checkpoint_of_the_same_network_goes_on(
         ("--model.learning_rate=-1", "learning_rate=-1.0"),
         ("--model.network.channels=1", "the network takes 44100 Hz and 1"),
         ("--model.network.stems=[piano]", "has no stem 'piano'; choose among drums, bass, other, vocals"),
-        ("--trainer.accelerator=gpu", "the trainer cannot run as asked"),
+        ("--trainer.accelerator=gpu", "the training cannot run as asked"),
+        ("--ema.decay=2", "the training cannot run as asked"),
+        ("--model.validation_overlap=1", r"validation_overlap=1\.0 is not allowed"),
+        ("--model.learning_rate=.inf", "learning_rate=inf"),
+        ("--model.warmup_steps=-1", "warmup_steps=-1"),
+        (
+            "--checkpoint.monitor=val/foo",
+            "monitor=val/foo with checkpoint.mode=max is not allowed; give val/",
+        ),
+        (
+            "--checkpoint.monitor=val/loss",
+            "give val/usdr with mode max, .*, val/loss with mode min",
+        ),
+        ("--checkpoint.save_weights_only=true", "save_weights_only and checkpoint.save_last are not allowed"),
+        ("--checkpoint.save_last=true", "save_weights_only and checkpoint.save_last are not allowed"),
+        ("--trainer.overfit_batches=2", "overfit_batches is not allowed"),
+        ("--seed_everything=-1", "-1"),
     ],
 )
 def test_what_cannot_be_trained_is_one_sentence(
@@ -359,6 +376,11 @@ def test_what_cannot_be_trained_is_one_sentence(
         pytest.skip("this machine has a GPU")
     with pytest.raises(InputError, match=message):
         train(options(tiny_config, musdb_root, tmp_path, option))
+
+
+def test_a_seed_is_a_number(tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path) -> None:
+    with pytest.raises(ArgumentError, match="seed_everything=True is not allowed; give a whole number"):
+        train(options(tiny_config, musdb_root, tmp_path, "--seed_everything=true"))
 
 
 def test_two_processes_have_the_first_gradients_of_one(

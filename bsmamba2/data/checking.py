@@ -103,6 +103,7 @@ def check_folder(root: Path, window: int) -> DataReport:
     _check_audio_twice(tracks, root)
     problems += _sums_of_decoded_files(tracks)
     problems += _missing_tracks(root, kind, tracks)
+    problems += _silent_stems(tracks, window)
     problems += [problem for track in tracks for problem in track.problems]
     return DataReport(root, kind, tracks, sorted(problems, key=lambda problem: problem.severity), [])
 
@@ -338,6 +339,15 @@ def _check_audio_twice(tracks: Sequence[CheckedTrack], root: Path) -> None:
                 _add(track, root, "error", f"is the same audio as its stem {stem}", name)
         for place, names in same.items():
             _add(track, root, "error", f"holds the same audio as {place} ({', '.join(names)}); keep one")
+
+
+def _silent_stems(tracks: Sequence[CheckedTrack], window: int) -> list[Problem]:
+    """Returns the problems of stems that no excerpt can be drawn of."""
+    train = [track for track in tracks if track.split == "train"]
+    heard = {stem for track in train for stem, share in track.active_shares.items() if share}
+    known = {stem for track in train for stem in track.active_shares}
+    text = f"holds no window of {window} samples in which the stem {{}} is active; use a shorter --segment-seconds"
+    return [Problem("error", "train", text.format(stem)) for stem in sorted(known - heard)]
 
 
 def _missing_tracks(root: Path, kind: Kind, tracks: Sequence[CheckedTrack]) -> list[Problem]:

@@ -1,5 +1,6 @@
 """Songs with stems as Lightning wants them."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from bsmamba2.errors import InputError
 class MusdbDataModule(LightningDataModule):
     """Random mixes of MUSDB18, or any folder of songs with stems, for training; fixed excerpts of validation songs.
 
-    Its state is the number of the next excerpt: every excerpt is a pure function of (seed, number), so that is all a
+    Every excerpt is a pure function of (seed, number), so `next_excerpt`, the number of the next one, is all that a
     training needs to go on where it stopped.
 
     Args:
@@ -74,7 +75,7 @@ class MusdbDataModule(LightningDataModule):
         self.validation_tracks = validation_tracks
         self.validation_artists = validation_artists
         self.shared_artists = shared_artists
-        self.validation_length = None if validation_seconds is None else round(validation_seconds * sample_rate)
+        self.validation_seconds = validation_seconds
         self.workers = workers
         self.cache = cache or user_cache_path("bsmamba2", appauthor=False)
         self.index = index
@@ -90,9 +91,10 @@ class MusdbDataModule(LightningDataModule):
         for name, (fine, rule) in allowed.items():
             if not fine:
                 raise InputError(f"{name}={getattr(self, name)} is not allowed; give {rule}")
-        if self.validation_length is not None and self.validation_length < 1:
+        if self.validation_seconds is not None and not 1 / self.sample_rate <= self.validation_seconds < math.inf:
             raise InputError(
-                "validation_seconds is not allowed to be shorter than a sample; leave it out for whole songs"
+                f"validation_seconds={self.validation_seconds} is not allowed; give at least the length of a sample, "
+                "or leave it out for whole songs"
             )
 
     def prepare_data(self) -> None:
@@ -107,7 +109,8 @@ class MusdbDataModule(LightningDataModule):
         self.mixes = RandomMixes(
             tracks, index.windows, self.segment, self.sample_rate, self.channels, self.augmentation, self.seed
         )
-        self.songs = SongExcerpts(songs, self.validation_length)
+        seconds = self.validation_seconds
+        self.songs = SongExcerpts(songs, None if seconds is None else round(seconds * self.sample_rate))
 
     def train_dataloader(self) -> DataLoader[Excerpts]:
         """Returns batches of stems (b, c, n) by name."""

@@ -127,8 +127,8 @@ class DataReport:
             minutes = sum(track.seconds or 0 for track in self.tracks if track.split == split) / 60
             lines.append(f"{split}: {count} tracks, {minutes:.1f} minutes ({self.kind})")
         counts = Counter(problem.severity for problem in self.problems)
-        verdict = "nothing stops a training" if self.healthy else "the errors above have to be mended first"
-        return [*lines, *self.remarks, f"{counts['error']} errors, {counts['note']} notes: {verdict}"]
+        verdict = "" if self.healthy else "; the errors have to be mended before a training"
+        return [*lines, *self.remarks, f"{counts['error']} errors, {counts['note']} notes{verdict}"]
 
     def text(self) -> str:
         """Returns the report for people: a line per track, active windows in %, then what is wrong."""

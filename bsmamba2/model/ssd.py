@@ -70,6 +70,10 @@ def choose_scan(device: torch.device, scan: Scan = "auto") -> Scan:
     return scan
 
 
+# torch.compile cannot follow into what it asks of the machine.
+torch.compiler.assume_constant_result(choose_scan)
+
+
 @functools.cache
 def _log_choice(scan: str, device: str) -> None:
     log.info("scan: %s on %s", scan, device)

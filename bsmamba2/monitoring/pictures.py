@@ -45,9 +45,16 @@ class Pictures(Callback):
         self.every_n_validations = every_n_validations
         self._validations = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """Returns how many validations there were."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self._validations = state_dict["validations"]
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Says where nothing can be written."""
-        self._validations = 0
         if trainer.is_global_zero and _writer(trainer) is None:
             log.info("no pictures and audio of validation songs are kept, because TensorBoard is not the logger")
 

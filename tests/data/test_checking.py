@@ -290,7 +290,7 @@ def test_the_report_is_a_table_and_json(root: Path) -> None:
     assert f"error: {FIRST}: lacks the stem bass, which others have" in lines
     assert "train: 3 tracks, 0.0 minutes (MUSDB18-HQ)" in lines
     assert lines[-1].startswith("2 errors, ")
-    assert lines[-1].endswith("the errors above have to be mended first")
+    assert lines[-1].endswith("the errors have to be mended before a training")
     content = json.loads(check_data(root, json=True)[0])
     assert content["healthy"] is False
     assert [track["name"] for track in content["tracks"]] == ["A - 1", "B - 2", "C - 3", "D - 4"]

@@ -132,7 +132,9 @@ def test_silent_vocals_need_vocals(musdb_root: Path, tmp_path: Path) -> None:
         ({"batch_size": 0}, "batch_size=0 is not allowed; give at least 1"),
         ({"batch_size": 6}, "epoch_excerpts=5 is not allowed; give at least batch_size"),
         ({"workers": -1}, "workers=-1 is not allowed; give at least 0"),
-        ({"validation_seconds": 0.0}, "validation_seconds is not allowed to be shorter than a sample"),
+        ({"validation_seconds": 0.0}, r"validation_seconds=0\.0 is not allowed; give at least the length of a sample"),
+        ({"validation_seconds": float("nan")}, "validation_seconds=nan is not allowed"),
+        ({"validation_seconds": float("inf")}, "validation_seconds=inf is not allowed"),
     ],
 )
 def test_bad_values_are_errors(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
