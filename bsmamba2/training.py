@@ -19,7 +19,7 @@ from bsmamba2.errors import InputError
 from bsmamba2.losses import LossConfig, SeparationLoss
 from bsmamba2.metrics import csdr, defined_median, usdr
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.model.ssd import Scan
+from bsmamba2.model.ssd import Scan, choose_scan
 from bsmamba2.separation import OVERLAP, Separator
 
 Scores = dict[str, float]
@@ -92,9 +92,10 @@ class SeparationModule(LightningModule):
         if init_from is not None:
             load_weights(self.network, load_model(init_from).state_dict(), Path(init_from))
 
-    def setup(self, stage: str) -> None:
+    def on_fit_start(self) -> None:
         """Compiles the layers where asked to: one by one, since they are alike, and in place, so no name changes."""
         if self.compiled:
+            self.scan = choose_scan(self.device, self.scan)
             for layer in self.network.layers:
                 layer.compile()
 

@@ -84,7 +84,7 @@ def measure(
     place = choose_device(device)
     module = SeparationModule(network, loss, scan=scan, recompute=recompute, compile=compile).to(place)
     module.log = module.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
-    module.setup("fit")
+    module.on_fit_start()
     optimizer = module.optimizer()
     shape = (batch, network.channels, network.segment)
     excerpts = Excerpts({stem: 0.1 * torch.randn(shape, device=place) for stem in (*network.stems, "rest")}, [])

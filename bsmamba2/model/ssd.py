@@ -46,7 +46,10 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, scan: Scan = "au
     """
     if scan == "auto" and x.dtype == torch.float64:
         scan = "chunked"  # the kernels multiply in lower precision
-    return _SCANS[choose_scan(x.device, scan)](x, dt, A, B, C)
+    # What is asked of the machine for the choice is nothing that torch.compile could follow into.
+    if scan == "auto" or not torch.compiler.is_compiling():
+        scan = choose_scan(x.device, scan)
+    return _SCANS[scan](x, dt, A, B, C)
 
 
 def choose_scan(device: torch.device, scan: Scan = "auto") -> Scan:
@@ -68,10 +71,6 @@ def choose_scan(device: torch.device, scan: Scan = "auto") -> Scan:
             )
     _log_choice(scan, str(device))
     return scan
-
-
-# torch.compile cannot follow into what it asks of the machine.
-torch.compiler.assume_constant_result(choose_scan)
 
 
 @functools.cache
