@@ -166,6 +166,8 @@ class ResumePoints(Checkpoint):
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return  # A trial of some batches is nothing to go on from.
         self.saved_step, self.saved_time = trainer.global_step, time.monotonic()
         new, last, previous = (self.folder / name for name in (NEW, LAST, PREVIOUS))
         try:

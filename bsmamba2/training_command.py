@@ -121,7 +121,7 @@ class TrainingCLI(LightningCLI):
 def train(arguments: Sequence[str]) -> Path:
     """Trains as the options say and returns the path of the best checkpoint, or without validation of the last one.
 
-    It holds the averaged weights.
+    It holds the averaged weights. A trial with fast_dev_run keeps none, and the folder of the trainings is returned.
 
     Raises:
         InputError: An option or the data cannot be used.
@@ -143,6 +143,9 @@ def train(arguments: Sequence[str]) -> Path:
         if cli.resume_point is not None:
             _check_resume_point(cli.resume_point, cli.model)
         _fit(cli)
+    if cli.trainer.fast_dev_run:  # type: ignore[attr-defined]
+        log.info("the trial run went well; it keeps no checkpoint")
+        return cli.root
     paths = [callback.path for callback in cli.trainer.checkpoint_callbacks if isinstance(callback, ResumePoints)]
     paths += [Path(c.best_model_path) for c in cli.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
     written = [path for path in paths if path.is_file()]

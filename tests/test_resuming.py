@@ -387,3 +387,8 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> N
     with pytest.raises(InputError, match="cannot be made"):
         CompleteCheckpointIO().save_checkpoint({"a": 1}, tmp_path / "file" / "x.ckpt")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_trial_run_leaves_nothing_to_go_on_from(training: Train, tmp_path: Path) -> None:
+    assert training(tmp_path, "--trainer.fast_dev_run=true") == tmp_path
+    assert find_resume_point(tmp_path) is None

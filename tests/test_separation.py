@@ -382,10 +382,10 @@ from bsmamba2 import BSMamba2, InputError, ModelConfig, Separator
 logging.basicConfig(format="%(message)s")
 torch.manual_seed(0)
 torch.set_num_threads(1)
-batch_size, segment_seconds, room_bytes = int(sys.argv[1]), float(sys.argv[2]), int(float(sys.argv[3]))
+batch_size, segment_seconds, seconds, room_bytes = (int(float(value)) for value in sys.argv[1:])
 network = BSMamba2(ModelConfig(dim=32, depth=1, headdim=32, d_state=16)).eval()
 separator = Separator(network, segment_seconds, batch_size=batch_size)
-mixture = torch.randn(2, 44100 * 20)
+mixture = torch.randn(2, 44100 * seconds)
 separator(mixture[:, :44100], 44100)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + room_bytes, resource.RLIM_INFINITY))
@@ -398,17 +398,17 @@ except InputError as error:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is limited as Linux does it")
 @pytest.mark.parametrize(
-    ("batch_size", "segment_seconds", "room_bytes", "expected"),
+    ("batch_size", "segment_seconds", "seconds", "room_bytes", "expected"),
     [
-        (16, 1.0, 200e6, r"^2 882000 [1248]$"),
-        (1, 19.0, 50e6, "^a segment of 19 s does not fit into the memory of cpu; give a smaller"),
+        (16, 1, 20, 200e6, r"^2 882000 [1248]$"),
+        (1, 39, 40, 50e6, "^a segment of 39 s does not fit into the memory of cpu; give a smaller"),
     ],
 )
 def test_too_little_memory_halves_the_batch_and_then_gives_up(
-    batch_size: int, segment_seconds: float, room_bytes: float, expected: str
+    batch_size: int, segment_seconds: int, seconds: int, room_bytes: float, expected: str
 ) -> None:
     run = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(batch_size), str(segment_seconds), str(room_bytes)],
+        [sys.executable, "-c", MEMORY, *(str(value) for value in (batch_size, segment_seconds, seconds, room_bytes))],
         capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
     )  # fmt: skip
     assert re.search(expected, run.stdout.strip()), run.stdout + run.stderr
