@@ -10,7 +10,6 @@ given, 2 wrong usage, 130 stopped by the user.
 
 import json as json_format
 import math
-import platform
 import signal
 import statistics
 import sys
@@ -28,6 +27,7 @@ from torch import Tensor
 
 from bsmamba2.errors import InputError
 from bsmamba2.files import complete_file
+from bsmamba2.machine import hardware, versions
 from bsmamba2.model import BSMamba2
 from bsmamba2.model.ssd import choose_scan, kernel_problem, ssd_chunked, ssd_kernel, ssd_sequential
 from bsmamba2.separation import choose_device
@@ -110,23 +110,11 @@ def environment(device: torch.device) -> Row:
     """Returns what the figures depend on."""
     problem = kernel_problem() if device.type == "cuda" else f"the device is {device.type}"
     return {
-        "processor": processor_name(),
-        "threads": torch.get_num_threads(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": f"{device}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device),
+        **hardware(device),
+        **versions(),
         "scan of the network": choose_scan(device),
         "kernel": f"not run: {problem}" if problem else "runs",
     }
-
-
-def processor_name() -> str:
-    """Returns the name of the processor, which Linux gives in a file only."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def available_scans(device: torch.device) -> list[str]:

@@ -5,7 +5,6 @@ import importlib
 import importlib.util
 import mmap
 import os
-import platform
 import re
 import struct
 import subprocess
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bsmamba2.errors import InputError
+from bsmamba2.machine import package_version, torch_build, versions
 from bsmamba2.model.ssd import choose_scan, kernel_module, kernel_problem, ssd_chunked, ssd_kernel
 from bsmamba2.separation import choose_device
 
@@ -167,7 +167,7 @@ def diagnose() -> Report:
                 CONVOLUTION_LIMIT,
             ),
         )
-        return Report(_versions(driver), devices, checks, device, scan, reason)
+        return Report({**versions(), "NVIDIA driver": driver}, devices, checks, device, scan, reason)
 
 
 def runs_on(capability: tuple[int, int], architectures: Iterable[str]) -> bool:
@@ -301,7 +301,7 @@ def kernel_check(
         limit: Largest of these that is right.
     """
     cuda = torch.cuda.is_available()
-    if _version(package) is None and importlib.util.find_spec(package.replace("-", "_")) is None:
+    if package_version(package) is None and importlib.util.find_spec(package.replace("-", "_")) is None:
         remedy = mending_command(package, "not installed") if cuda else None
         return Check(name, "absent", f"{package} is not installed", remedy)
     try:
@@ -336,7 +336,7 @@ def _message(error: BaseException) -> str:
 
 
 def _torch_check(graphics_cards: list[str], devices: tuple[Device, ...]) -> Check:
-    build, problem = _torch_build(), cuda_problem(devices)
+    build, problem = torch_build(), cuda_problem(devices)
     if problem is None:
         return Check("torch", "ok", f"computes on {len(devices)} GPU ({build})")
     if not graphics_cards and not torch.cuda.is_available():
@@ -416,36 +416,6 @@ def nvidia_machine() -> tuple[list[str], str | None]:
         models = [re.search(r"Model:\s*(.+)", (f / "information").read_text()) for f in cards_folder.iterdir()]
         return [model[1].strip() for model in models if model], version and version[0]
     return [], None
-
-
-def _versions(driver: str | None) -> dict[str, str | None]:
-    versions = {
-        "bsmamba2": _version("bsmamba2"),
-        "Python": platform.python_version(),
-        "system": platform.platform(),
-        "torch": f"{torch.__version__} ({_torch_build()})",
-        "NVIDIA driver": driver,
-    }
-    packages = ("lightning", "soundfile", "av", "mamba-ssm", "causal-conv1d", "triton")
-    return {**versions, **{package: _version(package) for package in packages}, "libsndfile": _libsndfile()}
-
-
-def _torch_build() -> str:
-    if torch.version.hip:
-        return f"ROCm {torch.version.hip}"
-    return f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
-
-
-def _version(package: str) -> str | None:
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        return metadata.version(package)
-    return None
-
-
-def _libsndfile() -> str | None:
-    with contextlib.suppress(ImportError, OSError):  # OSError where the library itself cannot be loaded
-        return str(importlib.import_module("soundfile").__libsndfile_version__)
-    return None
 
 
 def _requirement(package: str, name: str) -> str:

@@ -305,7 +305,7 @@ def test_a_failing_kernel_is_reported_with_its_command(monkeypatch: pytest.Monke
             raise RuntimeError("something else" + 999 * "." + "\nsecond line") from None
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(doctor_module, "_version", lambda package: "1")
+    monkeypatch.setattr(doctor_module, "package_version", lambda package: "1")
     check = kernel_check("scan", "mamba-ssm", lambda: None, fails, SCAN_LIMIT)
     assert check.state == "problem"
     assert check.detail == (
@@ -320,7 +320,7 @@ def test_kernels_are_offered_only_where_they_run(
     monkeypatch: pytest.MonkeyPatch, cuda: bool, remedy: str | None
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(doctor_module, "_version", lambda package: None)
+    monkeypatch.setattr(doctor_module, "package_version", lambda package: None)
     monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
     check = kernel_check("scan", "mamba-ssm", lambda: None, dict, SCAN_LIMIT)
     assert check == Check("scan", "absent", "mamba-ssm is not installed", remedy)
