@@ -40,7 +40,11 @@ def load_model(model: str | Path, **architecture: Any) -> BSMamba2:
     Raises:
         InputError: The file is missing, damaged, holds something else, or does not fit the architecture.
     """
-    path = find_model(model)
+    return load_network(find_model(model), **architecture)
+
+
+def load_network(path: Path, **architecture: Any) -> BSMamba2:
+    """Returns the network of a file as `load_model` does, and says nothing."""
     content = read(path)
     own = "state_dict" in content
     config = stored_config(content, path) if own else described_config(path)

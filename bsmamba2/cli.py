@@ -1,4 +1,4 @@
-"""The command line: `bsmamba2 separate | train | evaluate | check-data | models | convert | doctor | demo`."""
+"""The command line: `bsmamba2 separate | train | evaluate | report | check-data | models | convert | doctor | demo`."""
 
 import contextlib
 import logging
@@ -23,7 +23,8 @@ Music source separation with BSMamba2.
 commands:
   separate   write the stems of songs
   train      train a model on MUSDB18, or on any folder of songs with stems
-  evaluate   score a model on the tracks of a MUSDB18 folder
+  evaluate   score a model, or what any other tool separated, on songs with stems
+  report     show evaluations side by side on one page
   check-data find what is wrong in such a folder, decode its stem files, index it
   models     list, download and verify published models
   convert    turn a checkpoint into a small file of weights
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "separate": _separate,
         "train": _train,
         "evaluate": _evaluate,
+        "report": _report,
         "check-data": _check_data,
         "models": _models,
         "convert": _convert,
@@ -114,9 +116,26 @@ def _train(arguments: Sequence[str]) -> None:
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
-    from bsmamba2.evaluation import evaluate
+    from bsmamba2.evaluation.table import results_table
+    from bsmamba2.evaluation_command import evaluate
 
-    print(_run("evaluate", evaluate, arguments).table())
+    stems = {"type": _names, "metavar": "STEM,..."}
+    chunks = {"type": float, "nargs": "+", "metavar": "SECONDS"}
+    results = _run("evaluate", evaluate, arguments, {"--stems": stems, "--chunk_seconds": chunks})
+    print(results_table(results))
+    if results.failures:
+        name, reason = next(iter(results.failures.items()))
+        raise InputError(
+            f"{len(results.failures)} of {len(results.failures) + len(results.tracks)} tracks could not be scored; the "
+            f"first: {name}: {reason}"
+        )
+
+
+def _report(arguments: Sequence[str]) -> None:
+    from bsmamba2.evaluation_command import report
+
+    for path in _run("report", report, arguments, {"runs": {"nargs": "+", "metavar": "RUN", "type": Path}}):
+        print(path)
 
 
 def _check_data(arguments: Sequence[str]) -> None:

@@ -9,7 +9,9 @@ from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STREAMS
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
-from bsmamba2.evaluation import Evaluation, evaluate
+from bsmamba2.evaluation.results import ESTIMATE, MIXTURE_ROW, Results
+from bsmamba2.evaluation.runs import REPORT
+from bsmamba2.evaluation_command import evaluate
 from bsmamba2.files import make_folder
 from bsmamba2.song_files import separate_files
 from bsmamba2.training_command import train
@@ -58,11 +60,11 @@ def run_demo(config: Path = Path("configs/tiny.yaml"), training_minutes: float =
         ]
     )
     training_seconds = time.monotonic() - started
-    evaluation = evaluate(checkpoint, data, scores)
+    results = evaluate(data, scores, checkpoint)
     mixture = data / f"{song.name}.wav"
     shutil.copyfile(data / "test" / song.name / f"{MIXTURE}.wav", mixture)
     separate_files([mixture], checkpoint, stems)
-    return _report(evaluation, song.name, checkpoint, stems / song.name, training_seconds)
+    return _report(results, song.name, checkpoint, stems / song.name, scores / REPORT, training_seconds)
 
 
 def example_song() -> Track:
@@ -86,8 +88,10 @@ def lay_out(song: Track, root: Path) -> None:
             write_audio(path, song.read(name, start, stop - start), SAMPLE_RATE)
 
 
-def _report(evaluation: Evaluation, track: str, checkpoint: Path, stems: Path, training_seconds: float) -> str:
-    model, mixture = evaluation.tracks[track], evaluation.mixtures[track]
+def _report(results: Results, track: str, checkpoint: Path, stems: Path, page: Path, training_seconds: float) -> str:
+    rows = results.tracks[track].scores["vocals"]
+    model, mixture = rows[ESTIMATE], rows[MIXTURE_ROW]
+    separation = results.description["separation"]
     start, stop = EXCERPTS_SECONDS["test"]
     beaten = model.usdr > mixture.usdr and model.csdr > mixture.csdr
     verdict = (
@@ -95,7 +99,7 @@ def _report(evaluation: Evaluation, track: str, checkpoint: Path, stems: Path, t
         if beaten
         else "The model did NOT beat the mixture on seconds it never trained on; train for longer."
     )
-    rows = [
+    lines = [
         (f"vocals of {track}, {start:g} to {stop:g} s", "cSDR", "uSDR"),
         ("mixture as estimate", f"{mixture.csdr:.2f} dB", f"{mixture.usdr:.2f} dB"),
         (f"model, trained for {training_seconds:.0f} s", f"{model.csdr:.2f} dB", f"{model.usdr:.2f} dB"),
@@ -103,13 +107,14 @@ def _report(evaluation: Evaluation, track: str, checkpoint: Path, stems: Path, t
     return "\n".join(
         [
             "",
-            *(f"{name:52} {csdr:>10} {usdr:>10}" for name, csdr, usdr in rows),
+            *(f"{name:52} {csdr:>10} {usdr:>10}" for name, csdr, usdr in lines),
             verdict,
             "By its definition the uSDR of silence is 0 dB; a model of a few seconds of one song gets little further.",
             "",
-            f"protocol                      {evaluation.settings['protocol']}",
-            f"seconds per second of audio   {evaluation.seconds_per_second:.3g}",
-            f"scan                          {evaluation.settings['scan']} on {evaluation.settings['device']}",
+            f"protocol                      {results.description['settings']['protocol']}",
+            f"seconds per second of audio   {results.description['time']['computing_seconds_per_second']:.3g}",
+            f"scan                          {separation['scan']} on {separation['device']}",
+            f"report                        {page}",
             f"stems                         {stems / 'vocals.wav'}, {stems / 'instrumental.wav'}",
             f"checkpoint                    {checkpoint}",
         ]

@@ -3,29 +3,27 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import write_audio
+from bsmamba2.checkpoint import save_model
 from bsmamba2.cli import main
 from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS
 from bsmamba2.data.tracks import mixture_of
 from bsmamba2.model import BSMamba2
 
-COMMANDS = ("separate", "train", "evaluate", "check-data", "models", "convert", "doctor", "demo")
+COMMANDS = ("separate", "train", "evaluate", "report", "check-data", "models", "convert", "doctor", "demo")
 
 
 @pytest.fixture
 def model(tmp_path: Path, tiny_network: BSMamba2) -> Path:
-    path = tmp_path / "tiny.ckpt"
-    weights = {f"network.{name}": value for name, value in tiny_network.state_dict().items()}
-    torch.save({"state_dict": weights, "hyper_parameters": {"network": asdict(tiny_network.config)}}, path)
+    path = tmp_path / "tiny.safetensors"
+    save_model(tiny_network, path)
     return path
 
 
@@ -43,8 +41,29 @@ def test_separate_and_evaluate_from_the_command_line(
     assert "float32 · segments 0.1 s" in said
     assert "overlap 0 %" in said
     run = ["evaluate", "--model", str(model), "--root", str(musdb_root), "--output", str(tmp_path / "run")]
-    assert main([*run, "--batch-size", "4"]) == 0
-    assert "Three - Third" in capsys.readouterr().out
+    assert main([*run, "--batch-size", "4", "--stems", "vocals,instrumental", "--chunk-seconds", "0.05", "0.2"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("Three - Third") == 2
+    for words in ("instrumental, protocol single, 1 tracks", "chunks of 0.05 s", "chunks of 0.2 s", "ideal ratio mask"):
+        assert words in said
+    assert main(["report", str(tmp_path / "run"), "--output", str(tmp_path / "side by side.html")]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        str(tmp_path / "side by side.html"), str(tmp_path / "side by side.json")
+    ]  # fmt: skip
+
+
+def test_a_track_that_fails_costs_the_exit_status_alone(
+    tmp_path: Path, model: Path, musdb_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a - 1", "b - 2"):
+        shutil.copytree(musdb_root / "test" / "Three - Third", tmp_path / "songs" / name)
+    (tmp_path / "songs" / "b - 2" / "vocals.wav").unlink()
+    run = ["--root", str(tmp_path / "songs"), "--output", str(tmp_path / "run"), "--no-report"]
+    assert main(["evaluate", "--model", str(model), *run]) == 1
+    said = capsys.readouterr()
+    assert said.out.count("a - 1") == 1
+    assert "failed: b - 2: " in said.out
+    assert said.err.splitlines()[-1].startswith("bsmamba2: error: 1 of 2 tracks could not be scored; the first: b - 2")
 
 
 def test_existing_stems_are_kept_and_named(tmp_path: Path, model: Path, musdb_root: Path) -> None:
@@ -63,7 +82,7 @@ def test_existing_stems_are_kept_and_named(tmp_path: Path, model: Path, musdb_ro
     ("arguments", "status", "message"),
     [
         ([], 2, ""),
-        (["seperate"], 2, "there is no command 'seperate'; choose separate, train, evaluate, check-data, models"),
+        (["seperate"], 2, "there is no command 'seperate'; choose separate, train, evaluate, report, check-data"),
         (["separate"], 2, "required: inputs, model"),
         (["separate", "a.wav", "--model", "m", "--output", "o", "--loud", "1"], 2, "unrecognized arguments: --loud"),
         (["separate", "a.wav", "--model", "m", "--output", "o", "--overlap", "half"], 2, 'key "overlap"'),
@@ -83,6 +102,10 @@ def test_existing_stems_are_kept_and_named(tmp_path: Path, model: Path, musdb_ro
         (["models", "download", "best"], 1, "there is no published model 'best'; choose "),
         (["convert", "a.ckpt"], 2, "required: output"),
         (["evaluate", "--model", "m", "--root", "r", "--output", "o", "--split", "dev"], 2, 'key "split"'),
+        (["evaluate", "--model", "m", "--root", "r", "--output", "o", "--chunk-seconds", "x"], 2, "chunk_seconds"),
+        (["evaluate", "--root", "r", "--output", "o"], 1, "there is no folder r"),
+        (["report"], 2, "required: runs"),
+        (["report", "nowhere"], 1, "there is no results.json in nowhere"),
         (["train", "--data.root", "nowhere", "--model.network.hops", "3"], 2, "unrecognized arguments"),
         (["train", "--data.root", "nowhere", "--model.network.dim", "wide"], 2, "dim"),
         (["train", "--data.root", "nowhere", "--model.network.dim", "100"], 1, "headdim=64 does not divide"),

@@ -101,15 +101,52 @@ def find_tracks(
         InputError: There is no such folder or no track in it, a named track or artist is not there, or a track lacks
             a stem, has one that is shorter than its mixture, or another sampling rate.
     """
-    paths = _split_paths(root, split, validation_tracks or (), validation_artists or (), shared_artists)
+    paths = split_paths(root, split, validation_tracks or (), validation_artists or (), shared_artists)
     return _checked(paths, sample_rate, channels)
+
+
+def split_paths(
+    root: Path, split: Split, tracks: Sequence[str], artists: Sequence[str], shared_artists: bool
+) -> list[Path]:
+    """Returns the stem files and track folders of a split, chosen as in `find_tracks`, without opening them.
+
+    Raises:
+        InputError: There is no such folder or no track in it, or a named track or artist is not there.
+    """
+    if split == "test":
+        return track_paths(root / "test")
+    named = bool(tracks or artists)
+    if named and (root / "valid").is_dir():
+        raise InputError(f"{root} has a folder valid/ and validation tracks are named too; use only one of them")
+    if (root / "valid").is_dir():
+        train, valid = track_paths(root / "train"), track_paths(root / "valid")
+    else:
+        everything = track_paths(root / "train")
+        names = _named(everything, tracks, artists) if named else set(official_validation_tracks())
+        train = [path for path in everything if track_name(path) not in names]
+        valid = [path for path in everything if track_name(path) in names]
+    if split == "valid":
+        if not valid:
+            raise InputError(
+                f"none of the official validation tracks is in {root / 'train'}; name some with validation_tracks or "
+                "validation_artists, or put them into a folder valid/"
+            )
+        return valid
+    if not shared_artists:
+        train = _without_artists(train, {track_artist(path) for path in valid})
+    if not train:
+        raise InputError(
+            f"no track is left to train on in {root / 'train'}, because all are validation tracks or share an artist "
+            "with one; choose other validation tracks, or set shared_artists"
+        )
+    return train
 
 
 def track_paths(folder: Path) -> list[Path]:
     """Returns the stem files and track folders in a folder, in the order of their names.
 
     Raises:
-        InputError: There is no such folder, or no track in it.
+        InputError: There is no such folder, no track in it, or one in both forms.
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; the dataset root holds train/, test/ and perhaps valid/")
@@ -117,6 +154,10 @@ def track_paths(folder: Path) -> list[Path]:
     paths = [path for path in entries if path.is_dir() or path.name.endswith(STEM_FILE)]
     if not paths:
         raise InputError(f"there is no track in {folder}; it holds {{track}}.stem.mp4 files or {{track}}/*.wav folders")
+    names = [track_name(path) for path in paths]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"the track {twice[0]!r} is in {folder} twice, as a stem file and as a folder; keep one")
     return paths
 
 
@@ -150,47 +191,6 @@ def find_sources(path: Path) -> dict[str, Source]:
 def mixture_of(stems: dict[str, Tensor]) -> Tensor:
     """Returns the sum of stems: what every excerpt's mixture is, so that gains and silences hold for it too."""
     return torch.stack(list(stems.values())).sum(0)
-
-
-def _split_paths(
-    root: Path, split: Split, tracks: Sequence[str], artists: Sequence[str], shared_artists: bool
-) -> list[Path]:
-    if split == "test":
-        return _unique(root / "test")
-    named = bool(tracks or artists)
-    if named and (root / "valid").is_dir():
-        raise InputError(f"{root} has a folder valid/ and validation tracks are named too; use only one of them")
-    if (root / "valid").is_dir():
-        train, valid = _unique(root / "train"), _unique(root / "valid")
-    else:
-        everything = _unique(root / "train")
-        names = _named(everything, tracks, artists) if named else set(official_validation_tracks())
-        train = [path for path in everything if track_name(path) not in names]
-        valid = [path for path in everything if track_name(path) in names]
-    if split == "valid":
-        if not valid:
-            raise InputError(
-                f"none of the official validation tracks is in {root / 'train'}; name some with validation_tracks or "
-                "validation_artists, or put them into a folder valid/"
-            )
-        return valid
-    if not shared_artists:
-        train = _without_artists(train, {track_artist(path) for path in valid})
-    if not train:
-        raise InputError(
-            f"no track is left to train on in {root / 'train'}, because all are validation tracks or share an artist "
-            "with one; choose other validation tracks, or set shared_artists"
-        )
-    return train
-
-
-def _unique(folder: Path) -> list[Path]:
-    paths = track_paths(folder)
-    names = [track_name(path) for path in paths]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"the track {twice[0]!r} is in {folder} twice, as a stem file and as a folder; keep one")
-    return paths
 
 
 def _named(paths: Sequence[Path], tracks: Sequence[str], artists: Sequence[str]) -> set[str]:

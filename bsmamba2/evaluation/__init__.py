@@ -1,5 +1,1 @@
-"""From songs and their separation to results that can be published."""
-
-from bsmamba2.evaluation.command import Evaluation, TrackScores, evaluate
-
-__all__ = ["Evaluation", "TrackScores", "evaluate"]
+"""From songs and their estimates to results that can be published."""

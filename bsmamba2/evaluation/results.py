@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class TrackResult:
     def write(self, path: Path) -> None:
         """Writes it as JSON, whole or not at all."""
         with complete_file(path) as temporary:
-            temporary.write_text(to_json(asdict(self)), encoding="utf-8")
+            temporary.write_text(to_json(self), encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> "TrackResult":
@@ -124,7 +124,7 @@ class Results:
 
     def write(self, folder: Path, summary: Mapping[str, Any]) -> None:
         """Writes FOLDER/results.json, with a summary that is derived from it and not read again."""
-        content = {"format": FORMAT, "summary": summary, **asdict(self)}
+        content = {"format": FORMAT, "summary": summary, **_plain(self)}
         with complete_file(folder / RESULTS) as temporary:
             temporary.write_text(to_json(content), encoding="utf-8")
 
@@ -139,7 +139,8 @@ class Results:
         if not path.is_file():
             raise InputError(f"there is no {RESULTS} in {folder}; give a folder that `bsmamba2 evaluate` wrote")
         content = _read(path)
-        if content.get("format") != FORMAT or not {"description", "tracks", "failures"} <= content.keys():
+        parts = (content.get(part) for part in ("description", "tracks", "failures"))
+        if content.get("format") != FORMAT or not all(isinstance(part, dict) for part in parts):
             raise InputError(f"{path} holds no results of this version; evaluate again with --overwrite")
         tracks = {name: TrackResult.from_content(track, path) for name, track in content["tracks"].items()}
         return cls(content["description"], tracks, content["failures"])
@@ -147,10 +148,14 @@ class Results:
 
 def to_json(content: Any) -> str:
     """Returns JSON without numbers it does not know: NaN is null, the infinities are "Infinity" and "-Infinity"."""
-    return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # Bytes of a file name that are not UTF-8 are lone surrogates here, which JSON holds as escapes.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -165,6 +170,8 @@ def _number(value: float | str | None) -> float:
 
 
 def _stem_scores(values: Mapping[str, Any]) -> StemScores:
+    if values.keys() != {field.name for field in fields(StemScores)}:
+        raise KeyError("other scores than those of this version")
     windows = tuple(_number(value) for value in values["windows"])
     return StemScores(**{name: _number(value) for name, value in values.items() if name != "windows"}, windows=windows)
 

@@ -81,6 +81,10 @@ class Run:
         """Returns the folder of the estimates of a track."""
         return self.folder / ESTIMATES / track
 
+    def museval(self, split: str, track: str) -> Path:
+        """Returns where museval's file of a track lies, as in its own folders."""
+        return self.folder / MUSEVAL / split / f"{track}.json"
+
     def _check_identity(self, path: Path) -> None:
         try:
             before = json.loads(path.read_text(encoding="utf-8"))

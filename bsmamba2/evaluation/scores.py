@@ -1,6 +1,7 @@
 """Which scores an estimate gets, what they are called and which way is better."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 NAN = float("nan")
@@ -27,13 +28,13 @@ SCORES: dict[str, Score] = {
     "csdr": Score("cSDR", "dB", "higher", "Median signal-to-distortion ratio of the defined one-second windows."),
     "usdr": Score("uSDR", "dB", "higher", "Signal-to-distortion ratio over the whole track."),
     "si_sdr": Score("SI-SDR", "dB", "higher", "Signal-to-distortion ratio whatever the level of the estimate."),
-    "bleedless": Score("bleedless", "", "higher", "How little the estimate adds to the reference, of 100."),
-    "fullness": Score("fullness", "", "higher", "How little the estimate lacks of the reference, of 100."),
+    "bleedless": Score("bleedless", "", "higher", "How little the estimate adds to the reference, of 100 (MSST)."),
+    "fullness": Score("fullness", "", "higher", "How little the estimate lacks of the reference, of 100 (MSST)."),
     "leakage_dbfs": Score("leakage", "dBFS", "lower", "Level of the estimate where the reference is silent, median."),
     "leakage_dbfs_95": Score("leakage 95 %", "dBFS", "lower", "The same, exceeded in 5 % of the silent blocks."),
     "leakage_db": Score("leakage / mixture", "dB", "lower", "The same relative to the mixture there, median."),
     "leakage_db_95": Score("leakage / mixture 95 %", "dB", "lower", "The same, exceeded in 5 % of the silent blocks."),
-    "false_mute": Score("false mute", "%", "lower", "Share of active blocks 20 dB or more below the reference."),
+    "false_mute": Score("false mute", "%", "lower", "Share of active blocks more than 20 dB below the reference."),
     "onset_sdr": Score("onset", "dB", "higher", "SDR of the first second after a pause of at least two seconds."),
     "csdr_activity_0": Score("cSDR 0-25 %", "dB", "higher", "cSDR where under a quarter of ±4 s is active."),
     "csdr_activity_25": Score("cSDR 25-50 %", "dB", "higher", "cSDR where a quarter to a half of ±4 s is active."),
@@ -44,7 +45,7 @@ SCORES: dict[str, Score] = {
     "museval_sir": Score("museval SIR", "dB", "higher", "By the package museval: what other sources leak."),
     "museval_sar": Score("museval SAR", "dB", "higher", "By the package museval: what is neither."),
 }
-# Those that one estimate gets without museval's help, in the order of the share of active blocks.
+# In the order of the share of active blocks.
 ACTIVITY_SCORES = ("csdr_activity_0", "csdr_activity_25", "csdr_activity_50", "csdr_activity_75")
 
 
@@ -76,3 +77,14 @@ class StemScores:
     museval_sir: float = NAN
     museval_sar: float = NAN
     windows: tuple[float, ...] = ()
+
+
+def with_museval(scores: StemScores, medians: Mapping[str, float]) -> StemScores:
+    """Returns the scores with those of museval in dB, by its names SDR, ISR, SIR and SAR."""
+    return replace(
+        scores,
+        museval_sdr=medians["SDR"],
+        museval_isr=medians["ISR"],
+        museval_sir=medians["SIR"],
+        museval_sar=medians["SAR"],
+    )

@@ -1,5 +1,21 @@
 """Scores of separated stems, each a function of audio alone."""
 
-from bsmamba2.metrics.sdr import Audio, csdr, defined_median, usdr, windowed_sdr
+from bsmamba2.metrics.sdr import Audio, csdr, defined_median, si_sdr, usdr, windowed_sdr
+from bsmamba2.metrics.sparse import Leakage, active_blocks, csdr_by_activity, false_mute, leakage, onset_sdr
+from bsmamba2.metrics.spectral import bleedless_fullness
 
-__all__ = ["Audio", "csdr", "defined_median", "usdr", "windowed_sdr"]
+__all__ = [
+    "Audio",
+    "Leakage",
+    "active_blocks",
+    "bleedless_fullness",
+    "csdr",
+    "csdr_by_activity",
+    "defined_median",
+    "false_mute",
+    "leakage",
+    "onset_sdr",
+    "si_sdr",
+    "usdr",
+    "windowed_sdr",
+]

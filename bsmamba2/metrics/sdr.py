@@ -1,8 +1,11 @@
-"""Scores of separated stems.
+"""Ratios of signal to distortion.
 
-Conventions: arguments are keyword-only, audio is (c, n), sums run over both channels, all is computed in float64.
+Conventions: arguments are keyword-only, audio is (c, n), sums run over both channels, all is computed in float64. No
+score makes a float64 copy of a track: that is done a second or a block at a time.
 The cSDR is museval v4's SDR: the filters of BSS Eval touch only its other scores (ISR, SIR, SAR).
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -11,6 +14,11 @@ from torch import Tensor
 from bsmamba2.errors import InputError
 
 Audio = Tensor | np.ndarray
+
+# Samples per channel: small enough for a processor's cache.
+BLOCK = 1 << 16
+# What float64 leaves of the error of a scaled copy, as a ratio of energies (-260 dB).
+ROUNDING = 1e-26
 
 
 def usdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> float:
@@ -26,9 +34,44 @@ def usdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> floa
     Raises:
         InputError: The two shapes differ, or are not (c, n) with at least one sample, or a sample is not finite.
     """
-    estimate, reference = _pair(estimate, reference, ndim=2)
-    floor = 1e-7
-    return _decibels(reference.square().sum() + floor, (reference - estimate).square().sum() + floor).item()
+    estimate, reference = checked_audio(estimate=estimate, reference=reference)
+    signal = error = torch.full((), 1e-7, dtype=torch.float64)
+    for e, r in _blocks(estimate, reference):
+        signal = signal + r.square().sum()
+        error = error + (r - e).square().sum()
+    return decibels(signal, error).item()
+
+
+def si_sdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> float:
+    """Returns the scale-invariant signal-to-distortion ratio over the whole track in dB (Le Roux et al. 2019).
+
+    10 · log10(Σ (α · reference)² / Σ (α · reference − estimate)²), α = Σ estimate · reference / Σ reference²
+
+    No mean is removed. NaN if all of the reference or of the estimate is zero; -inf if nothing of the reference is in
+    the estimate; +inf if there is nothing else in it, that is, less than the rounding of float64.
+
+    Args:
+        estimate: Separated audio (c, n).
+        reference: True audio (c, n).
+        sample_rate: Not used; every score is called alike.
+
+    Raises:
+        InputError: The two shapes differ, or are not (c, n) with at least one sample, or a sample is not finite.
+    """
+    estimate, reference = checked_audio(estimate=estimate, reference=reference)
+    product = reference_energy = estimate_energy = torch.zeros((), dtype=torch.float64)
+    for e, r in _blocks(estimate, reference):
+        product = product + (e * r).sum()
+        reference_energy = reference_energy + r.square().sum()
+        estimate_energy = estimate_energy + e.square().sum()
+    if not reference_energy or not estimate_energy:
+        return float("nan")
+    scale = product / reference_energy
+    error = torch.zeros((), dtype=torch.float64)
+    for e, r in _blocks(estimate, reference):
+        error = error + (scale * r - e).square().sum()
+    signal = scale.square() * reference_energy
+    return decibels(signal, error).item() if error > ROUNDING * signal else float("inf")
 
 
 def csdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> float:
@@ -44,8 +87,8 @@ def csdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> floa
     Raises:
         InputError: The two shapes differ, or are not (c, n) with at least one sample, or a sample is not finite.
     """
-    _pair(estimate, reference, ndim=2)
-    return defined_median(windowed_sdr(estimate=estimate, reference=reference, sample_rate=sample_rate))
+    estimate, reference = checked_audio(estimate=estimate, reference=reference)
+    return defined_median(_windows(estimate, reference, sample_rate))
 
 
 def windowed_sdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> Tensor:
@@ -53,7 +96,8 @@ def windowed_sdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100)
 
     Windows do not overlap; the last partial one is dropped, but audio of at most one window is scored as one. A window
     is undefined (NaN), for all sources, when one reference or estimate in it is silent: when the sum over the channels
-    of every sample is exactly zero. A window without error gives +inf.
+    of every sample is exactly zero. A window without error gives +inf. Where museval raises, because a source is silent
+    over the whole track, all windows are undefined.
 
     Args:
         estimate: Separated audio (c, n), or of several sources (s, c, n).
@@ -63,17 +107,9 @@ def windowed_sdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100)
     Raises:
         InputError: The two shapes differ, or are of another form, or without a sample, or a sample is not finite.
     """
-    several = np.ndim(estimate) == 3
-    estimates, references = _pair(estimate, reference, ndim=3 if several else 2)
-    length = references.shape[-1]
-    window = min(int(1.0 * sample_rate), length)
-    # (c, w, window), or for sources (s, c, w, window)
-    estimates, references = (
-        t[..., : length // window * window].unflatten(-1, (-1, window)) for t in (estimates, references)
-    )
-    scores = _decibels(references.square().sum(dim=(-3, -1)), (references - estimates).square().sum(dim=(-3, -1)))
-    silent = (references.sum(-3) == 0).all(-1) | (estimates.sum(-3) == 0).all(-1)
-    return scores.masked_fill(silent.any(0) if several else silent, torch.nan)
+    ndim = 3 if np.ndim(estimate) == 3 else 2
+    estimate, reference = checked_audio(estimate=estimate, reference=reference, ndim=ndim)
+    return _windows(estimate, reference, sample_rate)
 
 
 def defined_median(values: Tensor) -> float:
@@ -83,20 +119,59 @@ def defined_median(values: Tensor) -> float:
     return ((ordered[(count - 1) // 2] + ordered[count // 2]) / 2).item() if count else float("nan")
 
 
-def _pair(estimate: Audio, reference: Audio, ndim: int) -> tuple[Tensor, Tensor]:
-    # On the CPU: other devices may have no float64.
-    pair = torch.as_tensor(estimate).detach().cpu().double(), torch.as_tensor(reference).detach().cpu().double()
-    shapes = tuple(tuple(t.shape) for t in pair)
-    if shapes[0] != shapes[1] or len(shapes[0]) != ndim or 0 in shapes[0]:
-        raise InputError(
-            f"estimate has shape {shapes[0]} and reference {shapes[1]}; both must be "
-            f"{'(channels, samples)' if ndim == 2 else '(sources, channels, samples)'} of the same size, not empty"
-        )
-    for name, audio in zip(("estimate", "reference"), pair, strict=True):
-        if not audio.isfinite().all():
-            raise InputError(f"the {name} has samples that are not finite (NaN or infinity), so it has no score")
-    return pair
-
-
-def _decibels(signal: Tensor, error: Tensor) -> Tensor:
+def decibels(signal: Tensor, error: Tensor) -> Tensor:
+    """Returns ratios of energies in dB."""
     return 10 * torch.log10(signal / error)
+
+
+def checked_audio(*, ndim: int = 2, **audio: Audio) -> tuple[Tensor, ...]:
+    """Returns audio of equal shapes, given by name, as tensors of their own type on the CPU: others lack float64.
+
+    Args:
+        ndim: 2 for (c, n), 3 for (s, c, n).
+        audio: What is scored; the names are for the errors.
+
+    Raises:
+        InputError: The shapes differ, or are of another form, or without a sample, or a sample is not finite.
+    """
+    tensors = {name: torch.as_tensor(one).detach().cpu() for name, one in audio.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    first = next(iter(shapes.values()))
+    if set(shapes.values()) != {first} or len(first) != ndim or 0 in first:
+        named = " and ".join(f"{name} has shape {shape}" for name, shape in shapes.items())
+        form = "(channels, samples)" if ndim == 2 else "(sources, channels, samples)"
+        raise InputError(f"{named}; audio to score must be {form} of the same size, not empty")
+    for name, tensor in tensors.items():
+        # Without the copies that isfinite makes of all samples.
+        if not torch.stack(tensor.aminmax()).isfinite().all():
+            raise InputError(f"the {name} has samples that are not finite (NaN or infinity), so it has no score")
+    return tuple(tensors.values())
+
+
+def _windows(estimates: Tensor, references: Tensor, sample_rate: int) -> Tensor:
+    length = references.shape[-1]
+    window = min(int(1.0 * sample_rate), length)
+    end = length // window * window
+    pairs = zip(estimates[..., :end].split(window, -1), references[..., :end].split(window, -1), strict=True)
+    return torch.stack([_window(estimate.double(), reference.double()) for estimate, reference in pairs], -1)
+
+
+def _window(estimate: Tensor, reference: Tensor) -> Tensor:
+    if not (_all_heard(estimate) and _all_heard(reference)):
+        return torch.full(reference.shape[:-2], torch.nan, dtype=torch.float64)
+    return decibels(_energy(reference), _energy(reference - estimate))
+
+
+def _all_heard(audio: Tensor) -> bool:
+    # The first samples tell, nearly always.
+    return any(bool(part.sum(-2).any(-1).all()) for part in (audio[..., :1000], audio))
+
+
+def _energy(audio: Tensor) -> Tensor:
+    samples = audio.flatten(-2)
+    return torch.linalg.vecdot(samples, samples)
+
+
+def _blocks(*audio: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    for blocks in zip(*(one.split(BLOCK, -1) for one in audio), strict=True):
+        yield tuple(block.double() for block in blocks)

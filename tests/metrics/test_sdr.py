@@ -1,22 +1,25 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import quantise
-from bsmamba2.data.musdb import STREAMS
+from bsmamba2.data.musdb import MIXTURE, STEMS, STREAMS
 from bsmamba2.errors import InputError
-from bsmamba2.metrics import Audio, csdr, defined_median, usdr, windowed_sdr
+from bsmamba2.metrics import Audio, csdr, defined_median, si_sdr, usdr, windowed_sdr
 
 RATE = 1000
 INF, NAN = float("inf"), float("nan")
-SCORES: list[Callable[..., object]] = [csdr, usdr, windowed_sdr]
+SCORES: list[Callable[..., object]] = [csdr, usdr, si_sdr, windowed_sdr]
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -37,7 +40,12 @@ def antiphase(audio: np.ndarray) -> None:
     audio[1] = -audio[0]
 
 
-@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="museval cannot be imported without an ffmpeg program")
+with_museval = pytest.mark.skipif(
+    shutil.which("ffmpeg") is None, reason="museval cannot be imported without an ffmpeg program"
+)
+
+
+@with_museval
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(
     ("length", "void", "side"),
@@ -69,6 +77,61 @@ def test_windows_are_those_of_museval(length: int, void: Callable[[np.ndarray], 
     if not void:  # Else a single source has a defined window more than the pair.
         score = csdr(estimate=audio["estimate"][0], reference=references[0], sample_rate=RATE)
         assert score == pytest.approx(np.median(expected[0]), rel=0, abs=1e-9)
+
+
+def museval_windows(estimates: np.ndarray, references: np.ndarray, rate: int) -> np.ndarray:
+    """Returns museval's SDR of sources (s, c, n); filters of 16 samples are quick, and nothing to this score."""
+    from museval.metrics import bss_eval
+
+    swapped = [audio.transpose(0, 2, 1) for audio in (references, estimates)]
+    scores: np.ndarray = bss_eval(*swapped, window=rate, hop=rate, filters_len=16)[0]
+    return scores
+
+
+@with_museval
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("void", [None, silent, antiphase])
+@pytest.mark.parametrize("side", ["estimate", "reference"])
+@pytest.mark.parametrize("sources", [1, 4])
+def test_windows_of_one_source_and_of_four(sources: int, side: str, void: Callable[[np.ndarray], None] | None) -> None:
+    references = noise(sources, 2, 4 * RATE + 1)
+    audio = {"reference": references, "estimate": 0.3 * references + noise(*references.shape, seed=1)}
+    if void:
+        void(audio[side][-1, :, RATE : 2 * RATE])
+    expected = museval_windows(audio["estimate"], audio["reference"], RATE)
+    ours = windowed_sdr(**audio, sample_rate=RATE)
+    assert np.isnan(expected).sum() == (sources if void else 0)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-9)
+    alone = windowed_sdr(**{name: sounds[-1] for name, sounds in audio.items()}, sample_rate=RATE)
+    torch.testing.assert_close(alone, ours[-1], rtol=0, atol=1e-12, equal_nan=True)
+
+
+@with_museval
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("stems", [("vocals",), ("vocals", "rest"), STEMS])
+def test_windows_of_a_real_song(song_stems: dict[str, Tensor], stems: tuple[str, ...]) -> None:
+    mixture = song_stems[MIXTURE]
+    audio = song_stems | {"rest": mixture - song_stems["vocals"]}
+    references = torch.stack([audio[stem] for stem in stems])
+    estimates = 0.8 * references + 0.05 * mixture
+    expected = museval_windows(estimates.double().numpy(), references.double().numpy(), 44100)
+    ours = windowed_sdr(estimate=estimates, reference=references)
+    assert ours.shape == (len(stems), 2)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-9)
+
+
+@with_museval
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("side", ["estimate", "reference"])
+@pytest.mark.parametrize("void", [silent, antiphase])
+def test_windows_are_undefined_where_museval_raises(void: Callable[[np.ndarray], None], side: str) -> None:
+    audio = {"reference": noise(2, 2, 3 * RATE), "estimate": noise(2, 2, 3 * RATE, seed=1)}
+    void(audio[side][1])
+    with pytest.raises(ValueError, match="non-silent"):
+        museval_windows(audio["estimate"], audio["reference"], RATE)
+    scores = windowed_sdr(**audio, sample_rate=RATE)
+    assert scores.shape == (2, 3)
+    assert scores.isnan().all()
 
 
 def test_the_stored_scores_of_museval(test_data: Path) -> None:
@@ -144,6 +207,69 @@ def test_usdr_by_hand() -> None:
     assert usdr(estimate=reference, reference=reference) == pytest.approx(10 * math.log10(1.3125 / 1e-7 + 1))
 
 
+def test_usdr_and_si_sdr_of_more_than_a_block() -> None:
+    """Sums go on from block to block, of which the last is shorter."""
+    reference, estimate = noise(2, 200_001), noise(2, 200_001, seed=1)
+    error = reference - estimate
+    expected = 10 * math.log10(np.vdot(reference, reference) / np.vdot(error, error))
+    assert usdr(estimate=estimate, reference=reference) == pytest.approx(expected, rel=0, abs=1e-9)
+    scaled = np.vdot(estimate, reference) / np.vdot(reference, reference) * reference
+    error = scaled - estimate
+    expected = 10 * math.log10(np.vdot(scaled, scaled) / np.vdot(error, error))
+    assert si_sdr(estimate=estimate, reference=reference) == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+def test_si_sdr_by_hand() -> None:
+    """The scale is 2 and the error (0, 1; 0, 0), both channels together."""
+    reference, estimate = np.array([[1.0, 0.0], [2.0, 0.0]]), np.array([[2.0, -1.0], [4.0, 0.0]])
+    assert si_sdr(estimate=estimate, reference=reference) == pytest.approx(10 * math.log10(20), rel=0, abs=1e-12)
+    # A mean that is not removed is an error.
+    offset = reference + 1
+    expected = 10 * math.log10(((3 + 5) / 5) ** 2 * 5 / (9 - 64 / 5 + 6))
+    assert si_sdr(estimate=offset, reference=reference) == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 0.3, 1.0, -0.7, 1e3])
+def test_si_sdr_does_not_see_levels(scale: float) -> None:
+    reference = noise(2, 3 * RATE)
+    estimate = reference + 0.1 * noise(2, 3 * RATE, seed=1)
+    expected = si_sdr(estimate=estimate, reference=reference)
+    assert si_sdr(estimate=scale * estimate, reference=reference) == pytest.approx(expected, rel=0, abs=1e-9)
+    assert si_sdr(estimate=scale * reference, reference=reference) == INF
+    assert si_sdr(estimate=scale * (reference + 1e-10), reference=reference) == pytest.approx(200, abs=1)
+
+
+def test_si_sdr_of_silence_and_of_something_else() -> None:
+    sound, zeros = np.array([[1.0, -1.0]]), np.zeros((1, 2))
+    assert math.isnan(si_sdr(estimate=zeros, reference=sound))
+    assert math.isnan(si_sdr(estimate=sound, reference=zeros))
+    assert math.isnan(si_sdr(estimate=zeros, reference=zeros))
+    assert si_sdr(estimate=np.ones((1, 2)), reference=sound) == -INF
+
+
+MEMORY = """
+import resource, sys, torch
+from bsmamba2.metrics import active_blocks, si_sdr, usdr, windowed_sdr
+reference = torch.empty(4, 2, 20 * 44100).uniform_(-1, 1)
+estimate = torch.empty(4, 2, 20 * 44100).uniform_(-1, 1)
+unit = 1 if sys.platform == "darwin" else 1024
+windowed_sdr(estimate=estimate[..., :44100], reference=reference[..., :44100])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+windowed_sdr(estimate=estimate, reference=reference)
+for score in (usdr, si_sdr):
+    score(estimate=estimate.flatten(0, 1), reference=reference.flatten(0, 1))
+active_blocks(reference=reference[0])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit / 2**20)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell the peak memory of a process so")
+def test_no_score_copies_whole_tracks() -> None:
+    """The audio takes 27 MiB on each side, a float64 copy of one side 54."""
+    grown = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True).stdout
+    assert float(grown) < 27
+
+
 @pytest.mark.parametrize("score", [csdr, usdr])
 @pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
 def test_arrays_and_tensors_in_a_number_out(
@@ -190,7 +316,7 @@ def test_median_of_defined_values(values: list[float], expected: float) -> None:
     assert defined_median(torch.tensor(values)) == pytest.approx(expected, nan_ok=True)
 
 
-@pytest.mark.parametrize("score", [csdr, usdr, windowed_sdr])
+@pytest.mark.parametrize("score", SCORES)
 def test_samples_that_are_not_finite_have_no_score(score: Callable[..., object]) -> None:
     estimate = np.ones((2, 3000))
     estimate[1, 1500] = np.nan

@@ -1,0 +1,111 @@
+"""Estimates that another tool wrote: `{folder}/{track}/{stem}.wav`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from bsmamba2.audio.reading import audio_info, read_audio
+from bsmamba2.data.musdb import MIXTURE, STEMS
+from bsmamba2.data.tracks import SUFFIXES
+from bsmamba2.errors import InputError
+from bsmamba2.evaluation.songs import INSTRUMENTAL_NAMES, VOCALS, Song, files_sha256, fit
+from bsmamba2.model.config import INSTRUMENTAL, RESIDUAL
+
+ESTIMATE_SUFFIXES = (*SUFFIXES, ".mp3", ".m4a", ".ogg")
+
+
+def read_estimates(folder: Path, song: Song, stems: Sequence[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Returns estimates (c, n) of stems, of the song's length and channels, and notes of what had to be adjusted.
+
+    Longer ones are cut, shorter ones padded with zeros, and mono ones of a stereo song are taken on both channels.
+    The instrumental may be called accompaniment; without a file of either name it is the mixture without the estimate
+    of the vocals.
+
+    Args:
+        folder: Holds a folder for each track, called like it, with a file for each stem.
+        song: The song they are estimates of.
+        stems: Names of the stems.
+
+    Raises:
+        InputError: A file is missing or there twice, cannot be read, or has another sampling rate or more channels than
+            the song.
+    """
+    files = _files(folder / song.name)
+    by_subtraction = INSTRUMENTAL in stems and INSTRUMENTAL not in files and VOCALS in files
+    names = [name for name in stems if not (by_subtraction and name == INSTRUMENTAL)]
+    notes: list[str] = []
+    estimates = {}
+    for name in dict.fromkeys([*names, VOCALS] if by_subtraction else names):
+        if name not in files:
+            raise InputError(
+                f"there is no estimate of {name} in {folder / song.name}, only of {', '.join(files) or 'nothing'}; "
+                f"add it as {name}.wav, or score other stems"
+            )
+        estimates[name] = _read(files[name], name, song, notes)
+    if by_subtraction:
+        estimates[INSTRUMENTAL] = song.mixture - estimates[VOCALS]
+        notes.append(f"the estimate of {INSTRUMENTAL} is the mixture without that of {VOCALS}")
+    return {name: estimates[name] for name in stems}, tuple(notes)
+
+
+def estimates_sha256(folder: Path, track_name: str) -> str:
+    """Returns the SHA-256 of the stems' names and the bytes of the files of one track, wherever they lie.
+
+    Raises:
+        InputError: There is no folder of this track, a stem is there twice, or a file cannot be read.
+    """
+    return files_sha256(_files(folder / track_name))
+
+
+def stems_in(folder: Path) -> tuple[str, ...]:
+    """Returns which stems there are estimates of in the first track's folder: MUSDB18's order, then A to Z.
+
+    Mixtures and residuals are no estimates of a stem.
+
+    Raises:
+        InputError: There is no such folder, or no estimate in it, or one twice.
+    """
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_dir() and not path.name.startswith("."):
+            found = _files(path).keys() - {MIXTURE, RESIDUAL}
+            if found:
+                return (*(name for name in STEMS if name in found), *sorted(found - set(STEMS)))
+    raise InputError(f"there are no estimates in {folder}; they lie in it as {{track}}/{{stem}}.wav")
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(
+            f"there is no folder {folder}; a track's estimates lie in a folder of its name as {{stem}}.wav"
+        )
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in ESTIMATE_SUFFIXES or path.name.startswith("."):
+            continue
+        name = INSTRUMENTAL if path.stem in INSTRUMENTAL_NAMES else path.stem
+        if name in files:
+            raise InputError(f"{files[name]} and {path.name} are both estimates of {name}; keep one")
+        files[name] = path
+    return files
+
+
+def _read(path: Path, stem: str, song: Song, notes: list[str]) -> Tensor:
+    info = audio_info(path)
+    channels, length = song.mixture.shape
+    if info.sample_rate != song.sample_rate:
+        raise InputError(
+            f"{path} has {info.sample_rate} Hz and the song {song.sample_rate}; resample the estimate to "
+            f"{song.sample_rate} Hz first"
+        )
+    if info.channels not in (1, channels):
+        raise InputError(
+            f"{path} has {info.channels} channels and the song {channels}; mix the estimate down to {channels} first"
+        )
+    estimate = read_audio(path)
+    if info.channels < channels:
+        notes.append(f"the estimate of {stem} is mono, taken on both channels")
+    if estimate.shape[-1] != length:
+        fitted = "cut" if estimate.shape[-1] > length else "padded with zeros"
+        notes.append(f"the estimate of {stem} has {estimate.shape[-1]} samples, the song {length}: {fitted}")
+    return fit(estimate, channels, length)

@@ -1,0 +1,154 @@
+"""One song: all scores of its estimates, beside those of floors and oracles."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from bsmamba2.data.musdb import STEMS
+from bsmamba2.errors import InputError
+from bsmamba2.evaluation.oracles import scale_estimates
+from bsmamba2.evaluation.scores import ACTIVITY_SCORES, StemScores
+from bsmamba2.evaluation.songs import VOCALS, Song
+from bsmamba2.metrics import (
+    active_blocks,
+    bleedless_fullness,
+    csdr_by_activity,
+    defined_median,
+    false_mute,
+    leakage,
+    onset_sdr,
+    si_sdr,
+    usdr,
+    windowed_sdr,
+)
+from bsmamba2.model.config import INSTRUMENTAL
+
+Protocol = Literal["single", "pair", "four"]
+# Everything but the stem that is scored.
+REST = "everything else"
+# What museval calls that.
+ACCOMPANIMENT = "accompaniment"
+
+# Audio (c, n) by stem.
+Estimates = Mapping[str, Tensor]
+
+
+def score_song(
+    song: Song, rows: Mapping[str, Estimates], stems: Sequence[str], protocol: Protocol
+) -> dict[str, dict[str, StemScores]]:
+    """Returns the scores of a song by stem and row: those of its estimates, then those of floors and oracles.
+
+    Args:
+        song: Mixture and references.
+        rows: What is scored, each with its estimates (c, n) by stem.
+        stems: Which stems are scored.
+        protocol: Which sources share undefined windows: the stem alone, the stem and everything else, or the four.
+
+    Raises:
+        InputError: The song or an estimate lacks a stem, or a sample is not finite.
+    """
+    scores: dict[str, dict[str, StemScores]] = {}
+    for stem in stems:
+        references = source_references(song, stem, protocol)
+        scored = scores[stem] = {}
+        for row, estimates in rows.items():
+            named = {source: source_estimate(song, estimates, stem, source) for source in references}
+            scored[row] = _score(song, named, references, stem)
+        for row, estimate in _scale(song, stem):
+            # The others are taken for perfect: they are silent where their references are.
+            scored[row] = _score(song, references | {stem: estimate}, references, stem)
+    return scores
+
+
+def needed_stems(stems: Sequence[str], protocol: Protocol) -> tuple[str, ...]:
+    """Returns of which stems estimates are needed to score some: those alone, but by the protocol of the four all."""
+    return STEMS if protocol == "four" else tuple(stems)
+
+
+def source_references(song: Song, stem: str, protocol: Protocol) -> dict[str, Tensor]:
+    """Returns the references (c, n) of the sources whose windows a stem shares, itself first.
+
+    Raises:
+        InputError: The song lacks one of them.
+    """
+    if protocol == "four":
+        return {source: song.reference(source) for source in (stem, *(other for other in STEMS if other != stem))}
+    references = {stem: song.reference(stem)}
+    return references if protocol == "single" else references | {REST: song.rest(stem)}
+
+
+def source_estimate(song: Song, estimates: Estimates, stem: str, source: str) -> Tensor:
+    """Returns the estimate (c, n) of a source; that of everything but the stem is the mixture without its estimate."""
+    return song.mixture - estimates[stem] if source == REST else estimates[source]
+
+
+def museval_sources(song: Song, estimates: Estimates, stems: Sequence[str]) -> tuple[Estimates, Estimates]:
+    """Returns estimates and references (c, n) for museval: of the stems and, unless they are all, of everything else.
+
+    Raises:
+        InputError: The song lacks a stem.
+    """
+    references = {stem: song.reference(stem) for stem in stems}
+    named = {stem: estimates[stem] for stem in stems}
+    covered = set(song.stems) - {VOCALS} if INSTRUMENTAL in stems else set()
+    rest = [song.stems[name] for name in song.stems if name not in covered | set(stems)]
+    if not rest and len(stems) == 1:
+        rest = [song.rest(stems[0])]
+    if rest:
+        references[ACCOMPANIMENT] = torch.stack(rest).sum(0)
+        named[ACCOMPANIMENT] = song.mixture - torch.stack(list(named.values())).sum(0)
+    return named, references
+
+
+def check_protocol(protocol: Protocol, stems: Sequence[str], estimated: Sequence[str]) -> None:
+    """Fails unless the stems can be scored by a protocol.
+
+    Args:
+        protocol: Its name.
+        stems: What is scored.
+        estimated: What there are estimates of.
+
+    Raises:
+        InputError: There is no such protocol, or it needs other sources.
+    """
+    if protocol not in get_args(Protocol):
+        raise InputError(f"protocol={protocol!r} does not exist; choose {', '.join(get_args(Protocol))}")
+    if protocol == "four" and not set(STEMS) <= set(estimated):
+        raise InputError(f"protocol='four' needs estimates of {', '.join(STEMS)}; these are of {', '.join(estimated)}")
+    if protocol == "four" and not set(stems) <= set(STEMS):
+        raise InputError(f"protocol='four' scores {', '.join(STEMS)}; stems={','.join(stems)} holds another one")
+
+
+def _scale(song: Song, stem: str) -> Iterator[tuple[str, Tensor]]:
+    return scale_estimates(mixture=song.mixture, reference=song.reference(stem), others=song.others(stem))
+
+
+def _score(song: Song, estimates: Mapping[str, Tensor], references: Mapping[str, Tensor], stem: str) -> StemScores:
+    """Returns all scores of a stem; the other sources decide which windows are defined."""
+    estimate, reference, rate = estimates[stem], references[stem], song.sample_rate
+    windows = windowed_sdr(
+        estimate=torch.stack([estimates[source] for source in references]),
+        reference=torch.stack(list(references.values())),
+        sample_rate=rate,
+    )[list(references).index(stem)]
+    leaked = leakage(estimate=estimate, reference=reference, mixture=song.mixture, sample_rate=rate)
+    bleedless, fullness = bleedless_fullness(estimate=estimate, reference=reference, sample_rate=rate)
+    active = active_blocks(reference=reference, sample_rate=rate)
+    by_activity = csdr_by_activity(windows=windows, active=active, sample_rate=rate)
+    return StemScores(
+        csdr=defined_median(windows),
+        usdr=usdr(estimate=estimate, reference=reference, sample_rate=rate),
+        si_sdr=si_sdr(estimate=estimate, reference=reference, sample_rate=rate),
+        bleedless=bleedless,
+        fullness=fullness,
+        leakage_dbfs=leaked.dbfs,
+        leakage_dbfs_95=leaked.dbfs_95,
+        leakage_db=leaked.relative_db,
+        leakage_db_95=leaked.relative_db_95,
+        false_mute=false_mute(estimate=estimate, reference=reference, sample_rate=rate),
+        onset_sdr=onset_sdr(estimate=estimate, reference=reference, sample_rate=rate),
+        **dict(zip(ACTIVITY_SCORES, by_activity, strict=True)),
+        windows=tuple(windows.tolist()),
+    )

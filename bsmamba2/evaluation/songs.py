@@ -1,0 +1,185 @@
+"""The songs that are scored: any folder of tracks with stems, at any sampling rate, mono or stereo."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bsmamba2.audio.reading import audio_info
+from bsmamba2.data.musdb import MIXTURE
+from bsmamba2.data.tracks import SUFFIXES, Split, Track, mixture_of, split_paths, track_paths
+from bsmamba2.errors import InputError
+from bsmamba2.model.config import INSTRUMENTAL
+from bsmamba2.models import sha256_of
+
+VOCALS = "vocals"
+# What people call a file of everything but the vocals.
+INSTRUMENTAL_NAMES = (INSTRUMENTAL, "accompaniment")
+# The streams of a stem file may differ by so many samples without a note.
+AAC_FRAME = 1024
+
+
+@dataclass(frozen=True)
+class Song:
+    """A song with the stems it is made of.
+
+    Args:
+        name: Artist and title.
+        mixture: Audio (c, n).
+        stems: Audio (c, n) of each stem.
+        sample_rate: Sampling rate in Hz.
+        notes: What had to be adjusted.
+    """
+
+    name: str
+    mixture: Tensor
+    stems: Mapping[str, Tensor]
+    sample_rate: int
+    notes: tuple[str, ...] = ()
+
+    def reference(self, stem: str) -> Tensor:
+        """Returns the true audio (c, n) of a stem, or of the instrumental: the sum of all but the vocals.
+
+        Raises:
+            InputError: The song has no such stem.
+        """
+        if stem in self.stems:
+            return self.stems[stem]
+        if stem == INSTRUMENTAL and VOCALS in self.stems:
+            return self.rest(VOCALS)
+        missing = VOCALS if stem == INSTRUMENTAL else stem
+        raise InputError(
+            f"the track {self.name!r} has no stem {missing!r}, only {', '.join(self.stems)}; add it, or score another"
+        )
+
+    def others(self, stem: str) -> list[Tensor]:
+        """Returns the other sources (c, n) of the mixture: beside the instrumental there are only the vocals.
+
+        Beside the only stem there is one: the mixture without it.
+
+        Raises:
+            InputError: The song has no such stem.
+        """
+        if stem == INSTRUMENTAL:
+            return [self.reference(VOCALS)]
+        reference = self.reference(stem)
+        return [audio for name, audio in self.stems.items() if name != stem] or [self.mixture - reference]
+
+    def rest(self, stem: str) -> Tensor:
+        """Returns the sum (c, n) of the other sources.
+
+        Raises:
+            InputError: The song has no such stem.
+        """
+        return torch.stack(self.others(stem)).sum(0)
+
+
+def find_songs(
+    root: Path,
+    split: Split,
+    validation_tracks: Sequence[str] | None = None,
+    validation_artists: Sequence[str] | None = None,
+) -> list[Track]:
+    """Returns the tracks of a split in the order of their names, without opening them; their length is left at 0.
+
+    The split is that of `bsmamba2.data.tracks.find_tracks` with shared_artists. Where root has none of the folders
+    train/, valid/ and test/, it is itself the folder of the songs, all of them to test.
+
+    Args:
+        root: The folder that holds train/, test/ and perhaps valid/, or the tracks themselves.
+        split: Which of them.
+        validation_tracks: Names of tracks in train/ to validate on.
+        validation_artists: Names of artists in train/ to validate on.
+
+    Raises:
+        InputError: There is no such folder or no track in it, two tracks have one name, or a named track or artist is
+            not there.
+    """
+    if not root.is_dir():
+        raise InputError(f"there is no folder {root}; give one that holds test/, or tracks with stems")
+    if split == "test" and not any((root / name).is_dir() for name in get_args(Split)):
+        paths = track_paths(root)
+    else:
+        paths = split_paths(root, split, validation_tracks or (), validation_artists or (), shared_artists=True)
+    return sorted((Track(path, 0) for path in paths), key=lambda track: track.name)
+
+
+def read_song(track: Track) -> Song:
+    """Returns the audio of a track: all of its stems, as long as the mixture and with as many channels.
+
+    Longer stems are cut, shorter ones padded with zeros, and mono beside stereo is taken on both channels; notes say
+    so. Without a file of the mixture it is the sum of the stems, as long as the shortest.
+
+    Raises:
+        InputError: A file cannot be read, has another sampling rate than the others or more than two channels, or the
+            track has no stem, or one twice, or the sum of its stems beside them.
+    """
+    _check_stems(track)
+    infos = {name: audio_info(path, stream) for name, (path, stream) in track.sources.items()}
+    rates = {name: info.sample_rate for name, info in infos.items()}
+    if len(set(rates.values())) > 1:
+        listed = ", ".join(f"{name} {rate} Hz" for name, rate in rates.items())
+        raise InputError(f"the audio of {track.path} has different sampling rates ({listed}); resample it to one")
+    channels = max(info.channels for info in infos.values())
+    if channels > 2:
+        raise InputError(f"{track.path} has audio of {channels} channels; mix it down, mono and stereo can be scored")
+    audio = {name: track.read(name) for name in track.sources}
+    notes = []
+    mono = [name for name, samples in audio.items() if samples.shape[0] < channels]
+    if mono:
+        notes.append(f"mono, taken on both channels: {', '.join(mono)}")
+    measure = MIXTURE if MIXTURE in audio else min(audio, key=lambda name: audio[name].shape[-1])
+    length = audio[measure].shape[-1]
+    for name, samples in audio.items():
+        if abs(samples.shape[-1] - length) > AAC_FRAME:
+            fitted = "cut" if samples.shape[-1] > length else "padded with zeros"
+            notes.append(f"{name} has {samples.shape[-1]} samples, {measure} {length}: {fitted}")
+        audio[name] = fit(samples, channels, length)
+    stems = {name: audio[name] for name in track.stems}
+    if len(stems) == 1:
+        notes.append(f"{track.stems[0]} is the only stem: everything else is the mixture without it")
+    mixture = audio[MIXTURE] if MIXTURE in audio else mixture_of(stems)
+    return Song(track.name, mixture, stems, rates[measure], tuple(notes))
+
+
+def fit(audio: Tensor, channels: int, length: int) -> Tensor:
+    """Returns audio cut or padded with zeros to a length, (c, n), and mono audio on as many channels as asked for."""
+    # A negative padding cuts.
+    return F.pad(audio, (0, length - audio.shape[-1])).expand(channels, -1)
+
+
+def data_sha256(track: Track) -> str:
+    """Returns the SHA-256 of the names of a track's stems and the bytes of its files, wherever they lie.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    return files_sha256({name: path for name, (path, _) in track.sources.items()})
+
+
+def files_sha256(files: Mapping[str, Path]) -> str:
+    """Returns the SHA-256 in hexadecimal over names and the bytes of their files, in any order of the names.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    hashes = {path: sha256_of(path) for path in files.values()}
+    lines = "".join(f"{name}\t{hashes[files[name]]}\n" for name in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _check_stems(track: Track) -> None:
+    if not track.stems:
+        raise InputError(f"{track.path} holds no stem; a track has one audio file per stem ({', '.join(SUFFIXES)})")
+    # Both would count twice in sums.
+    for name in set(INSTRUMENTAL_NAMES) & set(track.stems):
+        parts = [stem for stem in track.stems if stem not in (name, VOCALS)]
+        if parts:
+            raise InputError(
+                f"{track.path} holds {name} beside {', '.join(parts)}, which are parts of it; take out one or the other"
+            )

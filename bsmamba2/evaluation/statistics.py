@@ -1,0 +1,154 @@
+"""Scores over tracks: median and mean with their uncertainty, and what one estimate gains over another."""
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from bsmamba2.errors import InputError
+from bsmamba2.evaluation.results import Results
+from bsmamba2.evaluation.scores import SCORES
+from bsmamba2.metrics import defined_median
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A score over tracks; NaN is what is not defined.
+
+    The intervals are 95 % percentile bootstrap intervals over tracks (Efron and Tibshirani, An Introduction to the
+    Bootstrap, chapter 13). Their ends are resampled values, never between two, so that infinite scores are no harm.
+    They are NaN below two tracks, which say nothing of a spread.
+
+    Args:
+        count: Tracks with a defined score.
+        undefined: Tracks without.
+        median: Their median, of an even count the mean of the middle two; infinite where the middle is.
+        mean: Their mean; infinite where a score is.
+        low: Lower end of the interval of the median.
+        high: Upper end of it.
+        mean_low: Lower end of the interval of the mean.
+        mean_high: Upper end of it.
+    """
+
+    count: int
+    undefined: int
+    median: float
+    mean: float
+    low: float
+    high: float
+    mean_low: float
+    mean_high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a second estimate gains over a first one, track by track.
+
+    Args:
+        differences: Second minus first by track, 0 where both are the same infinity.
+        summary: Median, mean and intervals of the differences.
+        better: Tracks on which the second is better.
+        worse: Tracks on which it is worse.
+        equal: Tracks on which both have the same score.
+        p_value: Two-sided sign test: how likely so uneven a count of better and worse is by chance; 1 if all are equal.
+        left_out: Tracks that one of the two lacks, or has no defined score of.
+    """
+
+    differences: Mapping[str, float]
+    summary: Summary
+    better: int
+    worse: int
+    equal: int
+    p_value: float
+    left_out: tuple[str, ...]
+
+
+def summarise(values: Iterable[float]) -> Summary:
+    """Returns median and mean of the scores of tracks, with intervals; the same to the bit in any order of tracks.
+
+    Args:
+        values: One score for each track; NaN is left out and counted, infinite ones are kept.
+    """
+    given = np.fromiter(values, dtype=np.float64)
+    defined = np.sort(given[~np.isnan(given)])
+    count, undefined = len(defined), len(given) - len(defined)
+    if not count:
+        return Summary(0, undefined, *[np.nan] * 6)
+    with np.errstate(invalid="ignore"):  # The mean of both infinities is NaN.
+        median, mean = defined_median(torch.from_numpy(defined)), float(defined.mean())
+        if count == 1:
+            return Summary(count, undefined, median, mean, *[np.nan] * 4)
+        drawn, lower_middle, upper_middle = _resamples(count)
+        medians = (defined[lower_middle] + defined[upper_middle]) / 2
+        means = defined[drawn].mean(1)
+    return Summary(count, undefined, median, mean, *_interval(medians), *_interval(means))
+
+
+def compare(
+    first: Mapping[str, float], second: Mapping[str, float], better: Literal["higher", "lower"] = "higher"
+) -> Comparison:
+    """Returns what a second estimate gains over a first one, on the tracks of which both have a defined score.
+
+    Args:
+        first: Scores of the first by track.
+        second: Scores of the second by track.
+        better: Which way is better, as in `SCORES`.
+
+    Raises:
+        InputError: There is no such track.
+    """
+    # Here, because importing it takes a second.
+    from scipy.stats import binomtest
+
+    common = [name for name in first if name in second and not np.isnan([first[name], second[name]]).any()]
+    if not common:
+        raise InputError(
+            f"no track has a defined score in both ({len(first)} and {len(second)} tracks were given); compare results "
+            "of the same tracks"
+        )
+    differences = {name: second[name] - first[name] if second[name] != first[name] else 0.0 for name in common}
+    gains = np.sign(list(differences.values())) * (1 if better == "higher" else -1)
+    wins, losses = int((gains > 0).sum()), int((gains < 0).sum())
+    return Comparison(
+        differences=differences,
+        summary=summarise(differences.values()),
+        better=wins,
+        worse=losses,
+        equal=len(common) - wins - losses,
+        p_value=float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0,
+        left_out=tuple(name for name in dict.fromkeys([*first, *second]) if name not in differences),
+    )
+
+
+def summarise_results(results: Results) -> dict[str, dict[str, dict[str, Summary]]]:
+    """Returns a summary over tracks by stem, row and score, of the scores that some track has."""
+    return {stem: {row: _summaries(results, stem, row) for row in results.rows(stem)} for stem in results.stems}
+
+
+def _summaries(results: Results, stem: str, row: str) -> dict[str, Summary]:
+    summaries = {score: summarise(results.values(stem, row, score).values()) for score in SCORES}
+    return {score: summary for score, summary in summaries.items() if summary.count}
+
+
+@functools.lru_cache(maxsize=8)
+def _resamples(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns what is drawn from ascending values in each resample (r, count), and the middle two of that (r) each."""
+    drawn = np.random.default_rng(SEED).integers(count, size=(RESAMPLES, count))
+    middle = (count - 1) // 2, count // 2
+    ordered = np.sort(drawn, axis=1)
+    return drawn, ordered[:, middle[0]], ordered[:, middle[1]]
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    if np.isnan(values).any():
+        return np.nan, np.nan
+    outside = round(len(values) * (1 - CONFIDENCE) / 2)
+    ordered = np.sort(values)
+    return float(ordered[outside - 1]), float(ordered[-outside])

@@ -1,0 +1,58 @@
+"use strict";
+
+// Sorts the table of a button in a column's head; undefined values stay last.
+function sortBy(button) {
+  const head = button.closest("th");
+  const table = head.closest("table");
+  const column = head.cellIndex;
+  const ascending = head.getAttribute("aria-sort") !== "ascending";
+  for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+  const numeric = head.dataset.kind === "number";
+  const key = (row) => {
+    const value = row.cells[column].dataset.value;
+    return numeric ? (value === "" ? NaN : Number(value)) : value;
+  };
+  const body = table.tBodies[0];
+  const compare = (first, second) => {
+    const [a, b] = [key(first), key(second)];
+    if (!numeric) return (ascending ? 1 : -1) * a.localeCompare(b, undefined, { numeric: true });
+    if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
+    return a === b ? 0 : (a < b ? -1 : 1) * (ascending ? 1 : -1);
+  };
+  body.append(...[...body.rows].sort(compare));
+}
+
+function filterRows(input) {
+  const table = document.getElementById(input.getAttribute("aria-controls"));
+  const wanted = input.value.trim().toLowerCase();
+  let shown = 0;
+  for (const row of table.tBodies[0].rows) {
+    row.hidden = !row.cells[0].dataset.value.toLowerCase().includes(wanted);
+    shown += row.hidden ? 0 : 1;
+  }
+  input.closest("p").querySelector("output").value = wanted ? `${shown} of ${table.tBodies[0].rows.length}` : "";
+}
+
+function openTarget() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target instanceof HTMLDetailsElement) {
+    target.open = true;
+    target.scrollIntoView();
+  }
+}
+
+// One sound at a time; of the same track it goes on where the other one was.
+function playAlone(player) {
+  for (const other of document.querySelectorAll("audio")) {
+    if (other === player || other.paused) continue;
+    other.pause();
+    if (other.closest("article") === player.closest("article")) player.currentTime = other.currentTime;
+  }
+}
+
+for (const button of document.querySelectorAll("th button")) button.addEventListener("click", () => sortBy(button));
+for (const input of document.querySelectorAll("input[type=search]")) input.addEventListener("input", () => filterRows(input));
+for (const player of document.querySelectorAll("audio")) player.addEventListener("play", () => playAlone(player));
+addEventListener("hashchange", openTarget);
+openTarget();

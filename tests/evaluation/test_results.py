@@ -1,0 +1,260 @@
+import json
+import math
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bsmamba2.errors import InputError
+from bsmamba2.evaluation.results import (
+    ESTIMATE,
+    MIXTURE_ROW,
+    RESULTS,
+    Results,
+    TrackResult,
+    chunk_row,
+    to_json,
+)
+from bsmamba2.evaluation.scores import SCORES, StemScores
+
+INF, NAN = float("inf"), float("nan")
+TRACK = TrackResult(
+    name="A - B",
+    key="k",
+    data_sha256="d",
+    seconds=2.0,
+    computing_seconds=NAN,
+    notes=("one sample was cut",),
+    activity={"vocals": (0, 1)},
+    scores={
+        "vocals": {
+            ESTIMATE: StemScores(csdr=1.5, usdr=INF, windows=(NAN, 1.5, -INF)),
+            MIXTURE_ROW: StemScores(csdr=-5.0),
+        }
+    },
+    excerpt=(0.5, 1.5),
+)
+DESCRIPTION = {"settings": {"overlap": 0.25, "stems": ["vocals"], "device": None}}
+RESULTS_OF_ONE = Results(DESCRIPTION, {"A - B": TRACK}, {"C - D": "broken"})
+
+stem_scores = st.builds(
+    StemScores,
+    **{name: st.floats() for name in SCORES},
+    windows=st.lists(st.floats(), max_size=3).map(tuple),
+)
+names = st.text(min_size=1, max_size=8)
+track_results = st.builds(
+    TrackResult,
+    name=names,
+    key=names,
+    data_sha256=names,
+    seconds=st.floats(),
+    computing_seconds=st.floats(),
+    notes=st.lists(names, max_size=2).map(tuple),
+    activity=st.dictionaries(names, st.lists(st.integers(0, 1), max_size=3).map(tuple), max_size=2),
+    scores=st.dictionaries(names, st.dictionaries(names, stem_scores, max_size=1), max_size=2),
+    excerpt=st.none() | st.tuples(st.floats(0, 9), st.floats(0, 9)),
+)
+once_per_example = settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+def strict(text: str) -> Any:
+    """Returns what strict JSON holds; Python would take NaN and the infinities too."""
+
+    def refuse(token: str) -> None:
+        raise AssertionError(f"{token} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def same(first: object, second: object) -> bool:
+    """Returns whether two results are equal to the bit; NaN is equal to NaN here."""
+    return repr(first) == repr(second)
+
+
+@once_per_example
+@given(track_results)
+def test_a_track_survives_its_file(tmp_path: Path, track: TrackResult) -> None:
+    track.write(tmp_path / "track.json")
+    strict((tmp_path / "track.json").read_text(encoding="utf-8"))
+    assert same(TrackResult.read(tmp_path / "track.json"), track)
+
+
+@once_per_example
+@given(st.dictionaries(names, track_results, max_size=2), st.dictionaries(names, names, max_size=2))
+def test_results_survive_their_file(tmp_path: Path, tracks: dict[str, TrackResult], failures: dict[str, str]) -> None:
+    results = Results(DESCRIPTION, tracks, failures)
+    results.write(tmp_path, {"median": NAN})
+    strict((tmp_path / RESULTS).read_text(encoding="utf-8"))
+    assert same(Results.read(tmp_path), results)
+
+
+def test_numbers_that_json_lacks() -> None:
+    content = {"a": (NAN, INF, -INF, 1.0), "b": {"c": [NAN, True, None, 3]}}
+    expected = {"a": [None, "Infinity", "-Infinity", 1.0], "b": {"c": [None, True, None, 3]}}
+    assert strict(to_json(content)) == expected
+
+
+def test_names_that_are_not_unicode_survive(tmp_path: Path) -> None:
+    """Of a file name in another encoding Python makes lone surrogates; others stay legible."""
+    track = replace(TRACK, name="Beyonc\udce9 - Señorita")
+    track.write(tmp_path / "track.json")
+    assert same(TrackResult.read(tmp_path / "track.json"), track)
+    assert "Señorita" in (tmp_path / "track.json").read_text(encoding="utf-8")
+
+
+def test_the_summary_is_written_beside_the_rest(tmp_path: Path) -> None:
+    RESULTS_OF_ONE.write(tmp_path, {"csdr": 1.5})
+    content = strict((tmp_path / RESULTS).read_text(encoding="utf-8"))
+    assert content["summary"] == {"csdr": 1.5}
+    assert content["failures"] == {"C - D": "broken"}
+    assert content["tracks"]["A - B"]["scores"]["vocals"][MIXTURE_ROW]["csdr"] == -5
+
+
+def test_stems_rows_and_values() -> None:
+    other = replace(TRACK, name="E", scores={"drums": {}, "vocals": {chunk_row(1.5): StemScores(csdr=2.0)}})
+    results = Results({}, {"A - B": TRACK, "E": other}, {})
+    assert results.stems == ("vocals", "drums")
+    assert results.rows("vocals") == (ESTIMATE, MIXTURE_ROW, "chunks of 1.5 s")
+    assert results.rows("drums") == results.rows("bass") == ()
+    assert results.values("vocals", MIXTURE_ROW, "csdr") == {"A - B": -5}
+    assert results.values("vocals", ESTIMATE, "usdr") == {"A - B": INF}
+    assert math.isnan(results.values("vocals", MIXTURE_ROW, "usdr")["A - B"])
+    assert results.values("bass", ESTIMATE, "csdr") == {}
+
+
+def test_every_score_has_its_name() -> None:
+    assert [field.name for field in fields(StemScores)] == [*SCORES, "windows"]
+
+
+def test_a_truncated_file_is_an_error(tmp_path: Path) -> None:
+    RESULTS_OF_ONE.write(tmp_path, {})
+    TRACK.write(tmp_path / "track.json")
+    for path, read, place in (
+        (tmp_path / RESULTS, Results.read, tmp_path),
+        (tmp_path / "track.json", TrackResult.read, tmp_path / "track.json"),
+    ):
+        whole = path.read_bytes()
+        for length in (0, 1, len(whole) // 2, len(whole) - 2):
+            path.write_bytes(whole[:length])
+            with pytest.raises(
+                InputError, match=rf"{path.name} cannot be read \(.*\); evaluate again with --overwrite"
+            ):
+                read(place)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[]", b'"text"', b"null", b"{}", b"7"])
+def test_foreign_files_are_errors(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / RESULTS).write_bytes(content)
+    for read, path in ((Results.read, tmp_path), (TrackResult.read, tmp_path / RESULTS)):
+        with pytest.raises(InputError, match=r"results\.json .*; evaluate again with --overwrite"):
+            read(path)
+
+
+def test_files_that_are_not_there_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no results\.json in .*; give a folder that"):
+        Results.read(tmp_path)
+    with pytest.raises(InputError, match=r"track\.json cannot be read .*No such file"):
+        TrackResult.read(tmp_path / "track.json")
+
+
+def without(key: str) -> Callable[[dict[str, Any]], None]:
+    return lambda content: content.pop(key)
+
+
+def with_value(key: str, value: object) -> Callable[[dict[str, Any]], None]:
+    return lambda content: content.update({key: value})
+
+
+def of_scores(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    return lambda content: change(content["scores"]["vocals"][ESTIMATE])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[without(field.name) for field in fields(TrackResult)],
+        with_value("seconds", "long"),
+        with_value("seconds", []),
+        with_value("notes", 3),
+        with_value("activity", []),
+        with_value("scores", [1]),
+        with_value("scores", {"vocals": 1}),
+        with_value("scores", {"vocals": {ESTIMATE: 1}}),
+        of_scores(without("windows")),
+        of_scores(without("csdr")),
+        of_scores(with_value("windows", None)),
+        of_scores(with_value("csdr", "good")),
+        of_scores(with_value("beauty", 1.0)),
+    ],
+)
+def test_a_track_of_other_content_is_an_error(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    TRACK.write(tmp_path / "track.json")
+    content = strict((tmp_path / "track.json").read_text(encoding="utf-8"))
+    change(content)
+    (tmp_path / "track.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError, match=r"track\.json holds no results of this version; evaluate again"):
+        TrackResult.read(tmp_path / "track.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[without(key) for key in ("format", "description", "tracks", "failures")],
+        with_value("format", 0),
+        *[with_value(key, []) for key in ("description", "tracks", "failures")],
+        with_value("tracks", {"A - B": None}),
+        with_value("tracks", {"A - B": "text"}),
+    ],
+)
+def test_results_of_other_content_are_errors(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    RESULTS_OF_ONE.write(tmp_path, {})
+    content = strict((tmp_path / RESULTS).read_text(encoding="utf-8"))
+    change(content)
+    (tmp_path / RESULTS).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError, match=r"results\.json holds no results of this version; evaluate again"):
+        Results.read(tmp_path)
+
+
+def test_values_that_json_lacks_leave_the_old_file(tmp_path: Path) -> None:
+    RESULTS_OF_ONE.write(tmp_path, {})
+    TRACK.write(tmp_path / "track.json")
+    with pytest.raises(TypeError):
+        Results({"data": {"root": tmp_path}}, {}, {}).write(tmp_path, {})
+    with pytest.raises(TypeError):
+        replace(TRACK, notes=(b"bytes",)).write(tmp_path / "track.json")  # type: ignore[arg-type]
+    assert same(Results.read(tmp_path), RESULTS_OF_ONE)
+    assert same(TrackResult.read(tmp_path / "track.json"), TRACK)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [RESULTS, "track.json"]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="this system cannot limit the size of files")
+    RESULTS_OF_ONE.write(tmp_path, {})
+    TRACK.write(tmp_path / "track.json")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(InputError, match=r"results\.json cannot be written .*; free some space"):
+            RESULTS_OF_ONE.write(tmp_path, {})
+        with pytest.raises(InputError, match=r"track\.json cannot be written .*; free some space"):
+            TRACK.write(tmp_path / "track.json")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert same(Results.read(tmp_path), RESULTS_OF_ONE)
+    assert same(TrackResult.read(tmp_path / "track.json"), TRACK)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [RESULTS, "track.json"]
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made"):
+        RESULTS_OF_ONE.write(tmp_path / "file", {})
+    with pytest.raises(InputError, match="cannot be made"):
+        TRACK.write(tmp_path / "file" / "track.json")

@@ -1,0 +1,371 @@
+import functools
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from bsmamba2.audio.reading import audio_info, read_audio
+from bsmamba2.audio.writing import write_audio
+from bsmamba2.checkpoint import save_model
+from bsmamba2.data.musdb import MIXTURE, STEMS
+from bsmamba2.data.tracks import Track, find_tracks
+from bsmamba2.errors import InputError
+from bsmamba2.evaluation.results import ESTIMATE, HALF_ROW, MIXTURE_ROW, SCALE_ROWS, Results, to_json
+from bsmamba2.evaluation_command import evaluate as evaluate_and_report
+from bsmamba2.metrics import csdr, usdr
+from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.separation import Separator
+
+NAME = "Three - Third"
+evaluate = functools.partial(evaluate_and_report, no_report=True)
+SCRIPT = str(Path(__file__).parent.parent / "scripts" / "evaluate.py")
+
+
+@pytest.fixture
+def model(tmp_path: Path, tiny_network: BSMamba2) -> Path:
+    path = tmp_path / "tiny.safetensors"
+    save_model(tiny_network, path)
+    return path
+
+
+@pytest.fixture
+def track(musdb_root: Path) -> Track:
+    (track,) = find_tracks(musdb_root, "test")
+    return track
+
+
+@pytest.fixture
+def songs(tmp_path: Path, musdb_root: Path) -> Path:
+    """Returns a folder of three songs, tracks at its top."""
+    for name in ("a - 1", "b - 2", "c - 3"):
+        shutil.copytree(musdb_root / "test" / NAME, tmp_path / "songs" / name)
+    return tmp_path / "songs"
+
+
+def write_song(folder: Path, stems: dict[str, Tensor], rate: int = 44100) -> None:
+    for stem, audio in stems.items():
+        write_audio(folder / f"{stem}.wav", audio, rate, depth="float")
+
+
+def content(run: Path) -> dict[str, bytes]:
+    """Returns the results of tracks, byte by byte, without the times they took."""
+    found = {}
+    for path in sorted((run / "tracks").iterdir()):
+        track = json.loads(path.read_text())
+        track["computing_seconds"] = 0
+        found[path.name] = json.dumps(track).encode()
+    return found
+
+
+def test_scores_are_those_of_the_separation(
+    tmp_path: Path, model: Path, tiny_network: BSMamba2, musdb_root: Path, track: Track
+) -> None:
+    results = evaluate_and_report(musdb_root, tmp_path / "run", model, overlap=0.5, chunk_seconds=[0.05])
+    mixture, vocals = track.read(MIXTURE), track.read("vocals")
+    rows = results.tracks[NAME].scores["vocals"]
+    assert list(rows) == [ESTIMATE, "chunks of 0.05 s", *SCALE_ROWS]
+    for row, seconds in ((ESTIMATE, 0.1), ("chunks of 0.05 s", 0.05)):
+        estimate = Separator(tiny_network, seconds, overlap=0.5)(mixture, 44100)["vocals"]
+        assert rows[row].csdr == pytest.approx(csdr(estimate=estimate, reference=vocals), abs=1e-6)
+        assert rows[row].usdr == pytest.approx(usdr(estimate=estimate, reference=vocals), abs=1e-6)
+    assert rows[MIXTURE_ROW].usdr == usdr(estimate=mixture, reference=vocals)
+    assert rows[HALF_ROW].usdr == usdr(estimate=mixture / 2, reference=vocals)
+    assert len(rows[ESTIMATE].windows) == 2
+    assert len(results.tracks[NAME].activity["vocals"]) == 20
+    settings = results.description["settings"]
+    assert settings == {"protocol": "single", "stems": ["vocals"], "museval": False, "save_estimates": False}
+    assert results.description["separation"]["overlap"] == 0.5
+    assert results.description["time"]["computing_seconds_per_second"] > 0
+    assert to_json(Results.read(tmp_path / "run").tracks) == to_json(results.tracks)
+    assert NAME in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_the_excerpt_is_what_was_scored(
+    tmp_path: Path, model: Path, tiny_network: BSMamba2, musdb_root: Path, track: Track
+) -> None:
+    results = evaluate(musdb_root, tmp_path / "run", model, save_estimates=True)
+    assert results.tracks[NAME].excerpt == (0.0, 2.0)
+    folder = tmp_path / "run" / "excerpts" / NAME
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "mixture.flac", "vocals.estimate.flac", "vocals.reference.flac"
+    ]  # fmt: skip
+    estimate = Separator(tiny_network)(track.read(MIXTURE), 44100)["vocals"]
+    assert read_audio(folder / "vocals.estimate.flac") == pytest.approx(estimate, abs=1e-6)
+    assert torch.equal(read_audio(tmp_path / "run" / "estimates" / NAME / "vocals.wav"), estimate)
+
+
+def test_the_estimates_of_a_model_score_the_same_as_files(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+    """What was kept of a model is what another tool could have written."""
+    first = evaluate(musdb_root, tmp_path / "a", model, stems=["vocals", "instrumental"], save_estimates=True)
+    second = evaluate(
+        musdb_root, tmp_path / "b", estimates=tmp_path / "a" / "estimates", stems=["vocals", "instrumental"]
+    )
+    assert to_json(second.tracks[NAME].scores) == to_json(first.tracks[NAME].scores)
+    assert "model" not in second.description
+    assert math.isnan(second.tracks[NAME].computing_seconds)
+    with pytest.raises(InputError, match="--save-estimates are for a model"):
+        evaluate(musdb_root, tmp_path / "c", estimates=tmp_path / "a" / "estimates", save_estimates=True)
+
+
+@pytest.mark.parametrize("given", [{}, {"model": "m", "estimates": Path("e")}])
+def test_either_a_model_or_estimates(tmp_path: Path, musdb_root: Path, given: dict[str, str | Path]) -> None:
+    with pytest.raises(InputError, match="give either --model, or --estimates"):
+        evaluate(musdb_root, tmp_path / "run", **given)  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_splits_and_validation_tracks(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+    assert list(evaluate(musdb_root, tmp_path / "a", model, split="valid").tracks) == ["Leaf - Summerghost"]
+    artists = evaluate(musdb_root, tmp_path / "b", model, split="valid", validation_artists=["Two"])
+    assert list(artists.tracks) == ["Two - Second"]
+
+
+def test_the_pair_protocol_voids_windows_where_the_accompaniment_is_silent(
+    tmp_path: Path, model: Path, track: Track
+) -> None:
+    """In the second second only vocals are heard: it counts alone, and not beside a silent accompaniment."""
+    stems = {stem: track.read(stem) for stem in STEMS}
+    for stem in ("drums", "bass", "other"):
+        stems[stem][:, 44100:] = 0
+    write_song(tmp_path / "data" / "A - B", stems)
+    for protocol, defined in (("single", [True, True]), ("pair", [True, False])):
+        results = evaluate(tmp_path / "data", tmp_path / protocol, model, protocol=protocol)  # type: ignore[arg-type]
+        for row in (ESTIMATE, MIXTURE_ROW):
+            windows = results.tracks["A - B"].scores["vocals"][row].windows
+            assert [not math.isnan(window) for window in windows] == defined
+
+
+def test_four_sources_need_a_model_of_four(
+    tmp_path: Path, model: Path, tiny_config: ModelConfig, musdb_root: Path
+) -> None:
+    with pytest.raises(InputError, match="protocol='four' needs estimates of drums, bass, other, vocals"):
+        evaluate(musdb_root, tmp_path / "run", model, protocol="four")
+    assert not (tmp_path / "run").exists()
+    torch.manual_seed(0)
+    save_model(BSMamba2(replace(tiny_config, stems=STEMS)), tmp_path / "four.safetensors")
+    results = evaluate(musdb_root, tmp_path / "run", tmp_path / "four.safetensors", protocol="four")
+    assert results.stems == STEMS
+    assert all(math.isfinite(results.tracks[NAME].scores[stem][ESTIMATE].csdr) for stem in STEMS)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="museval cannot be imported without an ffmpeg program")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_museval_on_request(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+    """Its median SDR is our cSDR of the pair, but for the five decimals it keeps."""
+    results = evaluate(musdb_root, tmp_path / "run", model, protocol="pair", museval=True)
+    scores = results.tracks[NAME].scores["vocals"][ESTIMATE]
+    assert scores.museval_sdr == pytest.approx(scores.csdr, abs=1e-5)
+    assert all(math.isfinite(score) for score in (scores.museval_isr, scores.museval_sir, scores.museval_sar))
+    official = json.loads((tmp_path / "run" / "museval" / "test" / f"{NAME}.json").read_text())
+    assert [target["name"] for target in official["targets"]] == ["vocals", "accompaniment"]
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="museval cannot be imported without an ffmpeg program")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_song_that_museval_refuses_has_all_other_scores(tmp_path: Path, model: Path, track: Track) -> None:
+    stems = {stem: track.read(stem) for stem in STEMS}
+    stems["vocals"].zero_()
+    write_song(tmp_path / "data" / "A - B", stems)
+    result = evaluate(tmp_path / "data", tmp_path / "run", model, museval=True).tracks["A - B"]
+    scores = result.scores["vocals"][ESTIMATE]
+    assert math.isnan(scores.csdr)
+    assert math.isnan(scores.museval_sdr)
+    assert math.isfinite(scores.leakage_db)
+    assert any("silent" in note for note in result.notes)
+
+
+def test_a_stopped_evaluation_goes_on(
+    tmp_path: Path, model: Path, songs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluate(songs, tmp_path / "whole", model)
+    evaluate(songs, tmp_path / "run", model)
+    records = tmp_path / "run" / "tracks"
+    (records / "b - 2.json").unlink()
+    (records / "c - 3.json").write_text('{"name": ')
+    kept = (records / "a - 1.json").read_bytes()
+    (tmp_path / "run" / "results.json").unlink()
+    with caplog.at_level("INFO", "bsmamba2"):
+        evaluate(songs, tmp_path / "run", model)
+    assert [record.getMessage() for record in caplog.records if "already" in record.getMessage()] == [
+        "a - 1: already scored"
+    ]
+    assert (records / "a - 1.json").read_bytes() == kept
+    assert content(tmp_path / "run") == content(tmp_path / "whole")
+    assert Results.read(tmp_path / "run").tracks.keys() == {"a - 1", "b - 2", "c - 3"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_killed_evaluation_gives_the_same_table(tmp_path: Path, model: Path, songs: Path) -> None:
+    options = ["--model", str(model), "--root", str(songs), "--device", "cpu", "--no-report", "--output"]
+    with subprocess.Popen([sys.executable, SCRIPT, *options, str(tmp_path / "run")], stderr=subprocess.DEVNULL) as job:
+        deadline = time.monotonic() + 60
+        while not list((tmp_path / "run" / "tracks").glob("*.json")):
+            assert job.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        job.send_signal(signal.SIGKILL)
+    finished = content(tmp_path / "run").keys()
+    assert finished < {"a - 1.json", "b - 2.json", "c - 3.json"}
+    evaluate(songs, tmp_path / "run", model, device="cpu")
+    evaluate(songs, tmp_path / "whole", model, device="cpu")
+    assert content(tmp_path / "run") == content(tmp_path / "whole")
+    assert not [path for path in (tmp_path / "run").rglob(".*") if path.is_file()]
+
+
+def another_overlap(options: dict[str, object], tmp_path: Path) -> str:
+    options["overlap"] = 0.5
+    return r"overlap was 0\.25 and is 0\.5"
+
+
+def another_protocol(options: dict[str, object], tmp_path: Path) -> str:
+    options["protocol"] = "pair"
+    return "protocol was single and is pair"
+
+
+def another_model(options: dict[str, object], tmp_path: Path) -> str:
+    torch.manual_seed(1)
+    from conftest import TINY
+
+    save_model(BSMamba2(TINY), tmp_path / "other.safetensors")
+    options["model"] = tmp_path / "other.safetensors"
+    return "model was "
+
+
+@pytest.mark.parametrize("change", [another_overlap, another_protocol, another_model])
+def test_results_of_other_settings_are_never_mixed(
+    tmp_path: Path, model: Path, musdb_root: Path, change: Callable[[dict[str, object], Path], str]
+) -> None:
+    options: dict[str, object] = {"model": model}
+    evaluate(musdb_root, tmp_path / "run", **options)  # type: ignore[arg-type]
+    before = content(tmp_path / "run")
+    message = change(options, tmp_path)
+    with pytest.raises(InputError, match=f"holds results of other settings .*{message}"):
+        evaluate(musdb_root, tmp_path / "run", **options)  # type: ignore[arg-type]
+    assert content(tmp_path / "run") == before
+    evaluate(musdb_root, tmp_path / "run", overwrite=True, **options)  # type: ignore[arg-type]
+    assert content(tmp_path / "run") != before
+
+
+def test_a_song_that_changed_is_scored_again(tmp_path: Path, model: Path, songs: Path) -> None:
+    before = evaluate(songs, tmp_path / "run", model)
+    shutil.copyfile(songs / "b - 2" / "drums.wav", songs / "b - 2" / "vocals.wav")
+    after = evaluate(songs, tmp_path / "run", model)
+    changed = [name for name in after.tracks if to_json(after.tracks[name]) != to_json(before.tracks[name])]
+    assert changed == ["b - 2"]
+    assert after.description["data"]["sha256"] != before.description["data"]["sha256"]
+
+
+def test_estimates_that_changed_are_scored_again(tmp_path: Path, musdb_root: Path, track: Track) -> None:
+    write_song(tmp_path / "tool" / NAME, {"vocals": track.read(MIXTURE)})
+    evaluate(musdb_root, tmp_path / "run", estimates=tmp_path / "tool")
+    write_song(tmp_path / "tool" / NAME, {"vocals": track.read(MIXTURE) / 2})
+    results = evaluate(musdb_root, tmp_path / "run", estimates=tmp_path / "tool")
+    rows = results.tracks[NAME].scores["vocals"]
+    assert to_json(rows[ESTIMATE]) == to_json(rows[HALF_ROW])
+
+
+def test_files_that_no_evaluation_wrote_are_not_replaced_unasked(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text("mine")
+    with pytest.raises(InputError, match=r"results\.json is already there"):
+        evaluate(musdb_root, tmp_path / "run", model)
+    assert (tmp_path / "run" / "results.json").read_text() == "mine"
+    evaluate(musdb_root, tmp_path / "run", model, overwrite=True)
+    assert Results.read(tmp_path / "run").tracks
+
+
+def test_an_empty_test_folder_is_an_error(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "test").mkdir()
+    with pytest.raises(InputError, match="there is no track in"):
+        evaluate(tmp_path, tmp_path / "run", model)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("stems", "message"),
+    [
+        (["drums"], "the stem 'drums' cannot be scored; there are estimates of vocals, instrumental"),
+        (["vocals", "vocals"], "give at least one, each only once"),
+        ([], "give at least one"),
+    ],
+)
+def test_stems_that_cannot_be_scored(
+    tmp_path: Path, model: Path, musdb_root: Path, stems: list[str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate(musdb_root, tmp_path / "run", model, stems=stems)
+
+
+def test_broken_tracks_cost_no_other_its_score(tmp_path: Path, model: Path, songs: Path) -> None:
+    write_audio(songs / "a - 1" / "bass.wav", torch.full((2, 88200), torch.nan), 44100, depth="float")
+    (songs / "b - 2" / "vocals.wav").unlink()
+    results = evaluate(songs, tmp_path / "run", model)
+    assert list(results.tracks) == ["c - 3"]
+    assert list(results.failures) == ["a - 1", "b - 2"]
+    assert "not finite" in results.failures["a - 1"]
+    assert "the track 'b - 2' has no stem 'vocals'" in results.failures["b - 2"]
+    assert Results.read(tmp_path / "run").failures == results.failures
+    (songs / "c - 3" / "vocals.wav").write_text("no audio")
+    with pytest.raises(InputError, match="no track could be scored; the first failed so: "):
+        evaluate(songs, tmp_path / "all failed", model)
+
+
+def test_songs_of_another_rate_in_mono(tmp_path: Path, model: Path, track: Track) -> None:
+    """They are scored at their own rate, on one channel."""
+    stems = {stem: track.read(stem)[:1, :48000] for stem in STEMS}
+    write_song(tmp_path / "data" / "A - B", stems, rate=24000)
+    result = evaluate(tmp_path / "data", tmp_path / "run", model).tracks["A - B"]
+    assert result.seconds == 2.0
+    assert len(result.scores["vocals"][ESTIMATE].windows) == 2
+    info = audio_info(tmp_path / "run" / "excerpts" / "A - B" / "vocals.estimate.flac")
+    assert (info.sample_rate, info.channels) == (24000, 1)
+
+
+def test_an_output_that_cannot_be_written_is_found_before_any_work(
+    tmp_path: Path, model: Path, musdb_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    with caplog.at_level("INFO"), pytest.raises(InputError, match="cannot be made"):
+        evaluate(musdb_root, tmp_path / "file" / "run", model)
+    assert "uSDR" not in caplog.text
+
+
+def test_two_processes_share_the_songs(tmp_path: Path, model: Path, songs: Path) -> None:
+    (songs / "b - 2" / "vocals.wav").unlink()
+    command = [
+        sys.executable,
+        SCRIPT,
+        "--model",
+        str(model),
+        "--root",
+        str(songs),
+        "--device",
+        "cpu",
+        "--devices",
+        "2",
+        "--no-report",
+    ]
+    job = subprocess.run(
+        [*command, "--output", str(tmp_path / "run")],
+        capture_output=True, text=True, timeout=100, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert job.returncode == 1
+    assert job.stderr.count("bsmamba2: error: 1 of 3 tracks could not be scored; the first: b - 2: ") == 1
+    assert job.stdout.count("vocals, protocol single, 2 tracks") == 1
+    alone = evaluate(songs, tmp_path / "alone", model, device="cpu")
+    results = Results.read(tmp_path / "run")
+    assert results.failures == alone.failures
+    for name, track in alone.tracks.items():
+        for row, scores in track.scores["vocals"].items():
+            assert results.tracks[name].scores["vocals"][row].usdr == pytest.approx(scores.usdr, abs=1e-5)
