@@ -91,7 +91,7 @@ def lay_out(song: Track, root: Path) -> None:
 def _report(results: Results, track: str, checkpoint: Path, stems: Path, page: Path, training_seconds: float) -> str:
     rows = results.tracks[track].scores["vocals"]
     model, mixture = rows[ESTIMATE], rows[MIXTURE_ROW]
-    separation = results.description["separation"]
+    about = results.description
     start, stop = EXCERPTS_SECONDS["test"]
     beaten = model.usdr > mixture.usdr and model.csdr > mixture.csdr
     verdict = (
@@ -111,9 +111,9 @@ def _report(results: Results, track: str, checkpoint: Path, stems: Path, page: P
             verdict,
             "By its definition the uSDR of silence is 0 dB; a model of a few seconds of one song gets little further.",
             "",
-            f"protocol                      {results.description['settings']['protocol']}",
-            f"seconds per second of audio   {results.description['time']['computing_seconds_per_second']:.3g}",
-            f"scan                          {separation['scan']} on {separation['device']}",
+            f"protocol                      {about['settings']['protocol']}",
+            f"seconds per second of audio   {about['time']['seconds_per_second_of_audio']:.3g}",
+            f"scan                          {about['separation']['scan']} on {about['hardware']['device']}",
             f"report                        {page}",
             f"stems                         {stems / 'vocals.wav'}, {stems / 'instrumental.wav'}",
             f"checkpoint                    {checkpoint}",

@@ -1,67 +1,26 @@
 """The evaluation: which songs, whose estimates, by how many processes, and where its results go."""
 
 import hashlib
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tqdm import tqdm
 
 from bsmamba2 import machine
-from bsmamba2.audio.writing import write_audio
-from bsmamba2.data.musdb import MIXTURE
 from bsmamba2.data.tracks import Split, Track
 from bsmamba2.errors import InputError
-from bsmamba2.evaluation.museval_scores import museval_medians, require_museval, score_with_museval
-from bsmamba2.evaluation.results import ESTIMATE, FORMAT, Results, TrackResult
+from bsmamba2.evaluation.museval_scores import require_museval
+from bsmamba2.evaluation.results import FORMAT, Results, TrackResult
 from bsmamba2.evaluation.runs import REPORT, Run
-from bsmamba2.evaluation.scores import StemScores, with_museval
-from bsmamba2.evaluation.scoring import Protocol, check_protocol, museval_sources, needed_stems, score_song
-from bsmamba2.evaluation.songs import Song, data_sha256, find_songs, read_song
-from bsmamba2.evaluation.sources import Estimate, Estimated, FolderSource, ModelSource, Source, chosen_stems
+from bsmamba2.evaluation.scoring import Protocol, check_protocol
+from bsmamba2.evaluation.songs import find_songs
+from bsmamba2.evaluation.sources import FolderSource, ModelSource, Source, chosen_stems
 from bsmamba2.evaluation.statistics import summarise_results
-from bsmamba2.listening import loudest_stretch
-from bsmamba2.metrics import active_blocks
+from bsmamba2.evaluation.track import Failure, Plan, evaluate_track
 from bsmamba2.model.ssd import Scan
 from bsmamba2.separation import BATCH_SIZE, OVERLAP, Precision, choose_device
-
-EXCERPT_SECONDS = 8.0
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a track has no scores."""
-
-    track: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is done with every track.
-
-    Args:
-        run: Where results go, and what they hold for.
-        source: Whose estimates.
-        split: Name of the split, in the paths of museval's files.
-        stems: Which are scored.
-        protocol: Which sources share undefined windows.
-        museval: Whether museval scores them too.
-        save_estimates: Whether estimates are kept.
-    """
-
-    run: Run
-    source: Source
-    split: Split
-    stems: tuple[str, ...]
-    protocol: Protocol
-    museval: bool
-    save_estimates: bool
 
 
 def evaluate(
@@ -159,7 +118,7 @@ def evaluate(
 
     def worker(device: str) -> Callable[[Track], TrackResult | Failure]:
         estimate = source.on(device)
-        return lambda track: _tried(track, plan, estimate)
+        return lambda track: evaluate_track(track, plan, estimate)
 
     if devices * num_nodes > 1:
         # Lightning is loaded only where it is needed.
@@ -184,7 +143,7 @@ def evaluate(
         "time": {
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - start, 1),
-            "computing_seconds_per_second": _speed(scored.values()),
+            "seconds_per_second_of_audio": _speed(scored.values()),
         },
     }
     results = Results(description, scored, failures)
@@ -192,86 +151,6 @@ def evaluate(
     if not no_report:
         report([output], output / REPORT, overwrite=True)
     return results
-
-
-def _tried(track: Track, plan: Plan, estimate: Estimate) -> TrackResult | Failure:
-    try:
-        return _evaluated(track, plan, estimate)
-    except InputError as error:
-        log.error("failed: %s: %s", track.name, error)
-        return Failure(track.name, str(error))
-    # Whatever one file brings a library to: the others go on.
-    except Exception as error:
-        log.exception("failed: %s", track.name)
-        return Failure(track.name, f"an unexpected {type(error).__name__}: {error}")
-
-
-def _evaluated(track: Track, plan: Plan, estimate: Estimate) -> TrackResult:
-    run = plan.run
-    data = data_sha256(track)
-    key = run.key(f"{data} {plan.source.sha256(track.name)}")
-    found = run.found(track.name, key)
-    if found is not None:
-        log.info("%s: already scored", track.name)
-        return found
-    song = read_song(track)
-    estimated = estimate(song, needed_stems(plan.stems, plan.protocol))
-    notes = [*song.notes, *estimated.notes]
-    scores = score_song(song, estimated.rows, plan.stems, plan.protocol)
-    if plan.museval:
-        try:
-            scores = _with_museval(scores, song, estimated, plan)
-        except InputError as error:
-            log.warning("%s: %s", track.name, error)
-            notes.append(str(error))
-    if plan.save_estimates:
-        for stem in plan.stems:
-            audio = estimated.rows[ESTIMATE][stem]
-            write_audio(run.estimates(track.name) / f"{stem}.wav", audio, song.sample_rate, depth="float")
-    references = {stem: song.reference(stem) for stem in plan.stems}
-    activity = {
-        stem: tuple(active_blocks(reference=reference, sample_rate=song.sample_rate).int().tolist())
-        for stem, reference in references.items()
-    }
-    result = TrackResult(
-        name=track.name,
-        key=key,
-        data_sha256=data,
-        seconds=song.mixture.shape[-1] / song.sample_rate,
-        computing_seconds=estimated.computing_seconds,
-        notes=tuple(notes),
-        activity=activity,
-        scores=scores,
-        excerpt=_write_excerpt(song, estimated, plan),
-    )
-    result.write(run.record(track.name))
-    first = scores[plan.stems[0]][ESTIMATE]
-    log.info("%s: %s cSDR %.2f dB, uSDR %.2f dB", track.name, plan.stems[0], first.csdr, first.usdr)
-    return result
-
-
-def _with_museval(
-    scores: dict[str, dict[str, StemScores]], song: Song, estimated: Estimated, plan: Plan
-) -> dict[str, dict[str, StemScores]]:
-    """Returns the scores with museval's of the first row, and writes museval's file."""
-    estimates, references = museval_sources(song, estimated.rows[ESTIMATE], plan.stems)
-    found = score_with_museval(estimates=estimates, references=references, sample_rate=song.sample_rate)
-    found.write(plan.run.museval(plan.split, song.name))
-    medians = museval_medians(found)
-    return {stem: rows | {ESTIMATE: with_museval(rows[ESTIMATE], medians[stem])} for stem, rows in scores.items()}
-
-
-def _write_excerpt(song: Song, estimated: Estimated, plan: Plan) -> tuple[float, float]:
-    """Writes the seconds in which the first stem is loudest, the same whoever separated it, and returns which."""
-    rate, folder = song.sample_rate, plan.run.excerpts(song.name)
-    stretch = loudest_stretch(song.reference(plan.stems[0])[None], round(EXCERPT_SECONDS * rate))
-    sounds = {MIXTURE: song.mixture}
-    for stem in plan.stems:
-        sounds[f"{stem}.reference"] = song.reference(stem)
-        sounds[f"{stem}.estimate"] = estimated.rows[ESTIMATE][stem]
-    for name, audio in sounds.items():
-        write_audio(folder / f"{name}.flac", audio[:, stretch], rate, "flac", "24")
-    return stretch.start / rate, stretch.stop / rate
 
 
 def _all_data(tracks: Iterable[TrackResult]) -> str:

@@ -86,7 +86,7 @@ def test_scores_are_those_of_the_separation(
     settings = results.description["settings"]
     assert settings == {"protocol": "single", "stems": ["vocals"], "museval": False, "save_estimates": False}
     assert results.description["separation"]["overlap"] == 0.5
-    assert results.description["time"]["computing_seconds_per_second"] > 0
+    assert results.description["time"]["seconds_per_second_of_audio"] > 0
     assert to_json(Results.read(tmp_path / "run").tracks) == to_json(results.tracks)
     assert NAME in (tmp_path / "run" / "report.html").read_text()
 

@@ -52,7 +52,9 @@ class Run:
         check_writable(self.folder)
         with complete_file(path) as temporary:
             temporary.write_text(json.dumps(self.identity, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        remove_unfinished(self.folder / TRACKS, ".json")
+        for folder in (self.folder, *self.folder.glob("*/"), *self.folder.glob("*/*/")):
+            for suffix in (".json", ".flac", ".wav", ".html"):
+                remove_unfinished(folder, suffix)
 
     def key(self, data_sha256: str) -> str:
         """Returns the hash of all that the scores of a track depend on."""

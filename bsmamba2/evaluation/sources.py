@@ -122,7 +122,7 @@ class ModelSource:
     @property
     def description(self) -> dict[str, dict[str, Any]]:
         """The model, its architecture, and how it separates."""
-        separation = dict(self.identity)
+        separation = {name: value for name, value in self.identity.items() if name != "device"}
         model = {
             "name": str(self.model),
             "sha256": separation.pop("model"),

@@ -31,7 +31,7 @@ def results_table(results: Results) -> str:
             blocks.append(_medians("museval, median over tracks", MUSEVAL_SCORES, only))
     notes = [f"note: {track.name}: {note}" for track in results.tracks.values() for note in track.notes]
     failures = [f"failed: {name}: {reason}" for name, reason in results.failures.items()]
-    speed = results.description["time"]["computing_seconds_per_second"]
+    speed = results.description["time"]["seconds_per_second_of_audio"]
     if speed is not None and math.isfinite(speed):
         notes.append(f"{speed:.3g} s of computing per second of audio")
     return "\n\n".join([*blocks, *(["\n".join(notes + failures)] if notes or failures else [])])

@@ -61,8 +61,10 @@ ACTIVITY_BINS = ("0-25 %", "25-50 %", "50-75 %", "75-100 %")
 # What of a description is told first, in this order: how the names of its values begin.
 KEY_FACTS = (
     "protocol", "model", "estimates", "root", "split", "data sha256", "segment", "overlap", "bsmamba2", "revision",
-    "device", "processor", "started", "time seconds", "computing",
+    "device", "processor", "started", "time seconds", "seconds_per_second",
 )  # fmt: skip
+# Told among the details only.
+DETAILS = ("network",)
 # Names that say nothing without that of their section.
 SECTION_NAMES, VAGUE_NAMES = ("name", "folder", "path"), ("sha256", "seconds", "parameters", "version")
 
@@ -245,7 +247,7 @@ def _facts(run: ReportedRun) -> list[tuple[str, Any]]:
     """Returns name and value of what is told first of a run."""
     found = []
     for section, values in run.results.description.items():
-        for name, value in values.items():
+        for name, value in values.items() if section not in DETAILS else ():
             label = section if name in SECTION_NAMES else f"{section} {name}" if name in VAGUE_NAMES else name
             found += [(place, label, value) for place, start in enumerate(KEY_FACTS) if label.startswith(start)][:1]
     return [(label, value) for _, label, value in sorted(found, key=lambda fact: fact[0])]

@@ -1,0 +1,143 @@
+"""One track: from its files to its result, written down."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bsmamba2.audio.writing import write_audio
+from bsmamba2.data.musdb import MIXTURE
+from bsmamba2.data.tracks import Split, Track
+from bsmamba2.errors import InputError
+from bsmamba2.evaluation.museval_scores import MusevalScores, museval_medians, score_with_museval
+from bsmamba2.evaluation.results import ESTIMATE, TrackResult
+from bsmamba2.evaluation.runs import Run
+from bsmamba2.evaluation.scores import with_museval
+from bsmamba2.evaluation.scoring import Protocol, museval_sources, needed_stems, score_song
+from bsmamba2.evaluation.songs import Song, data_sha256, read_song
+from bsmamba2.evaluation.sources import Estimate, Estimated, Source
+from bsmamba2.listening import loudest_stretch
+from bsmamba2.metrics import active_blocks
+
+EXCERPT_SECONDS = 8.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a track has no scores."""
+
+    track: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done with every track.
+
+    Args:
+        run: Where results go, and what they hold for.
+        source: Whose estimates.
+        split: Name of the split, in the paths of museval's files.
+        stems: Which are scored.
+        protocol: Which sources share undefined windows.
+        museval: Whether museval scores them too.
+        save_estimates: Whether estimates are kept.
+    """
+
+    run: Run
+    source: Source
+    split: Split
+    stems: tuple[str, ...]
+    protocol: Protocol
+    museval: bool
+    save_estimates: bool
+
+
+def evaluate_track(track: Track, plan: Plan, estimate: Estimate) -> TrackResult | Failure:
+    """Returns the result of a track, that of an earlier run where it holds for this one; a new one is written.
+
+    Args:
+        track: The song's files.
+        plan: What is done with it.
+        estimate: Separates it, on the device of this process.
+    """
+    try:
+        return _evaluated(track, plan, estimate)
+    except InputError as error:
+        log.error("failed: %s: %s", track.name, error)
+        return Failure(track.name, str(error))
+    # Whatever one file brings a library to: the others go on.
+    except Exception as error:
+        log.exception("failed: %s", track.name)
+        return Failure(track.name, f"an unexpected {type(error).__name__}: {error}")
+
+
+def _evaluated(track: Track, plan: Plan, estimate: Estimate) -> TrackResult:
+    run = plan.run
+    data = data_sha256(track)
+    key = run.key(f"{data} {plan.source.sha256(track.name)}")
+    found = run.found(track.name, key)
+    if found is not None:
+        log.info("%s: already scored", track.name)
+        return found
+    song = read_song(track)
+    estimated = estimate(song, needed_stems(plan.stems, plan.protocol))
+    notes = [*song.notes, *estimated.notes]
+    scores = score_song(song, estimated.rows, plan.stems, plan.protocol)
+    if plan.museval:
+        found_by_museval = _museval(song, estimated, plan.stems, notes)
+        if found_by_museval is not None:
+            found_by_museval.write(run.museval(plan.split, track.name))
+            medians = museval_medians(found_by_museval)
+            scores = {
+                stem: rows | {ESTIMATE: with_museval(rows[ESTIMATE], medians[stem])} for stem, rows in scores.items()
+            }
+    if plan.save_estimates:
+        for stem in plan.stems:
+            audio = estimated.rows[ESTIMATE][stem]
+            write_audio(run.estimates(track.name) / f"{stem}.wav", audio, song.sample_rate, depth="float")
+    references = {stem: song.reference(stem) for stem in plan.stems}
+    activity = {
+        stem: tuple(active_blocks(reference=reference, sample_rate=song.sample_rate).int().tolist())
+        for stem, reference in references.items()
+    }
+    result = TrackResult(
+        name=track.name,
+        key=key,
+        data_sha256=data,
+        seconds=song.mixture.shape[-1] / song.sample_rate,
+        computing_seconds=estimated.computing_seconds,
+        notes=tuple(notes),
+        activity=activity,
+        scores=scores,
+        excerpt=_write_excerpt(song, estimated, plan),
+    )
+    result.write(run.record(track.name))
+    first = scores[plan.stems[0]][ESTIMATE]
+    log.info("%s: %s cSDR %.2f dB, uSDR %.2f dB", track.name, plan.stems[0], first.csdr, first.usdr)
+    return result
+
+
+def _museval(song: Song, estimated: Estimated, stems: Sequence[str], notes: list[str]) -> MusevalScores | None:
+    """Returns what museval finds; where it refuses a song, nothing, and notes why."""
+    estimates, references = museval_sources(song, estimated.rows[ESTIMATE], stems)
+    try:
+        return score_with_museval(estimates=estimates, references=references, sample_rate=song.sample_rate)
+    except InputError as error:
+        log.warning("%s: %s", song.name, error)
+        notes.append(str(error))
+        return None
+
+
+def _write_excerpt(song: Song, estimated: Estimated, plan: Plan) -> tuple[float, float]:
+    """Writes the seconds in which the first stem is loudest, the same whoever separated it, and returns which."""
+    rate, folder = song.sample_rate, plan.run.excerpts(song.name)
+    stretch = loudest_stretch(song.reference(plan.stems[0])[None], round(EXCERPT_SECONDS * rate))
+    sounds = {MIXTURE: song.mixture}
+    for stem in plan.stems:
+        sounds[f"{stem}.reference"] = song.reference(stem)
+        sounds[f"{stem}.estimate"] = estimated.rows[ESTIMATE][stem]
+    for name, audio in sounds.items():
+        write_audio(folder / f"{name}.flac", audio[:, stretch], rate, "flac", "24")
+    return stretch.start / rate, stretch.stop / rate
