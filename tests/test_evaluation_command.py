@@ -58,10 +58,15 @@ def write_song(folder: Path, stems: dict[str, Tensor], rate: int = 44100) -> Non
         write_audio(folder / f"{stem}.wav", audio, rate, depth="float")
 
 
+def written(run: Path) -> list[Path]:
+    """Returns the results of tracks, without those that a kill left half-written under hidden names."""
+    return sorted(path for path in (run / "tracks").glob("*.json") if not path.name.startswith("."))
+
+
 def content(run: Path) -> dict[str, bytes]:
     """Returns the results of tracks, byte by byte, without the times they took."""
     found = {}
-    for path in sorted((run / "tracks").iterdir()):
+    for path in written(run):
         track = json.loads(path.read_text())
         track["computing_seconds"] = 0
         found[path.name] = json.dumps(track).encode()
@@ -210,7 +215,7 @@ def test_a_killed_evaluation_gives_the_same_table(tmp_path: Path, model: Path, s
     options = ["--model", str(model), "--root", str(songs), "--device", "cpu", "--no-report", "--output"]
     with subprocess.Popen([sys.executable, SCRIPT, *options, str(tmp_path / "run")], stderr=subprocess.DEVNULL) as job:
         deadline = time.monotonic() + 60
-        while not list((tmp_path / "run" / "tracks").glob("*.json")):
+        while not written(tmp_path / "run"):
             assert job.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.005)

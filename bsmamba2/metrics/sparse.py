@@ -167,7 +167,7 @@ def onset_sdr(
         if start + second <= reference.shape[-1]:
             e, r = (one[:, start : start + second].double() for one in (estimate, reference))
             scores.append(decibels(r.square().sum(), (r - e).square().sum()))
-    return defined_median(torch.tensor(scores))
+    return defined_median(torch.tensor(scores, dtype=torch.float64))
 
 
 def _block(sample_rate: int) -> int:
