@@ -12,7 +12,7 @@ demo: .venv/installed ## train, evaluate and separate on a short real song
 	$(BIN)/bsmamba2 demo
 
 test: .venv/installed ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
 
 lint: .venv/installed ## check style and types
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,lint]"

@@ -1,6 +1,11 @@
 """Small data that the tests make, and where they look for more."""
 
 import os
+
+# Before torch: processes that test side by side would otherwise take each other's cores.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import pytest
