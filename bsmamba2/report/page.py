@@ -389,11 +389,11 @@ def _comparison(first: ReportedRun, second: ReportedRun, stem: str) -> dict[str,
 def _sparse_plots(lines: Sequence[Line], stem: str) -> list[tuple[str, Plot, list[Series]]]:
     plots: list[tuple[str, Plot | None, list[Series]]] = [
         (
-            SCORES[score].label,
+            f"{SCORES[score].label} of every track, {SCORES[score].better} is better.",
             box_plot(_title(stem, score, "over tracks"), _axis(score), _values(lines, stem, score)),
             [],
         )
-        for score in ("leakage_dbfs", "false_mute")
+        for score in ("leakage_dbfs", "leakage_db", "false_mute", "onset_sdr")
     ]
     scale = (MIXTURE_ROW, RATIO_MASK_ROW, COMPLEX_MASK_ROW)
     shown = {
@@ -407,7 +407,7 @@ def _sparse_plots(lines: Sequence[Line], stem: str) -> list[tuple[str, Plot, lis
         ACTIVITY_BINS,
         shown,
     )
-    plots.append(("cSDR by activity", plot, list(shown)))
+    plots.append(("cSDR by activity: medians over tracks with 95 % intervals.", plot, list(shown)))
     return [(name, plot, series) for name, plot, series in plots if plot is not None]
 
 
