@@ -1,4 +1,4 @@
-"""The one exception of this package that speaks to users."""
+"""The exceptions of this package that speak to users."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
     The message is one whole sentence for the user: what was given, what is allowed, what to do.
     The command line prints it and exits with status 1; no traceback is needed to understand it.
     """
+
+
+class OutputError(InputError):
+    """What was computed cannot be written, and neither can what would come next."""

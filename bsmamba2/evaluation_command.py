@@ -1,11 +1,11 @@
 """The evaluation: which songs, whose estimates, by how many processes, and where its results go."""
 
+import contextlib
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from bsmamba2 import machine
@@ -20,6 +20,7 @@ from bsmamba2.evaluation.sources import FolderSource, ModelSource, Source, chose
 from bsmamba2.evaluation.statistics import summarise_results
 from bsmamba2.evaluation.track import Failure, Plan, evaluate_track
 from bsmamba2.model.ssd import Scan
+from bsmamba2.processes import is_first_process
 from bsmamba2.separation import BATCH_SIZE, OVERLAP, Precision, choose_device
 
 
@@ -78,84 +79,116 @@ def evaluate(
         num_nodes: Machines that share the songs; start the command on each as any Lightning program.
         strategy: Lightning's strategy for several processes.
         no_report: Leave out the page for people; `bsmamba2 report` makes it at any time.
-        overwrite: Replace results of other settings that are already there.
+        overwrite: Replace results of other settings that are already there; of the same, an evaluation goes on.
 
     Raises:
         InputError: A file or an option cannot be used, or no track could be scored.
     """
     if devices < 1 or num_nodes < 1:
         raise InputError(f"devices={devices}, num_nodes={num_nodes} is not allowed; give at least 1 of each")
-    if strategy != "auto" and devices * num_nodes == 1:
+    several = devices * num_nodes > 1
+    if strategy != "auto" and not several:
         raise InputError(f"--strategy {strategy} is for several processes; give --devices or --num-nodes too")
+    if split == "test" and (validation_tracks or validation_artists):
+        raise InputError("validation tracks and artists are for --split valid or train; leave them out")
     if museval:
         require_museval()
     tracks = find_songs(root, split, validation_tracks, validation_artists)
+    _check_apart(output, root, tracks[0].path.parent)
     source: Source
     if model is not None and estimates is None:
         source = ModelSource(model, segment_seconds, chunk_seconds or (), overlap, batch_size, device, precision, scan)
+        hardware = machine.hardware(choose_device(device))
     elif estimates is not None and model is None:
-        if chunk_seconds or segment_seconds or save_estimates:
-            raise InputError(
-                "--chunk-seconds, --segment-seconds and --save-estimates are for a model; leave them out with "
-                "--estimates"
-            )
+        _check_no_model(segment_seconds, chunk_seconds, overlap, precision, scan, save_estimates)
+        _check_apart(output, estimates, estimates)
         source = FolderSource(estimates)
+        hardware = machine.hardware(torch.device("cpu"))
     else:
         raise InputError("give either --model, or --estimates, a folder of what another tool separated")
     names = chosen_stems(stems, source)
     check_protocol(protocol, names, source.stems)
-    settings = {
-        "protocol": protocol,
-        "stems": list(names),
-        "museval": museval,
-        "save_estimates": save_estimates,
-    }
+    settings = {"protocol": protocol, "stems": list(names), "museval": museval, "save_estimates": save_estimates}
     version = {"format": FORMAT, "version": machine.package_version("bsmamba2")}
     run = Run(output, {**version, "split": split, **settings, **source.identity})
-    run.open(overwrite)
-    plan = Plan(run, source, split, names, protocol, museval, save_estimates)
-    started, start = datetime.now(UTC), time.monotonic()
+    computed = {"revision": machine.revision() or "", "device": str(hardware["device"])}
+    plan = Plan(run, source, split, names, protocol, museval, save_estimates, computed)
 
     def worker(device: str) -> Callable[[Track], TrackResult | Failure]:
         estimate = source.on(device)
         return lambda track: evaluate_track(track, plan, estimate)
 
-    if devices * num_nodes > 1:
-        # Lightning is loaded only where it is needed.
-        from bsmamba2.sharing import share_out
+    with run.opened(overwrite) if not several or is_first_process() else contextlib.nullcontext():
+        if several:
+            # Lightning is loaded only where it is needed.
+            from bsmamba2.sharing import share_out
 
-        outcomes = share_out(tracks, worker, device, devices, num_nodes, strategy)
-        if not outcomes:
-            raise SystemExit(0)  # The first process speaks for all.
-    else:
-        work = worker(device)
-        outcomes = [work(track) for track in tqdm(tracks, "evaluating", unit="track", disable=None)]
-    scored = {outcome.name: outcome for outcome in outcomes if isinstance(outcome, TrackResult)}
-    failures = {outcome.track: outcome.reason for outcome in outcomes if isinstance(outcome, Failure)}
-    if not scored:
-        raise InputError(f"no track could be scored; the first failed so: {next(iter(failures.values()))}")
-    description = {
-        **source.description,
-        "data": {"root": str(root), "split": split, "tracks": len(scored), "sha256": _all_data(scored.values())},
-        "settings": settings,
-        "software": {"revision": machine.revision(), **machine.versions()},
-        "hardware": {**machine.hardware(choose_device(device)), "processes": devices * num_nodes},
-        "time": {
-            "started": started.isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - start, 1),
-            "seconds_per_second_of_audio": _speed(scored.values()),
-        },
-    }
-    results = Results(description, scored, failures)
-    results.write(output, summarise_results(results))
-    if not no_report:
-        report([output], output / REPORT, overwrite=True)
+            outcomes = share_out(tracks, worker, device, devices, num_nodes, strategy)
+            if not outcomes:
+                raise SystemExit(0)  # The first process speaks for all.
+        else:
+            work = worker(device)
+            outcomes = [work(track) for track in tqdm(tracks, "evaluating", unit="track", disable=None)]
+        scored = {outcome.name: outcome for outcome in outcomes if isinstance(outcome, TrackResult)}
+        failures = {outcome.track: outcome.reason for outcome in outcomes if isinstance(outcome, Failure)}
+        if not scored:
+            raise InputError(f"no track could be scored; the first failed so: {next(iter(failures.values()))}")
+        description = {
+            **source.description,
+            "data": {"root": str(root), "split": split, "tracks": len(scored), "sha256": _all_data(scored.values())},
+            "settings": settings,
+            "software": {"revision": _distinct(scored.values(), "revision"), **machine.versions()},
+            "hardware": {**hardware, "device": _distinct(scored.values(), "device")},
+            "time": {
+                "finished": max(track.computed["finished"] for track in scored.values()),
+                "seconds_per_second_of_audio": _speed(scored.values()),
+            },
+        }
+        results = Results(description, scored, failures)
+        results.write(output, summarise_results(results))
+        if not no_report:
+            _write_page([output], output / REPORT)
     return results
+
+
+def _check_apart(output: Path, given: Path, songs: Path) -> None:
+    """Fails if the output would hold what is read, or lie among it."""
+    inner = output.resolve()
+    if given.resolve().is_relative_to(inner) or inner.is_relative_to(songs.resolve()):
+        raise InputError(f"the output {output} and {given} lie inside each other; give an --output elsewhere")
+
+
+def _check_no_model(
+    segment_seconds: float | None,
+    chunk_seconds: Sequence[float] | None,
+    overlap: float,
+    precision: str,
+    scan: str,
+    save_estimates: bool,
+) -> None:
+    given = {
+        "--segment-seconds": segment_seconds is not None,
+        "--chunk-seconds": chunk_seconds is not None,
+        "--overlap": overlap != OVERLAP,
+        "--precision": precision != "float32",
+        "--scan": scan != "auto",
+        "--save-estimates": save_estimates,
+    }
+    named = [name for name, is_given in given.items() if is_given]
+    if named:
+        raise InputError(
+            f"{', '.join(named)} cannot be used with --estimates, which are separated already; leave it out"
+        )
 
 
 def _all_data(tracks: Iterable[TrackResult]) -> str:
     lines = sorted(f"{track.name}\t{track.data_sha256}\n" for track in tracks)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _distinct(tracks: Iterable[TrackResult], name: str) -> str:
+    """Returns what the tracks were computed with, which may have been different things."""
+    return ", ".join(sorted({track.computed[name] for track in tracks}))
 
 
 def _speed(tracks: Iterable[TrackResult]) -> float:
@@ -178,10 +211,14 @@ def report(
     Raises:
         InputError: A folder holds no results, or the page is already there or cannot be written.
     """
-    # Drawing is loaded only where it is needed.
-    from bsmamba2.report import write_report
-
     there = next((path for path in (output, output.with_suffix(".json")) if path.exists()), None)
     if there and not overwrite:
         raise InputError(f"{there} is already there; give another --output, or --overwrite")
-    return write_report(runs, output, audio=not no_audio)
+    return _write_page(runs, output, audio=not no_audio)
+
+
+def _write_page(runs: Sequence[Path], output: Path, audio: bool = True) -> list[Path]:
+    """Returns the paths of a report and its data, both replaced if they are there; drawing is loaded only here."""
+    from bsmamba2.report import write_report
+
+    return write_report(runs, output, audio)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
-from bsmamba2.errors import InputError
+from bsmamba2.errors import OutputError
 
 
 @contextlib.contextmanager
@@ -14,14 +14,14 @@ def complete_file(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside a file and renames it to the file when the block ends well, else removes it.
 
     Raises:
-        InputError: The folder cannot be made or written to, or the disk is full.
+        OutputError: The folder cannot be made or written to, or the disk is full.
     """
     temporary = _temporary_file(path.parent, path.suffix)
     try:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        raise InputError(
+        raise OutputError(
             f"{path} cannot be written ({error.strerror}); free some space or give another folder"
         ) from error
     finally:
@@ -40,7 +40,7 @@ def check_writable(folder: Path) -> None:
     """Makes a folder for output and tries it, so that no work is done that could not be saved.
 
     Raises:
-        InputError: It cannot be made or written to.
+        OutputError: It cannot be made or written to.
     """
     _temporary_file(folder).unlink()
 
@@ -51,7 +51,7 @@ def _temporary_file(folder: Path, suffix: str = "") -> Path:
     try:
         temporary.touch(exist_ok=False)
     except OSError as error:
-        raise InputError(f"the folder {folder} cannot be written to ({error.strerror}); give another one") from error
+        raise OutputError(f"the folder {folder} cannot be written to ({error.strerror}); give another one") from error
     return temporary
 
 
@@ -59,9 +59,9 @@ def make_folder(folder: Path) -> None:
     """Makes a folder for output, with all above it.
 
     Raises:
-        InputError: It cannot be made.
+        OutputError: It cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"the output folder {folder} cannot be made ({error.strerror}); give another one") from error
+        raise OutputError(f"the output folder {folder} cannot be made ({error.strerror}); give another one") from error

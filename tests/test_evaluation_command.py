@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from bsmamba2.audio.reading import audio_info, read_audio
@@ -20,7 +22,7 @@ from bsmamba2.audio.writing import write_audio
 from bsmamba2.checkpoint import save_model
 from bsmamba2.data.musdb import MIXTURE, STEMS
 from bsmamba2.data.tracks import Track, find_tracks
-from bsmamba2.errors import InputError
+from bsmamba2.errors import InputError, OutputError
 from bsmamba2.evaluation.results import ESTIMATE, HALF_ROW, MIXTURE_ROW, SCALE_ROWS, Results, to_json
 from bsmamba2.evaluation_command import evaluate as evaluate_and_report
 from bsmamba2.metrics import csdr, usdr
@@ -63,13 +65,12 @@ def written(run: Path) -> list[Path]:
     return sorted(path for path in (run / "tracks").glob("*.json") if not path.name.startswith("."))
 
 
-def content(run: Path) -> dict[str, bytes]:
-    """Returns the results of tracks, byte by byte, without the times they took."""
+def content(run: Path) -> dict[str, Any]:
+    """Returns the results of tracks without times, to six decimals: the last bits differ between processes."""
     found = {}
     for path in written(run):
-        track = json.loads(path.read_text())
-        track["computing_seconds"] = 0
-        found[path.name] = json.dumps(track).encode()
+        track = json.loads(path.read_text(), parse_float=lambda text: round(float(text), 6))
+        found[path.name] = track | {"computing_seconds": 0, "computed": {}}
     return found
 
 
@@ -119,8 +120,36 @@ def test_the_estimates_of_a_model_score_the_same_as_files(tmp_path: Path, model:
     assert to_json(second.tracks[NAME].scores) == to_json(first.tracks[NAME].scores)
     assert "model" not in second.description
     assert math.isnan(second.tracks[NAME].computing_seconds)
-    with pytest.raises(InputError, match="--save-estimates are for a model"):
-        evaluate(musdb_root, tmp_path / "c", estimates=tmp_path / "a" / "estimates", save_estimates=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"estimates": Path("e"), "overlap": 0.5}, "--overlap cannot be used with --estimates"),
+        ({"estimates": Path("e"), "save_estimates": True}, "--save-estimates cannot be used with --estimates"),
+        ({"model": "m", "validation_artists": ["Two"]}, "are for --split valid or train"),
+        ({"model": "{model}", "chunk_seconds": [0.1, 0.1]}, "give each length only once"),
+        ({"model": "{model}", "devices": 0}, "give at least 1 of each"),
+        ({"model": "{model}", "strategy": "ddp"}, "is for several processes"),
+    ],
+)
+def test_options_that_contradict_each_other(
+    tmp_path: Path, model: Path, musdb_root: Path, options: dict[str, Any], message: str
+) -> None:
+    options = {name: model if value == "{model}" else value for name, value in options.items()}
+    with pytest.raises(InputError, match=message):
+        evaluate(musdb_root, tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_excerpts_are_turned_down_rather_than_clipped(tmp_path: Path, model: Path, track: Track) -> None:
+    stems = {stem: track.read(stem) for stem in STEMS}
+    stems["vocals"] *= 2 / stems["vocals"].abs().max()
+    write_song(tmp_path / "data" / "A - B", stems)
+    result = evaluate(tmp_path / "data", tmp_path / "run", model).tracks["A - B"]
+    assert result.excerpt_gain <= 0.5
+    kept = read_audio(tmp_path / "run" / "excerpts" / "A - B" / "vocals.reference.flac")
+    assert kept == pytest.approx(result.excerpt_gain * stems["vocals"], abs=1e-6)
 
 
 @pytest.mark.parametrize("given", [{}, {"model": "m", "estimates": Path("e")}])
@@ -200,6 +229,8 @@ def test_a_stopped_evaluation_goes_on(
     (records / "c - 3.json").write_text('{"name": ')
     kept = (records / "a - 1.json").read_bytes()
     (tmp_path / "run" / "results.json").unlink()
+    with pytest.raises(InputError, match="was not finished; give its command again"):
+        Results.read(tmp_path / "run")
     with caplog.at_level("INFO", "bsmamba2"):
         evaluate(songs, tmp_path / "run", model)
     assert [record.getMessage() for record in caplog.records if "already" in record.getMessage()] == [
@@ -225,7 +256,7 @@ def test_a_killed_evaluation_gives_the_same_table(tmp_path: Path, model: Path, s
     evaluate(songs, tmp_path / "run", model, device="cpu")
     evaluate(songs, tmp_path / "whole", model, device="cpu")
     assert content(tmp_path / "run") == content(tmp_path / "whole")
-    assert not [path for path in (tmp_path / "run").rglob(".*") if path.is_file()]
+    assert [path.name for path in (tmp_path / "run").rglob(".*")] == [".lock"]
 
 
 def another_overlap(options: dict[str, object], tmp_path: Path) -> str:
@@ -283,11 +314,89 @@ def test_estimates_that_changed_are_scored_again(tmp_path: Path, musdb_root: Pat
 def test_files_that_no_evaluation_wrote_are_not_replaced_unasked(tmp_path: Path, model: Path, musdb_root: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "results.json").write_text("mine")
-    with pytest.raises(InputError, match=r"results\.json is already there"):
-        evaluate(musdb_root, tmp_path / "run", model)
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"results\.json is already there, and no evaluation wrote it"):
+            evaluate(musdb_root, tmp_path / "run", model, overwrite=overwrite)
     assert (tmp_path / "run" / "results.json").read_text() == "mine"
-    evaluate(musdb_root, tmp_path / "run", model, overwrite=True)
-    assert Results.read(tmp_path / "run").tracks
+
+
+def test_the_songs_are_never_in_the_way_of_the_results(tmp_path: Path, model: Path, songs: Path) -> None:
+    shutil.move(songs, tmp_path / "data" / "tracks")
+    before = sorted(tmp_path.rglob("*"))
+    for root, output in (("data/tracks", "data"), ("data/tracks", "data/tracks/run"), ("data", "data")):
+        with pytest.raises(InputError, match="lie inside each other"):
+            evaluate(tmp_path / root, tmp_path / output, model, overwrite=True)
+    with pytest.raises(InputError, match="lie inside each other"):
+        evaluate(tmp_path / "data" / "tracks", tmp_path / "data", estimates=tmp_path / "data" / "tracks")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_another_program_put_into_a_run_stays(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+    evaluate(musdb_root, tmp_path / "run", model, save_estimates=True)
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    (tmp_path / "run" / "estimates" / "list.txt").write_text("mine")
+    evaluate(musdb_root, tmp_path / "run", model, overlap=0.5, overwrite=True)
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+    assert [path.name for path in (tmp_path / "run" / "estimates").iterdir()] == ["list.txt"]
+
+
+def test_two_evaluations_do_not_share_a_folder(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+    evaluate(musdb_root, tmp_path / "run", model)
+    before = content(tmp_path / "run")
+    with (
+        FileLock(tmp_path / "run" / ".lock"),
+        pytest.raises(InputError, match="another evaluation is writing to"),
+    ):
+        evaluate(musdb_root, tmp_path / "run", model, overlap=0.5, overwrite=True)
+    assert content(tmp_path / "run") == before
+
+
+def test_overwrite_goes_on_with_the_same_settings(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+    first = evaluate(musdb_root, tmp_path / "run", model).tracks[NAME]
+    assert evaluate(musdb_root, tmp_path / "run", model, overwrite=True).tracks[NAME].computed == first.computed
+
+
+def test_a_lost_excerpt_is_made_again(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+    evaluate(musdb_root, tmp_path / "run", model)
+    excerpt = tmp_path / "run" / "excerpts" / NAME / "vocals.estimate.flac"
+    before = excerpt.read_bytes()
+    excerpt.unlink()
+    evaluate(musdb_root, tmp_path / "run", model)
+    assert excerpt.read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_full_disk_ends_the_evaluation(
+    tmp_path: Path, model: Path, songs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other songs would be separated in vain."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(OutputError, match="cannot be written"):
+            evaluate(songs, tmp_path / "run", model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "failed: " not in caplog.text
+    assert evaluate(songs, tmp_path / "run", model).tracks.keys() == {"a - 1", "b - 2", "c - 3"}
+
+
+def test_a_name_that_is_not_unicode(tmp_path: Path, model: Path, songs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    name = os.fsdecode(b"b \xff")
+    try:
+        (songs / "b - 2").rename(songs / name)
+    except OSError:
+        pytest.skip("this file system takes Unicode names alone")
+    # Tests that run side by side cannot tell each other such a name.
+    with caplog.at_level("ERROR", "bsmamba2"):
+        results = evaluate_and_report(songs, tmp_path / "run", model)
+    assert name in results.tracks
+    assert (
+        "b \ufffd" in (tmp_path / "run" / "report.html").read_text()
+        or "b ?" in (tmp_path / "run" / "report.html").read_text()
+    )
 
 
 def test_an_empty_test_folder_is_an_error(tmp_path: Path, model: Path) -> None:
@@ -323,7 +432,8 @@ def test_broken_tracks_cost_no_other_its_score(tmp_path: Path, model: Path, song
     assert Results.read(tmp_path / "run").failures == results.failures
     (songs / "c - 3" / "vocals.wav").write_text("no audio")
     with pytest.raises(InputError, match="no track could be scored; the first failed so: "):
-        evaluate(songs, tmp_path / "all failed", model)
+        evaluate(songs, tmp_path / "run", model)
+    assert not (tmp_path / "run" / "results.json").exists(), "the old results are of other songs"
 
 
 def test_songs_of_another_rate_in_mono(tmp_path: Path, model: Path, track: Track) -> None:

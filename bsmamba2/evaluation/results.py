@@ -11,6 +11,7 @@ from bsmamba2.errors import InputError
 from bsmamba2.evaluation.scores import StemScores
 from bsmamba2.files import complete_file
 
+RUN = "run.json"
 RESULTS = "results.json"
 TRACKS = "tracks"
 EXCERPTS = "excerpts"
@@ -46,6 +47,8 @@ class TrackResult:
         scores: By stem and row.
         excerpt: First second and last of what was kept for listening in EXCERPTS/{name}/: mixture.flac,
             {stem}.reference.flac and {stem}.estimate.flac; None where nothing was kept.
+        excerpt_gain: What all of those files were multiplied by, below 1 where one would have been clipped.
+        computed: When it was computed, on which device, and by which revision of the code.
     """
 
     name: str
@@ -57,6 +60,8 @@ class TrackResult:
     activity: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     scores: Mapping[str, Mapping[str, StemScores]] = field(default_factory=dict)
     excerpt: tuple[float, float] | None = None
+    excerpt_gain: float = 1.0
+    computed: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Writes it as JSON, whole or not at all."""
@@ -88,6 +93,8 @@ class TrackResult:
                 activity={stem: tuple(blocks) for stem, blocks in content["activity"].items()},
                 scores=scores,
                 excerpt=None if content["excerpt"] is None else tuple(content["excerpt"]),
+                excerpt_gain=_number(content["excerpt_gain"]),
+                computed=dict(content["computed"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path} holds no results of this version; evaluate again with --overwrite") from error
@@ -136,6 +143,8 @@ class Results:
             InputError: There is no results.json in the folder, or it is damaged or of another version.
         """
         path = folder / RESULTS
+        if not path.is_file() and (folder / RUN).is_file():
+            raise InputError(f"the evaluation in {folder} was not finished; give its command again, and it goes on")
         if not path.is_file():
             raise InputError(f"there is no {RESULTS} in {folder}; give a folder that `bsmamba2 evaluate` wrote")
         content = _read(path)

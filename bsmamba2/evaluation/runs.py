@@ -1,24 +1,29 @@
 """The folder of an evaluation: what is in it, what it holds for, and what of it a stopped one can go on from."""
 
+import contextlib
 import hashlib
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from bsmamba2.data.musdb import MIXTURE
 from bsmamba2.errors import InputError
-from bsmamba2.evaluation.results import EXCERPTS, RESULTS, TRACKS, TrackResult
+from bsmamba2.evaluation.results import EXCERPTS, RESULTS, RUN, TRACKS, TrackResult, to_json
 from bsmamba2.files import check_writable, complete_file, remove_unfinished
 
-RUN = "run.json"
+LOCK = ".lock"
 REPORT = "report.html"
 REPORT_DATA = "report.json"
 ESTIMATES = "estimates"
 MUSEVAL = "museval"
-
-Identity = Mapping[str, Any]
+# What is gathered from the tracks at the end.
+GATHERED = (RESULTS, REPORT, REPORT_DATA)
+# Below each of these folders, the files that are written there.
+WRITTEN = {TRACKS: "*.json", EXCERPTS: "*/*.flac", ESTIMATES: "*/*.wav", MUSEVAL: "*/*.json"}
 
 
 @dataclass(frozen=True)
@@ -31,30 +36,39 @@ class Run:
     """
 
     folder: Path
-    identity: Identity
+    identity: Mapping[str, Any]
 
-    def open(self, overwrite: bool) -> None:
-        """Makes the folder ready: a new one is made, one of the same identity is gone on with.
+    @contextlib.contextmanager
+    def opened(self, overwrite: bool) -> Iterator[None]:
+        """Makes the folder ready and keeps it for this program: a run of the same identity is gone on with.
 
         Raises:
-            InputError: The folder holds results of another identity, or a file of a name that would be written, and
-                overwrite is not set; or it cannot be written to.
+            InputError: The folder holds results of another identity and overwrite is not set, or files of the names
+                that would be written and no run; or another program evaluates into it, or it cannot be written to.
         """
         path = self.folder / RUN
-        if overwrite:
-            self._clear()
-        elif path.exists():
-            self._check_identity(path)
-        else:
-            there = next((name for name in (RESULTS, REPORT, TRACKS) if (self.folder / name).exists()), None)
-            if there:
-                raise InputError(f"{self.folder / there} is already there; give another --output, or --overwrite")
+        there = next((name for name in (*GATHERED, *WRITTEN) if (self.folder / name).exists()), None)
+        if there and not path.exists():
+            raise InputError(
+                f"{self.folder / there} is already there, and no evaluation wrote it; give another --output"
+            )
         check_writable(self.folder)
-        with complete_file(path) as temporary:
-            temporary.write_text(json.dumps(self.identity, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        for folder in (self.folder, *self.folder.glob("*/"), *self.folder.glob("*/*/")):
-            for suffix in (".json", ".flac", ".wav", ".html"):
-                remove_unfinished(folder, suffix)
+        try:
+            with FileLock(self.folder / LOCK, timeout=0):
+                changed = self._changed(path) if path.exists() else ""
+                if changed and not overwrite:
+                    raise InputError(
+                        f"{self.folder} holds results of other settings ({changed}); give another --output, or "
+                        "--overwrite"
+                    )
+                self._clear(everything=bool(changed))
+                with complete_file(path) as temporary:
+                    temporary.write_text(to_json(self.identity), encoding="utf-8")
+                yield
+        except Timeout:
+            raise InputError(
+                f"another evaluation is writing to {self.folder}; wait for it, or give another --output"
+            ) from None
 
     def key(self, data_sha256: str) -> str:
         """Returns the hash of all that the scores of a track depend on."""
@@ -65,7 +79,7 @@ class Run:
         return self.folder / TRACKS / f"{track}.json"
 
     def found(self, track: str, key: str) -> TrackResult | None:
-        """Returns the result of a track that is there already, unless it is of other data or damaged."""
+        """Returns the result of a track that is there already, unless it is of other data, damaged or lacks a file."""
         path = self.record(track)
         if not path.is_file():
             return None
@@ -73,7 +87,7 @@ class Run:
             result = TrackResult.read(path)
         except InputError:
             return None
-        return result if result.key == key else None
+        return result if result.key == key and all(file.is_file() for file in self._kept(result)) else None
 
     def excerpts(self, track: str) -> Path:
         """Returns the folder of what is kept of a track for listening."""
@@ -87,23 +101,41 @@ class Run:
         """Returns where museval's file of a track lies, as in its own folders."""
         return self.folder / MUSEVAL / split / f"{track}.json"
 
-    def _check_identity(self, path: Path) -> None:
+    def _kept(self, result: TrackResult) -> Iterator[Path]:
+        """Yields the files that belong to a result."""
+        names = [f"{stem}.{kind}" for stem in result.scores for kind in ("reference", "estimate")]
+        if result.excerpt is not None:
+            yield from (self.excerpts(result.name) / f"{name}.flac" for name in (MIXTURE, *names))
+        if self.identity.get("save_estimates"):
+            yield from (self.estimates(result.name) / f"{stem}.wav" for stem in result.scores)
+
+    def _changed(self, path: Path) -> str:
+        """Returns what the run that is there was made with other than this one."""
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read ({error}); give another --output, or --overwrite") from error
-        now = json.loads(json.dumps(self.identity))
+            return f"{RUN} cannot be read: {error}"
+        now = json.loads(to_json(self.identity))
         if not isinstance(before, dict):
-            raise InputError(f"{path} describes no evaluation; give another --output, or --overwrite")
-        changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
-        if changed:
-            said = "; ".join(f"{name} was {before.get(name)} and is {now.get(name)}" for name in changed)
-            raise InputError(
-                f"{self.folder} holds results of other settings ({said}); give another --output, or --overwrite"
-            )
+            return f"{RUN} describes no evaluation"
+        if before.keys() != now.keys():
+            kinds = ["estimates" if "estimates" in one else "a model" for one in (before, now)]
+            return f"of {kinds[0]}, not {kinds[1]}" if kinds[0] != kinds[1] else "of another version"
+        return "; ".join(f"{name} was {before[name]} and is {now[name]}" for name in now if before[name] != now[name])
 
-    def _clear(self) -> None:
-        for name in (RUN, RESULTS, REPORT, REPORT_DATA):
+    def _clear(self, everything: bool) -> None:
+        """Removes what the end of an evaluation writes and what a kill left half-written, or all that one wrote."""
+        for name in GATHERED:
             (self.folder / name).unlink(missing_ok=True)
-        for name in (TRACKS, EXCERPTS, ESTIMATES, MUSEVAL):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+        for folder, pattern in WRITTEN.items():
+            top = self.folder / folder
+            suffix = Path(pattern).suffix
+            for inner in (top, *(path for path in top.glob("*") if path.is_dir())):
+                remove_unfinished(inner, suffix)
+            if everything:
+                for file in top.glob(pattern):
+                    file.unlink()
+                for inner in (*(path for path in top.glob("*") if path.is_dir()), top):
+                    # What another program put there stays.
+                    with contextlib.suppress(OSError):
+                        inner.rmdir()

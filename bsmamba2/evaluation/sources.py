@@ -94,6 +94,8 @@ class ModelSource:
     def __post_init__(self) -> None:
         path = find_model(self.model)
         network = load_network(path)
+        if len(set(self.chunk_seconds)) < len(self.chunk_seconds):
+            raise InputError(f"chunk_seconds={list(self.chunk_seconds)} is not allowed; give each length only once")
         for seconds in (self.segment_seconds, *self.chunk_seconds):
             check_settings(network.config, seconds, self.overlap, self.batch_size, self.precision)
         object.__setattr__(self, "network", network)
@@ -112,7 +114,7 @@ class ModelSource:
         return {
             "model": self.sha256_of_file,
             "segment_seconds": self.segment_seconds or self.network.config.segment_seconds,
-            "chunk_seconds": list(self.chunk_seconds),
+            "chunk_seconds": sorted(self.chunk_seconds),
             "overlap": self.overlap,
             "device": device.type,
             "precision": self.precision,
@@ -141,7 +143,7 @@ class ModelSource:
             return Separator(self.network, seconds, self.overlap, self.batch_size, device, self.precision, self.scan)
 
         separators = {ESTIMATE: separator(self.segment_seconds)}
-        separators |= {chunk_row(seconds): separator(seconds) for seconds in self.chunk_seconds}
+        separators |= {chunk_row(seconds): separator(seconds) for seconds in sorted(self.chunk_seconds)}
 
         def estimate(song: Song, stems: Sequence[str]) -> Estimated:
             rows, times = {}, []
@@ -179,8 +181,8 @@ class FolderSource:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The folder."""
-        return {"estimates": str(self.folder)}
+        """Where the folder lies."""
+        return {"estimates": str(self.folder.resolve())}
 
     @property
     def description(self) -> dict[str, dict[str, Any]]:

@@ -1,13 +1,14 @@
 """One track: from its files to its result, written down."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.musdb import MIXTURE
 from bsmamba2.data.tracks import Split, Track
-from bsmamba2.errors import InputError
+from bsmamba2.errors import InputError, OutputError
 from bsmamba2.evaluation.museval_scores import MusevalScores, museval_medians, score_with_museval
 from bsmamba2.evaluation.results import ESTIMATE, TrackResult
 from bsmamba2.evaluation.runs import Run
@@ -43,6 +44,7 @@ class Plan:
         protocol: Which sources share undefined windows.
         museval: Whether museval scores them too.
         save_estimates: Whether estimates are kept.
+        computed: By which revision of the code, and on which device.
     """
 
     run: Run
@@ -52,6 +54,7 @@ class Plan:
     protocol: Protocol
     museval: bool
     save_estimates: bool
+    computed: Mapping[str, str]
 
 
 def evaluate_track(track: Track, plan: Plan, estimate: Estimate) -> TrackResult | Failure:
@@ -64,6 +67,8 @@ def evaluate_track(track: Track, plan: Plan, estimate: Estimate) -> TrackResult 
     """
     try:
         return _evaluated(track, plan, estimate)
+    except OutputError:
+        raise
     except InputError as error:
         log.error("failed: %s: %s", track.name, error)
         return Failure(track.name, str(error))
@@ -97,6 +102,7 @@ def _evaluated(track: Track, plan: Plan, estimate: Estimate) -> TrackResult:
         for stem in plan.stems:
             audio = estimated.rows[ESTIMATE][stem]
             write_audio(run.estimates(track.name) / f"{stem}.wav", audio, song.sample_rate, depth="float")
+    excerpt, gain = _write_excerpt(song, estimated, plan)
     references = {stem: song.reference(stem) for stem in plan.stems}
     activity = {
         stem: tuple(active_blocks(reference=reference, sample_rate=song.sample_rate).int().tolist())
@@ -111,7 +117,9 @@ def _evaluated(track: Track, plan: Plan, estimate: Estimate) -> TrackResult:
         notes=tuple(notes),
         activity=activity,
         scores=scores,
-        excerpt=_write_excerpt(song, estimated, plan),
+        excerpt=excerpt,
+        excerpt_gain=gain,
+        computed={**plan.computed, "finished": datetime.now(UTC).isoformat(timespec="seconds")},
     )
     result.write(run.record(track.name))
     first = scores[plan.stems[0]][ESTIMATE]
@@ -130,14 +138,19 @@ def _museval(song: Song, estimated: Estimated, stems: Sequence[str], notes: list
         return None
 
 
-def _write_excerpt(song: Song, estimated: Estimated, plan: Plan) -> tuple[float, float]:
-    """Writes the seconds in which the first stem is loudest, the same whoever separated it, and returns which."""
+def _write_excerpt(song: Song, estimated: Estimated, plan: Plan) -> tuple[tuple[float, float], float]:
+    """Writes the seconds in which the first stem is loudest, the same whoever separated it.
+
+    Returns:
+        The seconds, and what all samples were multiplied by so that none is clipped.
+    """
     rate, folder = song.sample_rate, plan.run.excerpts(song.name)
     stretch = loudest_stretch(song.reference(plan.stems[0])[None], round(EXCERPT_SECONDS * rate))
     sounds = {MIXTURE: song.mixture}
     for stem in plan.stems:
         sounds[f"{stem}.reference"] = song.reference(stem)
         sounds[f"{stem}.estimate"] = estimated.rows[ESTIMATE][stem]
+    gain = 1 / max(1.0, *(audio[:, stretch].abs().max().item() for audio in sounds.values()))
     for name, audio in sounds.items():
-        write_audio(folder / f"{name}.flac", audio[:, stretch], rate, "flac", "24")
-    return stretch.start / rate, stretch.stop / rate
+        write_audio(folder / f"{name}.flac", gain * audio[:, stretch], rate, "flac", "24")
+    return (stretch.start / rate, stretch.stop / rate), gain
