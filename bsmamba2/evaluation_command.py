@@ -14,7 +14,7 @@ from bsmamba2.errors import InputError
 from bsmamba2.evaluation.museval_scores import require_museval
 from bsmamba2.evaluation.results import FORMAT, Results, TrackResult
 from bsmamba2.evaluation.runs import REPORT, Run
-from bsmamba2.evaluation.scoring import Protocol, check_protocol
+from bsmamba2.evaluation.scoring import Protocol, check_protocol, needed_stems
 from bsmamba2.evaluation.songs import find_songs
 from bsmamba2.evaluation.sources import FolderSource, ModelSource, Source, chosen_stems
 from bsmamba2.evaluation.statistics import summarise_results
@@ -107,7 +107,9 @@ def evaluate(
     else:
         raise InputError("give either --model, or --estimates, a folder of what another tool separated")
     names = chosen_stems(stems, source)
-    check_protocol(protocol, names, source.stems)
+    # What a folder lacks of stems that were asked for fails track by track.
+    unknown = stems is not None and isinstance(source, FolderSource)
+    check_protocol(protocol, names, needed_stems(names, protocol) if unknown else source.stems)
     settings = {"protocol": protocol, "stems": list(names), "museval": museval, "save_estimates": save_estimates}
     version = {"format": FORMAT, "version": machine.package_version("bsmamba2")}
     run = Run(output, {**version, "split": split, **settings, **source.identity})

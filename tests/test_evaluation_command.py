@@ -216,7 +216,7 @@ def test_a_song_that_museval_refuses_has_all_other_scores(tmp_path: Path, model:
     assert math.isnan(scores.csdr)
     assert math.isnan(scores.museval_sdr)
     assert math.isfinite(scores.leakage_db)
-    assert any("silent" in note for note in result.notes)
+    assert any("which museval cannot score" in note for note in result.notes)
 
 
 def test_a_stopped_evaluation_goes_on(
@@ -309,6 +309,14 @@ def test_estimates_that_changed_are_scored_again(tmp_path: Path, musdb_root: Pat
     results = evaluate(musdb_root, tmp_path / "run", estimates=tmp_path / "tool")
     rows = results.tracks[NAME].scores["vocals"]
     assert to_json(rows[ESTIMATE]) == to_json(rows[HALF_ROW])
+
+
+def test_estimates_that_one_track_lacks_cost_no_other_its_score(tmp_path: Path, songs: Path, track: Track) -> None:
+    for name in ("a - 1", "b - 2", "c - 3"):
+        write_song(tmp_path / "tool" / name, {"vocals" if name != "b - 2" else "bass": track.read("vocals") / 2})
+    results = evaluate(songs, tmp_path / "run", estimates=tmp_path / "tool", stems=["vocals"])
+    assert list(results.tracks) == ["a - 1", "c - 3"]
+    assert "there is no estimate of vocals" in results.failures["b - 2"]
 
 
 def test_files_that_no_evaluation_wrote_are_not_replaced_unasked(tmp_path: Path, model: Path, musdb_root: Path) -> None:
@@ -409,7 +417,7 @@ def test_an_empty_test_folder_is_an_error(tmp_path: Path, model: Path) -> None:
 @pytest.mark.parametrize(
     ("stems", "message"),
     [
-        (["drums"], "the stem 'drums' cannot be scored; there are estimates of vocals, instrumental"),
+        (["drums"], "the stem 'drums' cannot be scored; the model gives vocals, instrumental"),
         (["vocals", "vocals"], "give at least one, each only once"),
         ([], "give at least one"),
     ],

@@ -1,26 +1,30 @@
 """Estimates that another tool wrote: `{folder}/{track}/{stem}.wav`."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from bsmamba2.audio.reading import audio_info, read_audio
-from bsmamba2.data.musdb import MIXTURE, STEMS
+from bsmamba2.data.musdb import STEMS
 from bsmamba2.data.tracks import SUFFIXES
 from bsmamba2.errors import InputError
-from bsmamba2.evaluation.songs import INSTRUMENTAL_NAMES, VOCALS, Song, files_sha256, fit
-from bsmamba2.model.config import INSTRUMENTAL, RESIDUAL
+from bsmamba2.evaluation.songs import INSTRUMENTAL_NAMES, NO_STEMS, VOCALS, Song, files_sha256, fit
+from bsmamba2.model.config import INSTRUMENTAL
 
 ESTIMATE_SUFFIXES = (*SUFFIXES, ".mp3", ".m4a", ".ogg")
+
+log = logging.getLogger(__name__)
 
 
 def read_estimates(folder: Path, song: Song, stems: Sequence[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Returns estimates (c, n) of stems, of the song's length and channels, and notes of what had to be adjusted.
 
     Longer ones are cut, shorter ones padded with zeros, and mono ones of a stereo song are taken on both channels.
-    The instrumental may be called accompaniment; without a file of either name it is the mixture without the estimate
-    of the vocals.
+    The instrumental may have any name of `INSTRUMENTAL_NAMES`; without a file of it, it is the mixture without the
+    estimate of the vocals. Where there are files of both, the one that is not asked for comes with the other: it is the
+    estimate of everything else.
 
     Args:
         folder: Holds a folder for each track, called like it, with a file for each stem.
@@ -33,10 +37,12 @@ def read_estimates(folder: Path, song: Song, stems: Sequence[str]) -> tuple[dict
     """
     files = _files(folder / song.name)
     by_subtraction = INSTRUMENTAL in stems and INSTRUMENTAL not in files and VOCALS in files
-    names = [name for name in stems if not (by_subtraction and name == INSTRUMENTAL)]
+    both = (VOCALS, INSTRUMENTAL)
+    beside = [name for name in both if name in files] if set(both) & set(stems) else []
+    names = [name for name in dict.fromkeys([*stems, *beside]) if not (by_subtraction and name == INSTRUMENTAL)]
     notes: list[str] = []
     estimates = {}
-    for name in dict.fromkeys([*names, VOCALS] if by_subtraction else names):
+    for name in names:
         if name not in files:
             raise InputError(
                 f"there is no estimate of {name} in {folder / song.name}, only of {', '.join(files) or 'nothing'}; "
@@ -46,7 +52,7 @@ def read_estimates(folder: Path, song: Song, stems: Sequence[str]) -> tuple[dict
     if by_subtraction:
         estimates[INSTRUMENTAL] = song.mixture - estimates[VOCALS]
         notes.append(f"the estimate of {INSTRUMENTAL} is the mixture without that of {VOCALS}")
-    return {name: estimates[name] for name in stems}, tuple(notes)
+    return {name: estimates[name] for name in dict.fromkeys([*stems, *estimates])}, tuple(notes)
 
 
 def estimates_sha256(folder: Path, track_name: str) -> str:
@@ -59,19 +65,35 @@ def estimates_sha256(folder: Path, track_name: str) -> str:
 
 
 def stems_in(folder: Path) -> tuple[str, ...]:
-    """Returns which stems there are estimates of in the first track's folder: MUSDB18's order, then A to Z.
+    """Returns which stems there are estimates of in the folder of every track: MUSDB18's order, then A to Z.
 
-    Mixtures and residuals are no estimates of a stem.
+    Mixtures and residuals are no estimates of a stem. A warning names stems that some folders lack; a folder without
+    any estimate does not count.
 
     Raises:
-        InputError: There is no such folder, or no estimate in it, or one twice.
+        InputError: There is no such folder, or no estimate in it, or one twice, or none of a stem that all have.
     """
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.is_dir() and not path.name.startswith("."):
-            found = _files(path).keys() - {MIXTURE, RESIDUAL}
-            if found:
-                return (*(name for name in STEMS if name in found), *sorted(found - set(STEMS)))
-    raise InputError(f"there are no estimates in {folder}; they lie in it as {{track}}/{{stem}}.wav")
+    folders = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = {
+        path.name: {name for name in _files(path) if name.lower() not in NO_STEMS}
+        for path in folders
+        if path.is_dir() and not path.name.startswith(".")
+    }
+    found = {track: stems for track, stems in found.items() if stems}
+    if not found:
+        raise InputError(f"there are no estimates in {folder}; they lie in it as {{track}}/{{stem}}.wav")
+    shared = set.intersection(*found.values())
+    # Without a file, the instrumental is the mixture without the vocals.
+    left_out = set.union(*found.values()) - shared - ({INSTRUMENTAL} if VOCALS in shared else set())
+    lacking = [f"{stem} (not of {next(track for track in found if stem not in found[track])!r})" for stem in left_out]
+    if not shared:
+        raise InputError(
+            f"the tracks in {folder} have estimates of no stem in common ({', '.join(sorted(lacking))}); add what is "
+            "missing"
+        )
+    if left_out:
+        log.warning("left out, as there are not estimates of all tracks in %s: %s", folder, ", ".join(sorted(lacking)))
+    return (*(name for name in STEMS if name in shared), *sorted(shared - set(STEMS)))
 
 
 def _files(folder: Path) -> dict[str, Path]:

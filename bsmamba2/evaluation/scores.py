@@ -47,6 +47,10 @@ SCORES: dict[str, Score] = {
 }
 # In the order of the share of active blocks.
 ACTIVITY_SCORES = ("csdr_activity_0", "csdr_activity_25", "csdr_activity_50", "csdr_activity_75")
+SPARSE_SCORES = ("leakage_dbfs", "leakage_dbfs_95", "leakage_db", "leakage_db_95", "false_mute", "onset_sdr")
+MUSEVAL_SCORES = ("museval_sdr", "museval_isr", "museval_sir", "museval_sar")
+# What tables of single tracks show.
+TRACK_SCORES = ("csdr", "usdr", "si_sdr", "bleedless", "fullness", "leakage_dbfs", "false_mute", "onset_sdr")
 
 
 @dataclass(frozen=True)

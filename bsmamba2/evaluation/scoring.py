@@ -28,7 +28,7 @@ from bsmamba2.model.config import INSTRUMENTAL
 Protocol = Literal["single", "pair", "four"]
 # Everything but the stem that is scored.
 REST = "everything else"
-# What museval calls that.
+# What museval calls that, and the instrumental.
 ACCOMPANIMENT = "accompaniment"
 
 # Audio (c, n) by stem.
@@ -49,16 +49,18 @@ def score_song(
     Raises:
         InputError: The song or an estimate lacks a stem, or a sample is not finite.
     """
+    _check_references(song, stems)
     scores: dict[str, dict[str, StemScores]] = {}
     for stem in stems:
         references = source_references(song, stem, protocol)
+        active = active_blocks(reference=references[stem], sample_rate=song.sample_rate)
         scored = scores[stem] = {}
         for row, estimates in rows.items():
             named = {source: source_estimate(song, estimates, stem, source) for source in references}
-            scored[row] = _score(song, named, references, stem)
+            scored[row] = _score(song, named, references, stem, active)
         for row, estimate in _scale(song, stem):
             # The others are taken for perfect: they are silent where their references are.
-            scored[row] = _score(song, references | {stem: estimate}, references, stem)
+            scored[row] = _score(song, references | {stem: estimate}, references, stem, active)
     return scores
 
 
@@ -80,26 +82,45 @@ def source_references(song: Song, stem: str, protocol: Protocol) -> dict[str, Te
 
 
 def source_estimate(song: Song, estimates: Estimates, stem: str, source: str) -> Tensor:
-    """Returns the estimate (c, n) of a source; that of everything but the stem is the mixture without its estimate."""
-    return song.mixture - estimates[stem] if source == REST else estimates[source]
+    """Returns the estimate (c, n) of a source.
+
+    Everything but the vocals is the instrumental, and the other way round. Without an estimate of that, and of every
+    other stem, it is the mixture without the estimate of the stem.
+    """
+    if source != REST:
+        return estimates[source]
+    rest = {VOCALS: INSTRUMENTAL, INSTRUMENTAL: VOCALS}.get(stem)
+    return song.mixture - estimates[stem] if rest is None or rest not in estimates else estimates[rest]
 
 
 def museval_sources(song: Song, estimates: Estimates, stems: Sequence[str]) -> tuple[Estimates, Estimates]:
     """Returns estimates and references (c, n) for museval: of the stems and, unless they are all, of everything else.
 
+    They are named as in museval's own files; `museval_target` tells the name of a stem.
+
     Raises:
         InputError: The song lacks a stem.
     """
-    references = {stem: song.reference(stem) for stem in stems}
-    named = {stem: estimates[stem] for stem in stems}
+    references = {museval_target(stem): song.reference(stem) for stem in stems}
+    named = {museval_target(stem): estimates[stem] for stem in stems}
     covered = set(song.stems) - {VOCALS} if INSTRUMENTAL in stems else set()
     rest = [song.stems[name] for name in song.stems if name not in covered | set(stems)]
     if not rest and len(stems) == 1:
         rest = [song.rest(stems[0])]
     if rest:
-        references[ACCOMPANIMENT] = torch.stack(rest).sum(0)
-        named[ACCOMPANIMENT] = song.mixture - torch.stack(list(named.values())).sum(0)
+        name = VOCALS if INSTRUMENTAL in stems else ACCOMPANIMENT
+        references[name] = torch.stack(rest).sum(0)
+        if INSTRUMENTAL in stems or len(stems) == 1:
+            stem = INSTRUMENTAL if INSTRUMENTAL in stems else stems[0]
+            named[name] = source_estimate(song, estimates, stem, REST)
+        else:
+            named[name] = song.mixture - torch.stack(list(named.values())).sum(0)
     return named, references
+
+
+def museval_target(stem: str) -> str:
+    """Returns what a stem is called in museval's files."""
+    return ACCOMPANIMENT if stem == INSTRUMENTAL else stem
 
 
 def check_protocol(protocol: Protocol, stems: Sequence[str], estimated: Sequence[str]) -> None:
@@ -121,11 +142,21 @@ def check_protocol(protocol: Protocol, stems: Sequence[str], estimated: Sequence
         raise InputError(f"protocol='four' scores {', '.join(STEMS)}; stems={','.join(stems)} holds another one")
 
 
+def _check_references(song: Song, stems: Sequence[str]) -> None:
+    missing = [stem for stem in stems if stem not in song.references]
+    if missing:
+        left = [stem for stem in stems if stem not in missing]
+        raise InputError(
+            f"the track {song.name!r} has no stem {missing[0]!r}, only {', '.join(song.stems)}; add it, or score "
+            + (f"those it has with --stems {','.join(left)}" if left else "another")
+        )
+
+
 def _scale(song: Song, stem: str) -> Iterator[tuple[str, Tensor]]:
     return scale_estimates(mixture=song.mixture, reference=song.reference(stem), others=song.others(stem))
 
 
-def _score(song: Song, estimates: Mapping[str, Tensor], references: Mapping[str, Tensor], stem: str) -> StemScores:
+def _score(song: Song, estimates: Estimates, references: Estimates, stem: str, active: Tensor) -> StemScores:
     """Returns all scores of a stem; the other sources decide which windows are defined."""
     estimate, reference, rate = estimates[stem], references[stem], song.sample_rate
     windows = windowed_sdr(
@@ -135,7 +166,6 @@ def _score(song: Song, estimates: Mapping[str, Tensor], references: Mapping[str,
     )[list(references).index(stem)]
     leaked = leakage(estimate=estimate, reference=reference, mixture=song.mixture, sample_rate=rate)
     bleedless, fullness = bleedless_fullness(estimate=estimate, reference=reference, sample_rate=rate)
-    active = active_blocks(reference=reference, sample_rate=rate)
     by_activity = csdr_by_activity(windows=windows, active=active, sample_rate=rate)
     return StemScores(
         csdr=defined_median(windows),

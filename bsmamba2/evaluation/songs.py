@@ -1,6 +1,7 @@
 """The songs that are scored: any folder of tracks with stems, at any sampling rate, mono or stereo."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bsmamba2.audio.reading import audio_info
+from bsmamba2.data.checking import COMPRESSED_LIMIT_DB, SILENT_PEAK
 from bsmamba2.data.musdb import MIXTURE
 from bsmamba2.data.tracks import SUFFIXES, Split, Track, mixture_of, split_paths, track_paths
 from bsmamba2.errors import InputError
-from bsmamba2.model.config import INSTRUMENTAL
+from bsmamba2.evaluation.results import RUN
+from bsmamba2.model.config import INSTRUMENTAL, RESIDUAL
 from bsmamba2.models import sha256_of
 
 VOCALS = "vocals"
 # What people call a file of everything but the vocals.
-INSTRUMENTAL_NAMES = (INSTRUMENTAL, "accompaniment")
+INSTRUMENTAL_NAMES = (INSTRUMENTAL, "accompaniment", "no_vocals")
+# What people call files beside stems that are none: the song as a whole, and what is left of it.
+NO_STEMS = (MIXTURE, "mix", "mixdown", "master", RESIDUAL)
 # The streams of a stem file may differ by so many samples without a note.
 AAC_FRAME = 1024
 
@@ -42,6 +47,11 @@ class Song:
     sample_rate: int
     notes: tuple[str, ...] = ()
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """What can be scored: the stems, and the instrumental where the vocals are among them."""
+        return tuple(dict.fromkeys([*self.stems, *([INSTRUMENTAL] if VOCALS in self.stems else [])]))
+
     def reference(self, stem: str) -> Tensor:
         """Returns the true audio (c, n) of a stem, or of the instrumental: the sum of all but the vocals.
 
@@ -60,13 +70,13 @@ class Song:
     def others(self, stem: str) -> list[Tensor]:
         """Returns the other sources (c, n) of the mixture: beside the instrumental there are only the vocals.
 
-        Beside the only stem there is one: the mixture without it.
+        Beside the only stem, be it the instrumental, there is one: the mixture without it.
 
         Raises:
             InputError: The song has no such stem.
         """
-        if stem == INSTRUMENTAL:
-            return [self.reference(VOCALS)]
+        if stem == INSTRUMENTAL and VOCALS in self.stems:
+            return [self.stems[VOCALS]]
         reference = self.reference(stem)
         return [audio for name, audio in self.stems.items() if name != stem] or [self.mixture - reference]
 
@@ -88,7 +98,8 @@ def find_songs(
     """Returns the tracks of a split in the order of their names, without opening them; their length is left at 0.
 
     The split is that of `bsmamba2.data.tracks.find_tracks` with shared_artists. Where root has none of the folders
-    train/, valid/ and test/, it is itself the folder of the songs, all of them to test.
+    train/, valid/ and test/, it is itself the folder of the songs, all of them to test. Folders that an evaluation
+    wrote its results to are no tracks.
 
     Args:
         root: The folder that holds train/, test/ and perhaps valid/, or the tracks themselves.
@@ -106,6 +117,9 @@ def find_songs(
         paths = track_paths(root)
     else:
         paths = split_paths(root, split, validation_tracks or (), validation_artists or (), shared_artists=True)
+    paths = [path for path in paths if not (path / RUN).is_file()]
+    if not paths:
+        raise InputError(f"there is no track in {root}, only the results of an evaluation; give a folder of songs")
     return sorted((Track(path, 0) for path in paths), key=lambda track: track.name)
 
 
@@ -113,11 +127,12 @@ def read_song(track: Track) -> Song:
     """Returns the audio of a track: all of its stems, as long as the mixture and with as many channels.
 
     Longer stems are cut, shorter ones padded with zeros, and mono beside stereo is taken on both channels; notes say
-    so. Without a file of the mixture it is the sum of the stems, as long as the shortest.
+    so, and name stems that are silent or do not sum to the mixture. Without a file of the mixture it is the sum of the
+    stems, as long as the shortest. Whatever name of `INSTRUMENTAL_NAMES` the instrumental has, it is called the first.
 
     Raises:
         InputError: A file cannot be read, has another sampling rate than the others or more than two channels, or the
-            track has no stem, or one twice, or the sum of its stems beside them.
+            track has no stem, or one twice, or something beside its stems that is their sum or by its name none.
     """
     _check_stems(track)
     infos = {name: audio_info(path, stream) for name, (path, stream) in track.sources.items()}
@@ -140,10 +155,14 @@ def read_song(track: Track) -> Song:
             fitted = "cut" if samples.shape[-1] > length else "padded with zeros"
             notes.append(f"{name} has {samples.shape[-1]} samples, {measure} {length}: {fitted}")
         audio[name] = fit(samples, channels, length)
-    stems = {name: audio[name] for name in track.stems}
-    if len(stems) == 1:
-        notes.append(f"{track.stems[0]} is the only stem: everything else is the mixture without it")
+    stems = {INSTRUMENTAL if name in INSTRUMENTAL_NAMES else name: audio[name] for name in track.stems}
     mixture = audio[MIXTURE] if MIXTURE in audio else mixture_of(stems)
+    if len(stems) == 1:
+        notes.append(f"{next(iter(stems))} is the only stem: everything else is the mixture without it")
+    elif MIXTURE in audio:
+        notes += _note_of_sum(mixture, stems)
+    silent = [name for name, samples in stems.items() if samples.abs().amax() <= SILENT_PEAK]
+    notes += [f"the reference of {name} is silent: its uSDR tells the level of the estimate only" for name in silent]
     return Song(track.name, mixture, stems, rates[measure], tuple(notes))
 
 
@@ -170,12 +189,31 @@ def files_sha256(files: Mapping[str, Path]) -> str:
     """
     hashes = {path: sha256_of(path) for path in files.values()}
     lines = "".join(f"{name}\t{hashes[files[name]]}\n" for name in sorted(files))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    # Names of files need not be UTF-8.
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
+
+
+def _note_of_sum(mixture: Tensor, stems: Mapping[str, Tensor]) -> list[str]:
+    difference = mixture.clone()
+    for samples in stems.values():
+        difference -= samples
+    energy, energy_of_mixture = difference.square().sum().item(), mixture.square().sum().item()
+    if not energy or not energy_of_mixture:
+        return []
+    level = 10 * math.log10(energy / energy_of_mixture)
+    if level <= COMPRESSED_LIMIT_DB:
+        return []
+    return [f"the stems {', '.join(stems)} do not sum to the mixture: the difference is at {level:.1f} dB of its level"]
 
 
 def _check_stems(track: Track) -> None:
     if not track.stems:
         raise InputError(f"{track.path} holds no stem; a track has one audio file per stem ({', '.join(SUFFIXES)})")
+    for name in track.stems:
+        if name.lower() in NO_STEMS:
+            raise InputError(
+                f"{track.path} holds {name}, by its name no stem; take it out, or call the mixture {MIXTURE}"
+            )
     # Both would count twice in sums.
     for name in set(INSTRUMENTAL_NAMES) & set(track.stems):
         parts = [stem for stem in track.stems if stem not in (name, VOCALS)]

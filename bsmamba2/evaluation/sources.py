@@ -169,9 +169,9 @@ class FolderSource:
 
     folder: Path
 
-    @property
+    @functools.cached_property
     def stems(self) -> tuple[str, ...]:
-        """The stems of the first track, and everything but its vocals.
+        """The stems that every track has, and everything but the vocals.
 
         Raises:
             InputError: There are none.
@@ -207,14 +207,13 @@ def chosen_stems(stems: Sequence[str] | None, source: Source) -> tuple[str, ...]
     """Returns the stems to score: those asked for, else those the source gives of itself.
 
     Raises:
-        InputError: One is not among those of the source, or is named twice.
+        InputError: A model does not give one, or one is named twice; what a folder lacks fails track by track.
     """
-    given = source.stems
     if stems is None:
-        return tuple(stem for stem in given if stem != INSTRUMENTAL) or given
-    wrong = [stem for stem in stems if stem not in given]
+        return tuple(stem for stem in source.stems if stem != INSTRUMENTAL) or source.stems
+    wrong = [stem for stem in stems if stem not in source.stems] if isinstance(source, ModelSource) else []
     if wrong:
-        raise InputError(f"the stem {wrong[0]!r} cannot be scored; there are estimates of {', '.join(given)}")
+        raise InputError(f"the stem {wrong[0]!r} cannot be scored; the model gives {', '.join(source.stems)}")
     if not stems or len(set(stems)) < len(stems):
         raise InputError(f"stems={list(stems)} is not allowed; give at least one, each only once")
     return tuple(stems)

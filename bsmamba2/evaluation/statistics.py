@@ -1,19 +1,22 @@
 """Scores over tracks: median and mean with their uncertainty, and what one estimate gains over another."""
 
 import functools
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 
 from bsmamba2.errors import InputError
-from bsmamba2.evaluation.results import Results
+from bsmamba2.evaluation.results import ESTIMATE, Results
 from bsmamba2.evaluation.scores import SCORES
 from bsmamba2.metrics import defined_median
 
 CONFIDENCE = 0.95
+# The range of n tracks holds the median of all tracks with a probability of 1 - 2^(1 - n): 0.97 of six, 0.94 of five.
+FEWEST_TRACKS = 6
 RESAMPLES = 10_000
 SEED = 0
 
@@ -24,7 +27,7 @@ class Summary:
 
     The intervals are 95 % percentile bootstrap intervals over tracks (Efron and Tibshirani, An Introduction to the
     Bootstrap, chapter 13). Their ends are resampled values, never between two, so that infinite scores are no harm.
-    They are NaN below two tracks, which say nothing of a spread.
+    They are NaN below six tracks: from so few, no interval of the median that resampling gives can reach 95 %.
 
     Args:
         count: Tracks with a defined score.
@@ -59,6 +62,7 @@ class Comparison:
         equal: Tracks on which both have the same score.
         p_value: Two-sided sign test: how likely so uneven a count of better and worse is by chance; 1 if all are equal.
         left_out: Tracks that one of the two lacks, or has no defined score of.
+        windows_left_out: Of the cSDR, windows that are defined in only one of the two; 0 for other scores.
     """
 
     differences: Mapping[str, float]
@@ -68,6 +72,7 @@ class Comparison:
     equal: int
     p_value: float
     left_out: tuple[str, ...]
+    windows_left_out: int = 0
 
 
 def summarise(values: Iterable[float]) -> Summary:
@@ -83,7 +88,7 @@ def summarise(values: Iterable[float]) -> Summary:
         return Summary(0, undefined, *[np.nan] * 6)
     with np.errstate(invalid="ignore"):  # The mean of both infinities is NaN.
         median, mean = defined_median(torch.from_numpy(defined)), float(defined.mean())
-        if count == 1:
+        if count < FEWEST_TRACKS:
             return Summary(count, undefined, median, mean, *[np.nan] * 4)
         drawn, lower_middle, upper_middle = _resamples(count)
         medians = (defined[lower_middle] + defined[upper_middle]) / 2
@@ -125,6 +130,44 @@ def compare(
         p_value=float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0,
         left_out=tuple(name for name in dict.fromkeys([*first, *second]) if name not in differences),
     )
+
+
+def compare_csdr(first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]]) -> Comparison:
+    """Returns what a second estimate gains in cSDR over a first one, on the windows that are defined in both.
+
+    The cSDR of each alone would favour an estimate that is silent in hard windows, which are undefined then.
+
+    Args:
+        first: Signal-to-distortion ratios of the windows of the first by track, in dB.
+        second: Those of the second.
+
+    Raises:
+        InputError: No track has a window that is defined in both.
+    """
+    # Tracks that only one of them has, or with other windows, have no cSDR here.
+    medians = dict.fromkeys(first, math.nan), dict.fromkeys(second, math.nan)
+    left_out = 0
+    for name in first.keys() & second.keys():
+        if len(first[name]) != len(second[name]):
+            continue
+        windows = np.array([first[name], second[name]], dtype=np.float64)
+        undefined = np.isnan(windows)
+        left_out += int((undefined[0] != undefined[1]).sum())
+        for by_track, shared in zip(medians, torch.from_numpy(windows[:, ~undefined.any(0)]), strict=True):
+            by_track[name] = defined_median(shared)
+    return replace(compare(*medians), windows_left_out=left_out)
+
+
+def windows_by_track(results: Results, stem: str, row: str = ESTIMATE) -> dict[str, tuple[float, ...]]:
+    """Returns the signal-to-distortion ratio in dB of every one-second window of a row, by track."""
+    found = ((name, track.scores.get(stem, {}).get(row)) for name, track in results.tracks.items())
+    return {name: scores.windows for name, scores in found if scores is not None}
+
+
+def count_windows(windows: Iterable[Sequence[float]]) -> tuple[int, int]:
+    """Returns how many windows of some tracks are defined, and how many there are."""
+    every = [window for track in windows for window in track]
+    return sum(not math.isnan(window) for window in every), len(every)
 
 
 def summarise_results(results: Results) -> dict[str, dict[str, dict[str, Summary]]]:

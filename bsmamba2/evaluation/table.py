@@ -1,56 +1,67 @@
 """Results as a table for people at a terminal."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from bsmamba2.evaluation.results import ESTIMATE, Results
-from bsmamba2.evaluation.scores import ACTIVITY_SCORES, SCORES
-from bsmamba2.evaluation.statistics import Summary, summarise_results
+from bsmamba2.evaluation.scores import ACTIVITY_SCORES, MUSEVAL_SCORES, SCORES, SPARSE_SCORES, TRACK_SCORES
+from bsmamba2.evaluation.statistics import Summary, count_windows, summarise_results, windows_by_track
 
-TRACK_SCORES = ("csdr", "usdr", "si_sdr", "bleedless", "fullness", "leakage_db", "false_mute")
-SPARSE_SCORES = ("leakage_dbfs", "leakage_db", "leakage_db_95", "false_mute", "onset_sdr", *ACTIVITY_SCORES)
-MUSEVAL_SCORES = ("museval_sdr", "museval_isr", "museval_sir", "museval_sar")
 NAME_WIDTH = 40
+# Of the table over tracks: median, interval and mean of cSDR and of uSDR, tracks without a cSDR, windows.
+WIDTHS = (8, 18, 8, 8, 18, 8, 11, 16)
 
 
 def results_table(results: Results) -> str:
-    """Returns the scores by track and over tracks; a dash is a score that is not defined."""
+    """Returns the scores by track and over tracks; a dash is a score that is not defined.
+
+    Windows are those of the cSDR that are defined, of all.
+    """
     summaries = summarise_results(results)
     settings = results.description["settings"]
     blocks = []
     for stem in results.stems:
         count = len(results.tracks)
         blocks += [
-            f"{stem}, protocol {settings['protocol']}, {count} tracks",
+            f"{printable(stem)}, protocol {settings['protocol']}, {count} tracks",
             _by_track(results, stem),
-            _over_tracks(summaries[stem]),
-            _medians("sparse regions, median over tracks", SPARSE_SCORES, summaries[stem]),
+            _over_tracks(results, stem, summaries[stem]),
+            _medians("sparse regions, median over tracks", (*SPARSE_SCORES, *ACTIVITY_SCORES), summaries[stem]),
         ]
         if any(score in summaries[stem].get(ESTIMATE, {}) for score in MUSEVAL_SCORES):
             only = {ESTIMATE: summaries[stem][ESTIMATE]}
-            blocks.append(_medians("museval, median over tracks", MUSEVAL_SCORES, only))
-    notes = [f"note: {track.name}: {note}" for track in results.tracks.values() for note in track.notes]
-    failures = [f"failed: {name}: {reason}" for name, reason in results.failures.items()]
+            # Longer than a name: a line of its own.
+            heading = "museval, scored stems and everything else as sources, median over tracks"
+            blocks.append(f"{heading}\n{_medians('', MUSEVAL_SCORES, only)}")
+    notes = [printable(f"note: {track.name}: {note}") for track in results.tracks.values() for note in track.notes]
+    failures = [printable(f"failed: {name}: {reason}") for name, reason in results.failures.items()]
     speed = results.description["time"]["seconds_per_second_of_audio"]
     if speed is not None and math.isfinite(speed):
         notes.append(f"{speed:.3g} s of computing per second of audio")
     return "\n\n".join([*blocks, *(["\n".join(notes + failures)] if notes or failures else [])])
 
 
+def printable(text: str) -> str:
+    """Returns text with a replacement character for each that would break a line, move the cursor or is no Unicode."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
 def _by_track(results: Results, stem: str) -> str:
-    lines = [_line("track", [_heading(score) for score in TRACK_SCORES])]
+    widths = (*(max(len(_heading(score)) + 2, 8) for score in TRACK_SCORES), WIDTHS[-1])
+    lines = [_line("track", [*map(_heading, TRACK_SCORES), "windows"], widths)]
     for name, track in results.tracks.items():
         scores = track.scores[stem][ESTIMATE]
-        lines.append(_line(name, [_number(getattr(scores, score)) for score in TRACK_SCORES]))
+        cells = [_number(getattr(scores, score)) for score in TRACK_SCORES]
+        lines.append(_line(name, [*cells, _windows([scores.windows])], widths))
     return "\n".join(lines)
 
 
-def _over_tracks(rows: Mapping[str, Mapping[str, Summary]]) -> str:
+def _over_tracks(results: Results, stem: str, rows: Mapping[str, Mapping[str, Summary]]) -> str:
     lines = [
         _line(
             "over tracks, median [95 % interval]",
-            ["cSDR dB", "", "mean", "uSDR dB", "", "mean", "undefined"],
-            (8, 18, 8, 8, 18, 8, 10),
+            ["cSDR dB", "", "mean", "uSDR dB", "", "mean", "undefined", "windows"],
+            WIDTHS,
         )
     ]
     for row, scores in rows.items():
@@ -60,11 +71,12 @@ def _over_tracks(rows: Mapping[str, Mapping[str, Summary]]) -> str:
             if summary is None:
                 cells += ["-", "", "-"]
             else:
-                interval = f"[{_number(summary.low)}, {_number(summary.high)}]"
+                interval = "" if math.isnan(summary.low) else f"[{_number(summary.low)}, {_number(summary.high)}]"
                 cells += [_number(summary.median), interval, _number(summary.mean)]
         csdr = scores.get("csdr")
         cells.append(str(csdr.undefined) if csdr else "all")
-        lines.append(_line(row, cells, (8, 18, 8, 8, 18, 8, 10)))
+        cells.append(_windows(windows_by_track(results, stem, row).values()))
+        lines.append(_line(row, cells, WIDTHS))
     return "\n".join(lines)
 
 
@@ -88,7 +100,12 @@ def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2f}"
 
 
-def _line(name: str, cells: list[str], widths: tuple[int, ...] | None = None) -> str:
-    widths = widths or tuple(max(len(_heading(score)) + 2, 8) for score in TRACK_SCORES)
+def _windows(windows: Iterable[Sequence[float]]) -> str:
+    defined, every = count_windows(windows)
+    return f"{defined} of {every}"
+
+
+def _line(name: str, cells: list[str], widths: tuple[int, ...]) -> str:
+    name = printable(name)
     shown = name if len(name) <= NAME_WIDTH else name[: NAME_WIDTH - 1] + "…"
     return f"{shown:{NAME_WIDTH}}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))

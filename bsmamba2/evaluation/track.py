@@ -13,7 +13,7 @@ from bsmamba2.evaluation.museval_scores import MusevalScores, museval_medians, s
 from bsmamba2.evaluation.results import ESTIMATE, TrackResult
 from bsmamba2.evaluation.runs import Run
 from bsmamba2.evaluation.scores import with_museval
-from bsmamba2.evaluation.scoring import Protocol, museval_sources, needed_stems, score_song
+from bsmamba2.evaluation.scoring import Protocol, museval_sources, museval_target, needed_stems, score_song
 from bsmamba2.evaluation.songs import Song, data_sha256, read_song
 from bsmamba2.evaluation.sources import Estimate, Estimated, Source
 from bsmamba2.listening import loudest_stretch
@@ -96,7 +96,8 @@ def _evaluated(track: Track, plan: Plan, estimate: Estimate) -> TrackResult:
             found_by_museval.write(run.museval(plan.split, track.name))
             medians = museval_medians(found_by_museval)
             scores = {
-                stem: rows | {ESTIMATE: with_museval(rows[ESTIMATE], medians[stem])} for stem, rows in scores.items()
+                stem: rows | {ESTIMATE: with_museval(rows[ESTIMATE], medians[museval_target(stem)])}
+                for stem, rows in scores.items()
             }
     if plan.save_estimates:
         for stem in plan.stems:

@@ -51,8 +51,24 @@ function playAlone(player) {
   }
 }
 
+// Boxes whose content is wider or higher than they are can be reached and scrolled by keys; the others are no stop.
+function markScrollable() {
+  for (const box of document.querySelectorAll(".scroll")) {
+    const scrolls = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight;
+    const marks = { tabindex: "0", role: "region", "aria-label": box.dataset.label };
+    for (const [name, value] of Object.entries(marks)) {
+      if (scrolls) box.setAttribute(name, value);
+      else box.removeAttribute(name);
+    }
+  }
+}
+
 for (const button of document.querySelectorAll("th button")) button.addEventListener("click", () => sortBy(button));
 for (const input of document.querySelectorAll("input[type=search]")) input.addEventListener("input", () => filterRows(input));
 for (const player of document.querySelectorAll("audio")) player.addEventListener("play", () => playAlone(player));
 addEventListener("hashchange", openTarget);
+addEventListener("load", markScrollable);
+addEventListener("resize", markScrollable);
+// What is opened is laid out only then; the event does not rise by itself.
+document.addEventListener("toggle", markScrollable, true);
 openTarget();

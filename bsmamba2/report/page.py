@@ -5,7 +5,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,27 @@ from bsmamba2.evaluation.results import (
     FORMAT,
     MIXTURE_ROW,
     RATIO_MASK_ROW,
+    RESULTS,
+    RUN,
     SCALE_ROWS,
     Results,
     TrackResult,
     chunk_row,
     to_json,
 )
-from bsmamba2.evaluation.scores import ACTIVITY_SCORES, SCORES
-from bsmamba2.evaluation.statistics import CONFIDENCE, Comparison, Summary, compare, summarise_results
+from bsmamba2.evaluation.runs import REPORT
+from bsmamba2.evaluation.scores import ACTIVITY_SCORES, MUSEVAL_SCORES, SCORES, SPARSE_SCORES, TRACK_SCORES
+from bsmamba2.evaluation.statistics import (
+    CONFIDENCE,
+    FEWEST_TRACKS,
+    Comparison,
+    Summary,
+    compare,
+    compare_csdr,
+    count_windows,
+    summarise_results,
+    windows_by_track,
+)
 from bsmamba2.files import complete_file
 from bsmamba2.report import published
 from bsmamba2.report.plots import (
@@ -51,11 +64,8 @@ from bsmamba2.report.sounds import (
     sounds,
 )
 
-MUSEVAL_SCORES = ("museval_sdr", "museval_isr", "museval_sir", "museval_sar")
 # The columns of the main table behind cSDR and uSDR.
 OTHER_SCORES = ("si_sdr", "bleedless", "fullness", *MUSEVAL_SCORES)
-SPARSE_SCORES = ("leakage_dbfs", "leakage_dbfs_95", "leakage_db", "leakage_db_95", "false_mute", "onset_sdr")
-TRACK_SCORES = ("csdr", "usdr", "si_sdr", "bleedless", "fullness", "leakage_dbfs", "false_mute", "onset_sdr")
 TRACK_SCORES_OF_SEVERAL = ("csdr", "usdr", "leakage_dbfs", "false_mute")
 ACTIVITY_BINS = ("0-25 %", "25-50 %", "50-75 %", "75-100 %")
 # What of a description is told first, in this order: how the names of its values begin.
@@ -67,6 +77,10 @@ KEY_FACTS = (
 DETAILS = ("network",)
 # Names that say nothing without that of their section.
 SECTION_NAMES, VAGUE_NAMES = ("name", "folder", "path"), ("sha256", "seconds", "parameters", "version")
+# Paths on the machine of the evaluation, of which a page to publish tells the last part.
+PATH_NAMES = ("root", *SECTION_NAMES)
+# Of the page itself.
+ANCHORS = ("runs", "reading")
 
 
 @dataclass(frozen=True)
@@ -110,6 +124,7 @@ class Line:
         series: How it is named and drawn.
         summaries: By score.
         tracks: How many tracks have it.
+        windows: How many of their one-second windows are defined, and how many there are.
     """
 
     run: ReportedRun
@@ -118,6 +133,7 @@ class Line:
     series: Series
     summaries: Mapping[str, Summary]
     tracks: int
+    windows: tuple[int, int]
 
 
 def write_report(runs: Sequence[Path], output: Path, audio: bool = True) -> list[Path]:
@@ -131,14 +147,21 @@ def write_report(runs: Sequence[Path], output: Path, audio: bool = True) -> list
         audio: Whether excerpts can be listened to, where the runs kept some; else there are pictures of them only.
 
     Raises:
-        InputError: A folder holds no results, the output is no name of a page, or cannot be written.
+        InputError: A folder holds no results, the output is no name of a page or would lie among those of an
+            evaluation, or cannot be written.
     """
     if not runs:
         raise InputError("no run was given to report on; give folders that `bsmamba2 evaluate` wrote")
     if output.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"the report cannot be written to {output}; give a name that ends in .html")
-    reported = _read(runs)
     page, data = output, output.with_suffix(".json")
+    evaluation = next((name for name in (RESULTS, RUN) if (output.parent / name).exists()), None)
+    if data.name.lower() in (RESULTS, RUN) or (evaluation and output.name != REPORT):
+        raise InputError(
+            f"the report cannot be written to {output}, where it could replace or be taken for a file of an "
+            f"evaluation; give {output.parent / REPORT}, or another folder"
+        )
+    reported = _read(runs)
     texts = {page: _page(reported, audio), data: to_json(_data(reported))}
     for path, text in texts.items():
         with complete_file(path) as temporary:
@@ -166,7 +189,7 @@ def incomparable(first: ReportedRun, second: ReportedRun) -> str:
 def _read(folders: Sequence[Path]) -> list[ReportedRun]:
     runs: list[ReportedRun] = []
     for number, folder in enumerate(folders):
-        results = Results.read(folder)
+        results = _publishable(folder, Results.read(folder))
         letter = "" if len(folders) == 1 else chr(ord("A") + number) if number < 26 else str(number + 1)
         given = folder.resolve().name or str(folder)
         name, copies = given, 1
@@ -175,6 +198,33 @@ def _read(folders: Sequence[Path]) -> list[ReportedRun]:
             name = f"{given} ({copies})"
         runs.append(ReportedRun(number, letter, name, folder, results, summarise_results(results)))
     return runs
+
+
+def _publishable(folder: Path, results: Results) -> Results:
+    """Returns results without the paths of the machine they are from."""
+    if not all(isinstance(section, Mapping) for section in results.description.values()):
+        raise InputError(f"the description in {folder / RESULTS} is damaged; evaluate again with --overwrite")
+    description = {
+        section: {
+            name: Path(value).name or value if name in PATH_NAMES and isinstance(value, str) else value
+            for name, value in values.items()
+        }
+        for section, values in results.description.items()
+    }
+    paths = {
+        str(value): description[section][name]
+        for section, values in results.description.items()
+        for name, value in values.items()
+        if value != description[section][name]
+    }
+
+    def shortened(text: str) -> str:
+        for path in sorted(paths, key=len, reverse=True):
+            text = text.replace(path, paths[path])
+        return text
+
+    tracks = {name: replace(track, notes=tuple(map(shortened, track.notes))) for name, track in results.tracks.items()}
+    return Results(description, tracks, {name: shortened(str(reason)) for name, reason in results.failures.items()})
 
 
 def _data(runs: Sequence[ReportedRun]) -> dict[str, Any]:
@@ -192,6 +242,10 @@ def _data(runs: Sequence[ReportedRun]) -> dict[str, Any]:
                         row: {score: asdict(summary) for score, summary in scores.items()}
                         for row, scores in rows.items()
                     }
+                    for stem, rows in run.summaries.items()
+                },
+                "windows": {
+                    stem: {row: dict(zip(("defined", "all"), _windows(run, stem, row), strict=True)) for row in rows}
                     for stem, rows in run.summaries.items()
                 },
             }
@@ -216,7 +270,7 @@ def _page(runs: Sequence[ReportedRun], audio: bool) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters.update(number=_number, clock=_clock, p_value=_p_value, plain=_plain)
+    environment.filters.update(number=_number, clock=_clock, p_value=_p_value, plain=_plain, capital=_capital)
     script = (folder / "page.js").read_text(encoding="utf-8")
     stems = _stems(runs)
     return environment.get_template("page.html").render(
@@ -224,8 +278,10 @@ def _page(runs: Sequence[ReportedRun], audio: bool) -> str:
         title=", ".join(run.name for run in runs),
         facts={run.name: _facts(run) for run in runs},
         warnings={run.name: reason for run in runs[1:] if (reason := incomparable(runs[0], run))},
-        stems=[_stem(runs, stem, audio) for stem in stems],
+        stems=[_stem(runs, stem, anchor, audio) for stem, anchor in _anchors(stems).items()],
         scores=SCORES,
+        fewest_tracks=FEWEST_TRACKS,
+        museval_scores=MUSEVAL_SCORES,
         shown_scores=[
             score
             for score in SCORES
@@ -250,17 +306,18 @@ def _facts(run: ReportedRun) -> list[tuple[str, Any]]:
         for name, value in values.items() if section not in DETAILS else ():
             label = section if name in SECTION_NAMES else f"{section} {name}" if name in VAGUE_NAMES else name
             found += [(place, label, value) for place, start in enumerate(KEY_FACTS) if label.startswith(start)][:1]
-    return [(label, value) for _, label, value in sorted(found, key=lambda fact: fact[0])]
+    facts = [(label, value) for _, label, value in sorted(found, key=lambda fact: fact[0])]
+    return [fact for place, fact in enumerate(facts) if fact not in facts[:place]]
 
 
-def _stem(runs: Sequence[ReportedRun], stem: str, audio: bool) -> dict[str, Any]:
+def _stem(runs: Sequence[ReportedRun], stem: str, anchor: str, audio: bool) -> dict[str, Any]:
     """Returns all that the page says of one stem."""
     runs = [run for run in runs if stem in run.results.stems]
     lines = _lines(runs, stem)
     defined = {score for line in lines for score in line.summaries}
     return {
         "name": stem,
-        "anchor": _slug(stem),
+        "anchor": anchor,
         "runs": runs,
         "series": {run.name: _series(run) for run in runs},
         "lines": lines,
@@ -279,9 +336,14 @@ def _stem(runs: Sequence[ReportedRun], stem: str, audio: bool) -> dict[str, Any]
         "activity": [score for score in ACTIVITY_SCORES if score in defined],
         "sparse_plots": _sparse_plots(lines, stem),
         "chunk_plots": _chunk_plots(runs, stem),
-        "tracks": _track_table(runs, stem),
-        "timelines": _timelines(runs, stem),
+        "tracks": _track_table(runs, stem, anchor),
+        "timelines": _timelines(runs, stem, anchor),
         "listening": _listening(runs, stem, audio),
+        "lost": [
+            name
+            for name, track in sorted(runs[0].results.tracks.items())
+            if track.excerpt is not None and not has_excerpt(runs[0].folder, track, stem)
+        ],
     }
 
 
@@ -295,23 +357,36 @@ def _lines(runs: Sequence[ReportedRun], stem: str) -> list[Line]:
     """Returns the rows of all runs; what gives a scale only once for those that can be compared."""
     estimates: list[Line] = []
     chunks: list[Line] = []
-    scale: list[Line] = []
+    # By row, with the letters of all runs that a line stands for.
+    scale: dict[str, list[tuple[ReportedRun, list[str]]]] = {row: [] for row in SCALE_ROWS}
     for run in runs:
         rows = run.results.rows(stem)
         for row in (row for row in rows if row not in SCALE_ROWS):
             line = _line(run, stem, row, "estimate" if row == ESTIMATE else "chunks", _series(run, row))
             (estimates if row == ESTIMATE else chunks).append(line)
         for row in (row for row in SCALE_ROWS if row in rows):
-            if any(line.row == row and not incomparable(line.run, run) for line in scale):
-                continue
-            again = any(line.row == row for line in scale)
-            scale.append(_line(run, stem, row, "scale", Series(f"{row} ({run.letter})" if again else row)))
-    return estimates + chunks + scale
+            same = next((letters for other, letters in scale[row] if not incomparable(other, run)), None)
+            if same is None:
+                scale[row].append((run, [run.letter]))
+            else:
+                same.append(run.letter)
+    # The rows of one run stay together.
+    ordered = sorted(
+        ((run, row, letters) for row, found in scale.items() for run, letters in found), key=lambda line: line[0].number
+    )
+    return [
+        *estimates,
+        *chunks,
+        *(
+            _line(run, stem, row, "scale", Series(f"{row} ({', '.join(letters)})" if len(scale[row]) > 1 else row))
+            for run, row, letters in ordered
+        ),
+    ]
 
 
 def _line(run: ReportedRun, stem: str, row: str, kind: str, series: Series) -> Line:
     tracks = sum(row in track.scores.get(stem, {}) for track in run.results.tracks.values())
-    return Line(run, row, kind, series, run.summaries[stem][row], tracks)
+    return Line(run, row, kind, series, run.summaries[stem][row], tracks, _windows(run, stem, row))
 
 
 def _values(lines: Sequence[Line], stem: str, score: str) -> dict[Series, list[float]]:
@@ -352,11 +427,13 @@ def _comparisons(first: ReportedRun, second: ReportedRun, stem: str) -> dict[str
         return {}
     found = {}
     for score, meaning in SCORES.items():
-        values = first.estimates(stem, score), second.estimates(stem, score)
-        if any(
-            not math.isnan(value) and not math.isnan(values[1].get(name, math.nan)) for name, value in values[0].items()
-        ):
-            found[score] = compare(*values, meaning.better)
+        try:
+            if score == "csdr":
+                found[score] = compare_csdr(*(windows_by_track(run.results, stem) for run in (first, second)))
+            else:
+                found[score] = compare(first.estimates(stem, score), second.estimates(stem, score), meaning.better)
+        except InputError:  # There is no track that both have it of.
+            continue
     return found
 
 
@@ -444,15 +521,24 @@ def _names(runs: Sequence[ReportedRun]) -> list[str]:
     return sorted({name for run in runs for name in run.results.tracks}, key=lambda name: (name.casefold(), name))
 
 
-def _anchor(stem: str, place: int) -> str:
-    return f"{_slug(stem)}-track-{place + 1}"
+def _anchors(stems: Sequence[str]) -> dict[str, str]:
+    """Returns a name in the address of the page for every stem, unlike the others'."""
+    anchors: dict[str, str] = {}
+    for stem in stems:
+        anchor = slug = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "stem"
+        number = 1
+        while anchor in (*anchors.values(), *ANCHORS):
+            number += 1
+            anchor = f"{slug}-{number}"
+        anchors[stem] = anchor
+    return anchors
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "stem"
+def _anchor(stem_anchor: str, place: int) -> str:
+    return f"{stem_anchor}-track-{place + 1}"
 
 
-def _track_table(runs: Sequence[ReportedRun], stem: str) -> dict[str, Any]:
+def _track_table(runs: Sequence[ReportedRun], stem: str, stem_anchor: str) -> dict[str, Any]:
     several = len(runs) > 1
     columns = [
         (run, score)
@@ -461,6 +547,7 @@ def _track_table(runs: Sequence[ReportedRun], stem: str) -> dict[str, Any]:
         if any(not math.isnan(value) for value in run.estimates(stem, score).values())
     ]
     values = {(run.name, score): run.estimates(stem, score) for run, score in columns}
+    windows = {run.name: windows_by_track(run.results, stem) for run in runs}
     rows = []
     for place, name in enumerate(_names(runs)):
         track = _track(runs, name)
@@ -468,36 +555,36 @@ def _track_table(runs: Sequence[ReportedRun], stem: str) -> dict[str, Any]:
         rows.append(
             {
                 "name": name,
-                "anchor": _anchor(stem, place),
+                "anchor": _anchor(stem_anchor, place),
                 "seconds": track.seconds,
                 "active": 100 * sum(active) / len(active) if active else math.nan,
                 "values": [(score, values[run.name, score].get(name, math.nan)) for run, score in columns],
+                "windows": [count_windows([found[name]]) if name in found else None for found in windows.values()],
             }
         )
     notes = [
         (run, name, note) for run in runs for name, track in sorted(run.results.tracks.items()) for note in track.notes
     ]
     failures = [(run, name, reason) for run in runs for name, reason in sorted(run.results.failures.items())]
-    return {"columns": columns, "rows": rows, "notes": notes, "failures": failures}
+    return {"columns": columns, "runs": runs, "rows": rows, "notes": notes, "failures": failures}
 
 
 def _track(runs: Sequence[ReportedRun], name: str) -> TrackResult:
     return next(run.results.tracks[name] for run in runs if name in run.results.tracks)
 
 
-def _windows(run: ReportedRun, name: str, stem: str) -> tuple[float, ...]:
-    track = run.results.tracks.get(name)
-    scores = track.scores.get(stem, {}).get(ESTIMATE) if track else None
-    return scores.windows if scores else ()
+def _windows(run: ReportedRun, stem: str, row: str) -> tuple[int, int]:
+    return count_windows(windows_by_track(run.results, stem, row).values())
 
 
-def _timelines(runs: Sequence[ReportedRun], stem: str) -> list[dict[str, Any]]:
-    windows = {name: {_series(run): _windows(run, name, stem) for run in runs} for name in _names(runs)}
+def _timelines(runs: Sequence[ReportedRun], stem: str, stem_anchor: str) -> list[dict[str, Any]]:
+    found = {run.name: windows_by_track(run.results, stem) for run in runs}
+    windows = {name: {_series(run): found[run.name].get(name, ()) for run in runs} for name in _names(runs)}
     limits = shared_limits([value for by_run in windows.values() for values in by_run.values() for value in values])
     return [
         {
             "name": name,
-            "anchor": _anchor(stem, place),
+            "anchor": _anchor(stem_anchor, place),
             "scores": [(run, run.estimates(stem, "csdr").get(name, math.nan)) for run in runs],
             "seconds": _track(runs, name).seconds,
             "plot": timeline(
@@ -540,24 +627,33 @@ def _listening(runs: Sequence[ReportedRun], stem: str, audio: bool) -> list[dict
 
 def _heard(runs: Sequence[ReportedRun], stem: str, name: str, audio: bool) -> dict[str, Any]:
     first = runs[0]
-    excerpt = read_excerpt(first.folder, first.results.tracks[name], stem)
+    excerpt: Excerpt | None = None
     columns: list[tuple[ReportedRun | None, list[tuple[str, Sound]]]] = []
-    missing = []
+    notes: list[tuple[ReportedRun, str]] = []
     for run in runs:
         track = run.results.tracks.get(name)
-        if run is first:
-            own: Excerpt | None = excerpt
-        elif incomparable(first, run) or track is None or not has_excerpt(run.folder, track, stem):
-            own = None
-        else:
-            own = read_excerpt(run.folder, track, stem)
-        if own is None or (own.start, own.end, own.sample_rate) != (excerpt.start, excerpt.end, excerpt.sample_rate):
-            missing.append(run)
+        if incomparable(first, run) or track is None or not has_excerpt(run.folder, track, stem):
+            notes.append((run, "kept no excerpt of the same seconds of the same audio."))
             continue
+        try:
+            own = read_excerpt(run.folder, track, stem)
+        except (InputError, OSError):
+            notes.append((run, "has an excerpt that is damaged and cannot be shown; evaluate again."))
+            if run is first:
+                break
+            continue
+        excerpt = excerpt or own
+        if (own.start, own.end, own.sample_rate) != (excerpt.start, excerpt.end, excerpt.sample_rate):
+            notes.append((run, "kept no excerpt of the same seconds of the same audio."))
+            continue
+        if own.gain_db < 0:
+            notes.append((run, f"has its excerpt turned down by {-own.gain_db:.1f} dB, so that nothing is clipped."))
         found = sounds(own, audio)
         if run is first:
             columns.append((None, [(kind, found[kind]) for kind in (MIXTURE, REFERENCE)]))
         columns.append((run, [(kind, found[kind]) for kind in (ESTIMATE_SOUND, RESIDUAL)]))
+    if excerpt is None:
+        return {"start": math.nan, "end": math.nan, "columns": columns, "notes": notes}
     seconds = excerpt.end - excerpt.start
     step = 2 if seconds > 5 else 1 if seconds > 2 else 0.5
     ticks = [(count * step / seconds, _clock(excerpt.start + count * step)) for count in range(int(seconds / step) + 1)]
@@ -567,7 +663,7 @@ def _heard(runs: Sequence[ReportedRun], stem: str, name: str, audio: bool) -> di
         "frequencies": frequency_ticks(excerpt.sample_rate),
         "ticks": ticks,
         "columns": columns,
-        "missing": missing,
+        "notes": notes,
     }
 
 
@@ -585,6 +681,11 @@ def _number(value: float, digits: int = 2) -> str:
         return "–"
     text = "∞" if math.isinf(value) else f"{abs(value):.{digits}f}"
     return f"−{text}" if value < 0 and text.strip("0.") else text
+
+
+def _capital(text: str) -> str:
+    """Returns text with a capital at its beginning, and the rest as it is."""
+    return text[:1].upper() + text[1:]
 
 
 def _clock(seconds: float) -> str:

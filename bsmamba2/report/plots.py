@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from bsmamba2.evaluation.statistics import Summary
+from bsmamba2.evaluation.table import printable
 
 # Colours that stand for the page's own, which are others in the dark.
 INK, MUTED, GRID = "#010101", "#010102", "#010103"
@@ -291,7 +292,7 @@ def _panel(width: float, height: float, left: float, bottom: float) -> tuple[Fig
 
 def _svg(figure: Figure, title: str) -> Markup:
     """Returns a figure to stand in a page: coloured by its variables, without names that another figure has too."""
-    title, written = _printable(title), io.StringIO()
+    title, written = printable(title), io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(written, format="svg", transparent=True, metadata=nothing)
     root = ElementTree.fromstring(written.getvalue())
@@ -330,13 +331,8 @@ def _rounded(numbers: str) -> str:
 
 
 def _short(label: str, longest: int = LONGEST_LABEL) -> str:
-    label = _printable(label)
+    label = printable(label)
     return label if len(label) <= longest else label[: longest - 1].rstrip() + "…"
-
-
-def _printable(text: str) -> str:
-    """Returns text without what XML and UTF-8 cannot hold."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
 def _spans(active: Sequence[int]) -> list[tuple[float, float]]:

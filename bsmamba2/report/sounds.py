@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bsmamba2.audio.formats import MP3_RATES
 from bsmamba2.audio.reading import audio_info, read_audio
+from bsmamba2.audio.resampling import Resampler
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.musdb import MIXTURE
 from bsmamba2.errors import InputError
@@ -35,12 +38,14 @@ class Excerpt:
         end: Where they end.
         sample_rate: Sampling rate in Hz.
         audio: Mixture, reference, estimate and reference − estimate, (c, n) by name.
+        gain_db: By how much all of them were turned up; below 0 where one would have been clipped.
     """
 
     start: float
     end: float
     sample_rate: int
     audio: Mapping[str, Tensor]
+    gain_db: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,11 @@ class Sound:
 
 
 def has_excerpt(run: Path, track: TrackResult, stem: str) -> bool:
-    """Returns whether something of a track was kept for listening."""
-    return track.excerpt is not None and all(path.is_file() for path in _paths(run, track, stem).values())
+    """Returns whether something of a track was kept for listening, in files that are there."""
+    try:
+        return track.excerpt is not None and all(path.is_file() for path in _paths(run, track, stem).values())
+    except OSError:  # Not to be looked at.
+        return False
 
 
 def read_excerpt(run: Path, track: TrackResult, stem: str) -> Excerpt:
@@ -66,6 +74,7 @@ def read_excerpt(run: Path, track: TrackResult, stem: str) -> Excerpt:
 
     Raises:
         InputError: A file is damaged, or the files are not of the same length and form.
+        OSError: A file cannot be read.
     """
     paths = _paths(run, track, stem)
     rates = {audio_info(path).sample_rate for path in paths.values()}
@@ -76,7 +85,8 @@ def read_excerpt(run: Path, track: TrackResult, stem: str) -> Excerpt:
         raise InputError(f"the excerpts of {stem} in {paths[MIXTURE].parent} do not fit together; evaluate again")
     start = track.excerpt[0] if track.excerpt else 0.0
     audio[RESIDUAL] = audio[REFERENCE] - audio[ESTIMATE_SOUND]
-    return Excerpt(start, start + audio[MIXTURE].shape[-1] / sample_rate, sample_rate, audio)
+    gain_db = 20 * math.log10(track.excerpt_gain) if track.excerpt_gain > 0 else math.nan
+    return Excerpt(start, start + audio[MIXTURE].shape[-1] / sample_rate, sample_rate, audio, gain_db)
 
 
 def sounds(excerpt: Excerpt, audio: bool) -> dict[str, Sound]:
@@ -125,6 +135,11 @@ def _picture(pixels: Tensor) -> str:
 
 
 def _player(audio: Tensor, sample_rate: int) -> str:
+    if sample_rate not in MP3_RATES:
+        target_rate = 44100 if sample_rate % 44100 == 0 else 48000
+        resampler = Resampler(sample_rate, target_rate, audio.shape[0])
+        length = round(audio.shape[-1] * target_rate / sample_rate)
+        audio, sample_rate = torch.cat([resampler(audio), resampler.finish(length)], 1)[:, :length], target_rate
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sound.mp3"
         write_audio(path, audio, sample_rate, "mp3", None)

@@ -115,14 +115,21 @@ def test_two_estimates_of_one_stem_are_an_error(short_song: Song, folder: Path, 
             use()
 
 
-@pytest.mark.parametrize("name", ["instrumental", "accompaniment"])
+@pytest.mark.parametrize("name", ["instrumental", "accompaniment", "no_vocals"])
 def test_the_instrumental_is_its_file(short_song: Song, folder: Path, name: str) -> None:
     write_audio(folder / "vocals.wav", short_song.stems["vocals"], SAMPLE_RATE)
     write_audio(folder / f"{name}.wav", short_song.stems["drums"], SAMPLE_RATE)
-    estimates, notes = read_estimates(folder.parent, short_song, ["instrumental"])
-    assert list(estimates) == ["instrumental"]
-    assert estimates["instrumental"].equal(short_song.stems["drums"])
-    assert notes == ()
+    write_audio(folder / "bass.wav", short_song.stems["bass"], SAMPLE_RATE)
+    for stems in (["instrumental"], ["vocals"], ["bass"]):
+        estimates, notes = read_estimates(folder.parent, short_song, stems)
+        assert notes == ()
+        # Each of the two is the estimate of everything but the other.
+        assert set(estimates) == ({"bass"} if stems == ["bass"] else {"instrumental", "vocals"})
+        assert next(iter(estimates)) == stems[0]
+        if stems != ["bass"]:
+            assert estimates["instrumental"].equal(short_song.stems["drums"])
+            assert estimates["vocals"].equal(short_song.stems["vocals"])
+    (folder / "bass.wav").unlink()
     assert stems_in(folder.parent) == ("vocals", "instrumental")
 
 
@@ -133,7 +140,7 @@ def test_the_instrumental_is_else_the_mixture_without_the_vocals(
     vocals = short_song.stems["vocals"][:, :-1]
     write_audio(folder / "vocals.wav", vocals, SAMPLE_RATE)
     estimates, notes = read_estimates(folder.parent, short_song, stems)
-    assert list(estimates) == stems
+    assert list(estimates) == ["instrumental", "vocals"]
     assert estimates["instrumental"][:, :-1].equal(short_song.mixture[:, :-1] - vocals)
     assert notes == (
         "the estimate of vocals has 22049 samples, the song 22050: padded with zeros",
@@ -167,7 +174,23 @@ def test_the_stems_there_are_in_musdbs_order(short_song: Song, tmp_path: Path) -
             stems_in(path)
     (tmp_path / "A").mkdir()
     (tmp_path / "A.txt").write_text("no track")
-    for name in ("vocals", "tuba", "mixture", "drums", "accompaniment", "residual", ".bass"):
+    for name in ("vocals", "tuba", "mixture", "Mix", "drums", "accompaniment", "residual", ".bass"):
         write_audio(tmp_path / "B" / f"{name}.wav", short_song.mixture, SAMPLE_RATE)
     write_audio(tmp_path / ".cache" / "bass.wav", short_song.mixture, SAMPLE_RATE)
     assert stems_in(tmp_path) == ("drums", "vocals", "instrumental", "tuba")
+
+
+def test_the_stems_are_those_that_every_track_has(
+    short_song: Song, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracks = {"A": ("vocals", "bass", "no_vocals"), "B": ("bass", "vocals", "click"), "C": ("mixture",)}
+    for track, names in tracks.items():
+        for name in names:
+            write_audio(tmp_path / track / f"{name}.wav", short_song.mixture, SAMPLE_RATE)
+    assert stems_in(tmp_path) == ("bass", "vocals")
+    assert caplog.messages == [f"left out, as there are not estimates of all tracks in {tmp_path}: click (not of 'A')"]
+    write_audio(tmp_path / "C" / "click.wav", short_song.mixture, SAMPLE_RATE)
+    with pytest.raises(
+        InputError, match=r"no stem in common \(bass \(not of 'C'\), click \(not of 'A'\), instrumental"
+    ):
+        stems_in(tmp_path)

@@ -12,8 +12,10 @@ from bsmamba2.evaluation.scoring import (
     REST,
     check_protocol,
     museval_sources,
+    museval_target,
     needed_stems,
     score_song,
+    source_estimate,
     source_references,
 )
 from bsmamba2.evaluation.songs import Song
@@ -74,8 +76,8 @@ def test_an_estimate_that_is_silent_voids_the_windows_of_the_four(real_song: Son
     ("stems", "sources"),
     [
         (["vocals"], ["vocals", ACCOMPANIMENT]),
-        (["instrumental"], ["instrumental", ACCOMPANIMENT]),
-        (["vocals", "instrumental"], ["vocals", "instrumental"]),
+        (["instrumental"], [ACCOMPANIMENT, "vocals"]),
+        (["vocals", "instrumental"], ["vocals", ACCOMPANIMENT]),
         (["vocals", "bass"], ["vocals", "bass", ACCOMPANIMENT]),
         (STEMS, list(STEMS)),
     ],
@@ -85,9 +87,36 @@ def test_the_sources_of_museval_are_the_whole_song(real_song: Song, stems: list[
     named["instrumental"] = real_song.mixture - named["vocals"]
     estimates, references = museval_sources(real_song, named, stems)
     assert list(estimates) == list(references) == sources
+    assert [museval_target(stem) for stem in stems] == sources[: len(stems)]
     assert sum(references.values()) == pytest.approx(sum(real_song.stems.values()), abs=1e-6)
     if ACCOMPANIMENT in sources:
         assert sum(estimates.values()) == pytest.approx(real_song.mixture, abs=1e-6)
+
+
+def test_an_estimate_of_the_instrumental_is_that_of_everything_but_the_vocals(real_song: Song) -> None:
+    estimates = damped(real_song)
+    instrumental = real_song.stems["drums"]
+    both = estimates | {"instrumental": instrumental}
+    assert source_estimate(real_song, both, "vocals", REST).equal(instrumental)
+    assert source_estimate(real_song, both, "instrumental", REST).equal(estimates["vocals"])
+    assert source_estimate(real_song, both, "bass", REST).equal(real_song.mixture - estimates["bass"])
+    assert source_estimate(real_song, estimates, "vocals", REST).equal(real_song.mixture - estimates["vocals"])
+    for stems in (["vocals"], ["instrumental"], ["instrumental", "bass"]):
+        named, _ = museval_sources(real_song, both, stems)
+        assert named[ACCOMPANIMENT].equal(instrumental)
+        assert named["vocals"].equal(estimates["vocals"])
+
+
+def test_a_song_that_lacks_a_stem_says_what_can_be_scored(real_song: Song) -> None:
+    estimates = dict.fromkeys(("drums", "click", "vocals"), real_song.mixture)
+    with pytest.raises(
+        InputError,
+        match="has no stem 'click', only drums, bass, other, vocals; add it, or score those it has with "
+        "--stems drums,vocals",
+    ):
+        score_song(real_song, {ESTIMATE: estimates}, ["drums", "click", "vocals"], "single")
+    with pytest.raises(InputError, match=r"has no stem 'click', .*; add it, or score another"):
+        score_song(real_song, {ESTIMATE: estimates}, ["click"], "single")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from bsmamba2.audio.writing import quantise, write_audio
 from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
-from bsmamba2.evaluation.songs import data_sha256, find_songs, read_song
+from bsmamba2.evaluation.results import RUN
+from bsmamba2.evaluation.songs import data_sha256, files_sha256, find_songs, read_song
 
 
 def names(tracks: list[Track]) -> list[str]:
@@ -21,6 +22,12 @@ def names(tracks: list[Track]) -> list[str]:
 def audio(song_stems: dict[str, Tensor]) -> dict[str, Tensor]:
     """Returns a tenth of a second of the song as files of 16 bits hold it."""
     return {name: quantise(samples[:, 20000:24410], "16") for name, samples in song_stems.items()}
+
+
+@pytest.fixture
+def summed(audio: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the same with the sum of its stems as the mixture, which that of this song is not."""
+    return audio | {MIXTURE: torch.stack([audio[stem] for stem in STEMS]).sum(0)}
 
 
 def write_track(folder: Path, audio: dict[str, Tensor], sample_rate: int = SAMPLE_RATE) -> Track:
@@ -78,9 +85,20 @@ def test_folders_without_songs_are_errors(tmp_path: Path, song: Track, audio: di
             find_songs(root, "test")
 
 
+def test_results_of_an_evaluation_are_no_song(tmp_path: Path, audio: dict[str, Tensor]) -> None:
+    for root in (tmp_path / "songs", tmp_path / "data" / "test"):
+        (root / "run").mkdir(parents=True)
+        (root / "run" / RUN).write_text("{}")
+    with pytest.raises(InputError, match=r"there is no track in .*data, only the results of an evaluation"):
+        find_songs(tmp_path / "data", "test")
+    for root in (tmp_path / "songs", tmp_path / "data"):
+        write_track((root / "test" if root.name == "data" else root) / "A", audio)
+        assert names(find_songs(root, "test")) == ["A"]
+
+
 def test_a_stem_file_is_read_stream_by_stream(song: Track) -> None:
     read = read_song(Track(song.path, 0))
-    assert (read.name, read.sample_rate, read.notes) == ("The Easton Ellises - Falcon 69", SAMPLE_RATE, ())
+    assert (read.name, read.sample_rate) == ("The Easton Ellises - Falcon 69", SAMPLE_RATE)
     assert list(read.stems) == list(STEMS)
     assert read.mixture.equal(song.read(MIXTURE))
     for stem in STEMS:
@@ -98,7 +116,7 @@ def test_references_and_what_is_beside_them(tmp_path: Path, audio: dict[str, Ten
     assert len(song.others("instrumental")) == 1
 
 
-@pytest.mark.parametrize("name", ["instrumental", "accompaniment"])
+@pytest.mark.parametrize("name", ["instrumental", "accompaniment", "no_vocals"])
 def test_a_file_of_the_instrumental_is_its_reference(tmp_path: Path, audio: dict[str, Tensor], name: str) -> None:
     """It need not be the mixture without the vocals, as here where it lacks the bass."""
     accompaniment = audio["drums"]
@@ -107,6 +125,7 @@ def test_a_file_of_the_instrumental_is_its_reference(tmp_path: Path, audio: dict
     assert song.reference("instrumental").equal(accompaniment)
     assert song.rest("vocals").equal(accompaniment)
     assert song.rest("instrumental").equal(audio["vocals"])
+    assert sorted(song.references) == ["instrumental", "vocals"]
 
 
 def test_beside_the_only_stem_is_the_mixture_without_it(tmp_path: Path, audio: dict[str, Tensor]) -> None:
@@ -114,6 +133,50 @@ def test_beside_the_only_stem_is_the_mixture_without_it(tmp_path: Path, audio: d
     for rest in (song.rest("vocals"), song.reference("instrumental")):
         assert rest.equal(audio[MIXTURE] - audio["vocals"])
     assert song.notes == ("vocals is the only stem: everything else is the mixture without it",)
+
+
+@pytest.mark.parametrize("name", ["instrumental", "accompaniment"])
+def test_beside_the_instrumental_alone_is_the_mixture_without_it(
+    tmp_path: Path, audio: dict[str, Tensor], name: str
+) -> None:
+    song = read_song(write_track(tmp_path / "A", {MIXTURE: audio[MIXTURE], name: audio["drums"]}))
+    assert song.references == ("instrumental",)
+    assert song.reference("instrumental").equal(audio["drums"])
+    assert song.rest("instrumental").equal(audio[MIXTURE] - audio["drums"])
+    assert song.notes == ("instrumental is the only stem: everything else is the mixture without it",)
+
+
+@pytest.mark.parametrize(("share", "noted"), [(0.095, False), (0.105, True)])
+def test_stems_that_do_not_sum_to_the_mixture_are_noted(
+    tmp_path: Path, summed: dict[str, Tensor], share: float, noted: bool
+) -> None:
+    """A tenth of the amplitude is -20 dB."""
+    track = write_track(tmp_path / "A", summed | {"vocals_dry": share * summed[MIXTURE]})
+    assert bool(read_song(track).notes) == noted
+    write_audio(tmp_path / "A" / "vocals_dry.wav", summed[MIXTURE], SAMPLE_RATE)
+    assert read_song(track).notes == (
+        "the stems drums, bass, other, vocals, vocals_dry do not sum to the mixture: the difference is at 0.0 dB of "
+        "its level",
+    )
+
+
+@pytest.mark.parametrize("name", ["mix", "Mixture", "master", "residual"])
+def test_what_is_no_stem_by_its_name_is_an_error(tmp_path: Path, audio: dict[str, Tensor], name: str) -> None:
+    mixture = audio.pop(MIXTURE)
+    track = write_track(tmp_path / "A", audio | {name: mixture})
+    with pytest.raises(InputError, match=f"A holds {name}, by its name no stem; take it out, or call the mixture mix"):
+        read_song(track)
+
+
+def test_silent_references_are_noted(tmp_path: Path, audio: dict[str, Tensor]) -> None:
+    """A step of 16 bit is dither."""
+    del audio[MIXTURE]
+    quiet = {"bass": torch.zeros(2, 4410), "drums": torch.full((2, 4410), 2.0**-15)}
+    quiet["vocals"] = quiet["bass"].index_fill(1, torch.tensor([7]), 0.001)
+    assert read_song(write_track(tmp_path / "A", audio | quiet)).notes == tuple(
+        f"the reference of {name} is silent: its uSDR tells the level of the estimate only"
+        for name in ("drums", "bass")
+    )
 
 
 def test_a_missing_stem_is_an_error(tmp_path: Path, audio: dict[str, Tensor]) -> None:
@@ -126,6 +189,7 @@ def test_a_missing_stem_is_an_error(tmp_path: Path, audio: dict[str, Tensor]) ->
 
 
 def test_mono_beside_stereo_is_taken_on_both_channels(tmp_path: Path, audio: dict[str, Tensor]) -> None:
+    del audio[MIXTURE]
     track = write_track(tmp_path / "A", audio | {"bass": audio["bass"][:1]})
     song = read_song(track)
     assert song.stems["bass"].equal(audio["bass"][[0, 0]])
@@ -133,8 +197,8 @@ def test_mono_beside_stereo_is_taken_on_both_channels(tmp_path: Path, audio: dic
     assert song.notes == ("mono, taken on both channels: bass",)
 
 
-def test_a_mono_song_stays_mono(tmp_path: Path, audio: dict[str, Tensor]) -> None:
-    song = read_song(write_track(tmp_path / "A", {name: samples[:1] for name, samples in audio.items()}))
+def test_a_mono_song_stays_mono(tmp_path: Path, summed: dict[str, Tensor]) -> None:
+    song = read_song(write_track(tmp_path / "A", {name: samples[:1] for name, samples in summed.items()}))
     assert (song.mixture.shape, song.notes) == ((1, 4410), ())
 
 
@@ -147,7 +211,7 @@ def test_stems_are_as_long_as_the_mixture(tmp_path: Path, audio: dict[str, Tenso
         expected = torch.zeros(2, 2000)
         expected[:, :length] = audio[stem][:, : min(length, 2000)]
         assert song.stems[stem].equal(expected)
-    assert song.notes == (
+    assert song.notes[:2] == (
         "drums has 3025 samples, mixture 2000: cut",
         "vocals has 975 samples, mixture 2000: padded with zeros",
     )
@@ -168,6 +232,7 @@ def test_without_a_mixture_it_is_the_sum_of_the_stems(tmp_path: Path, audio: dic
         ("vocals", 6, SAMPLE_RATE, "has audio of 6 channels; mix it down"),
         ("instrumental", 2, SAMPLE_RATE, "holds instrumental beside drums, bass, other, which are parts of it"),
         ("accompaniment", 2, SAMPLE_RATE, "holds accompaniment beside drums, bass, other"),
+        ("no_vocals", 2, SAMPLE_RATE, "holds no_vocals beside drums, bass, other"),
     ],
 )
 def test_audio_that_cannot_be_scored_is_an_error(
@@ -204,6 +269,13 @@ def test_the_hash_is_that_of_names_and_audio_wherever_they_lie(tmp_path: Path, a
         )
     ):
         assert data_sha256(write_track(tmp_path / str(number) / "A - 1", other)) != expected
+
+
+def test_names_that_are_not_utf8_have_a_hash(tmp_path: Path) -> None:
+    path = tmp_path / "audio"
+    path.write_bytes(b"audio")
+    # What Python makes of the Latin-1 names "Gef\xfchl" and "Gef\xfdhl".
+    assert len({files_sha256({name: path}) for name in ("Gef\udcfchl", "Gef\udcfdhl")}) == 2
 
 
 def test_the_hash_of_a_stem_file_is_that_of_its_bytes(tmp_path: Path, song: Track) -> None:

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.results import ESTIMATE, MIXTURE_ROW, Results, TrackResult
 from bsmamba2.evaluation.scores import StemScores
-from bsmamba2.evaluation.statistics import Summary, compare, summarise, summarise_results
+from bsmamba2.evaluation.statistics import (
+    Summary,
+    compare,
+    compare_csdr,
+    count_windows,
+    summarise,
+    summarise_results,
+    windows_by_track,
+)
 
 INF, NAN = float("inf"), float("nan")
 
@@ -49,9 +57,10 @@ def test_median_and_mean_by_hand(values: list[float], count: int, undefined: int
     assert (summary.median, summary.mean) == pytest.approx((median, mean), nan_ok=True)
 
 
-@pytest.mark.parametrize("values", [[], [NAN], [7.0], [7.0, NAN], [INF]])
-def test_below_two_tracks_there_is_no_interval(values: list[float]) -> None:
+@pytest.mark.parametrize("values", [[], [NAN], [7.0], [7.0, NAN], [INF], scores(5), [*scores(5), NAN]])
+def test_below_six_tracks_there_is_no_interval(values: list[float]) -> None:
     assert np.isnan(astuple(summarise(values))[4:]).all()
+    assert np.isfinite(astuple(summarise([*values, *scores(6)]))[4:6]).all()
 
 
 @pytest.mark.parametrize("count", [7, 14, 50])
@@ -84,7 +93,7 @@ def test_intervals_of_infinite_scores() -> None:
     assert math.isfinite(summary.high)
     assert math.isfinite(summary.mean_low)
     assert summary.mean_high == INF
-    assert summarise([1.0, 2.0, INF, INF]).high == INF
+    assert summarise([1.0, 2.0, 3.0, INF, INF, INF]).high == INF
     both = summarise([-INF, *scores(49), INF])
     assert both.low < both.median < both.high
     assert math.isnan(both.mean_low)
@@ -112,7 +121,7 @@ def test_a_summary_is_the_same_in_any_order_and_every_time(values: list[float], 
     assert same(summarise(iter(shuffled)), summary)
     defined = [value for value in values if not math.isnan(value)]
     assert summary.count + summary.undefined == len(values)
-    if len(defined) > 1 and -INF not in defined:
+    if len(defined) > 5 and -INF not in defined:
         assert summary.low <= summary.median <= summary.high
         assert summary.low in {(first + second) / 2 for first in defined for second in defined}
         assert summary.median == statistics.median(defined)
@@ -164,6 +173,28 @@ def test_the_sign_test(gains: list[float], expected: float) -> None:
 def test_nothing_in_common_is_an_error(first: dict[str, float], second: dict[str, float]) -> None:
     with pytest.raises(InputError, match=rf"no track has a defined score in both \({len(first)} and {len(second)} tr"):
         compare(first, second)
+
+
+def test_csdr_is_compared_on_the_windows_that_both_have() -> None:
+    """The second is silent in the hard windows of the first track, which alone would be a gain of 6 dB."""
+    first = {"a": [1.0, 9.0, 2.0, 8.0, NAN], "b": [5.0, NAN], "c": [3.0], "d": [1.0, 2.0], "e": [1.0], "f": [INF]}
+    second = {"f": [INF], "b": [NAN, 6.0], "a": [NAN, 9.5, NAN, 8.5, NAN], "c": [2.0], "d": [1.0], "g": [1.0]}
+    comparison = compare_csdr(first, second)
+    assert comparison.differences == {"a": 0.5, "c": -1.0, "f": 0}
+    assert comparison.windows_left_out == 4
+    assert comparison.left_out == ("b", "d", "e", "g")
+    assert (comparison.better, comparison.worse, comparison.equal) == (1, 1, 1)
+    with pytest.raises(InputError, match="no track has a defined score in both"):
+        compare_csdr({"a": []}, {"a": []})
+
+
+def test_windows_of_results() -> None:
+    rows = {ESTIMATE: StemScores(windows=(1.0, NAN, INF)), MIXTURE_ROW: StemScores(windows=(2.0,))}
+    tracks = {"A": TrackResult("A", "", "", 1.0, 1.0, scores={"vocals": rows}), "B": TrackResult("B", "", "", 1.0, 1.0)}
+    results = Results({}, tracks, {})
+    assert windows_by_track(results, "vocals", MIXTURE_ROW) == {"A": (2.0,)}
+    assert windows_by_track(results, "bass") == {}
+    assert count_windows([*windows_by_track(results, "vocals").values(), (), (NAN,)]) == (2, 4)
 
 
 def test_summaries_of_results() -> None:

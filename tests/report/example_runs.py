@@ -71,6 +71,8 @@ def write_run(
     start: float | None = 10.0,
     scores: StemScores | None = None,
     failures: Mapping[str, str] | None = None,
+    gain: float = 1.0,
+    sample_rate: int = SAMPLE_RATE,
 ) -> Path:
     """Writes the folder of an evaluation and returns it.
 
@@ -85,6 +87,8 @@ def write_run(
         start: Second at which the excerpts begin; None to keep none.
         scores: Of the estimate, instead of its own and without other rows.
         failures: Tracks that failed.
+        gain: What the excerpts were multiplied by.
+        sample_rate: What the files of the excerpts say of their rate.
     """
     tracks = {}
     for place, (known, name) in enumerate((names or dict(zip(NAMES, NAMES, strict=True))).items()):
@@ -107,14 +111,16 @@ def write_run(
             activity={stem: tuple((reference.abs().amax(0)[: SECONDS * 44100 : 4410] > 1e-4).int().tolist())},
             scores={stem: {ESTIMATE: scores} if scores else rows},
             excerpt=None if start is None else (start, start + SECONDS),
+            excerpt_gain=gain,
         )
         kept = {MIXTURE: mixture, f"{stem}.reference": reference, f"{stem}.estimate": estimate}
         for kind, audio in kept.items() if start is not None else ():
-            write_audio(folder / EXCERPTS / name / f"{kind}.flac", audio, SAMPLE_RATE, "flac")
+            write_audio(folder / EXCERPTS / name / f"{kind}.flac", gain * audio, sample_rate, "flac")
     description: dict[str, dict[str, Any]] = {
-        "model": {"name": "tiny.ckpt", "sha256": "ab12" * 16, "parameters": 1234},
-        "data": {"root": "MUSDB18-HQ", "split": "test", "sha256": "cd34" * 16},
+        "model": {"name": "/home/someone/tiny.ckpt", "sha256": "ab12" * 16, "parameters": 1234},
+        "data": {"root": "/home/someone/MUSDB18-HQ", "split": "test", "sha256": "cd34" * 16},
         "settings": {"protocol": protocol, "museval": False, "nothing": None, "several": [1, 2.5]},
+        "separation": {"device": "cpu"},
         "hardware": {"device": "cpu", "processor": "AMD EPYC"},
     }
     Results(description, tracks, failures or {}).write(folder, {})

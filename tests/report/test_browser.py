@@ -144,6 +144,38 @@ def test_nothing_is_wider_than_the_window(browser: Any, report: Path, width: int
         assert page.eval_on_selector_all(".scroll", "boxes => boxes.some(box => box.scrollWidth > box.clientWidth)")
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_letters_of_figures_can_be_read(browser: Any, report: Path, width: int) -> None:
+    page, _ = opened(browser, report, width)
+    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
+    sizes = page.eval_on_selector_all(
+        ".plot svg text",
+        """texts => texts.map(text => {
+            const {a, b} = text.getScreenCTM();
+            return parseFloat(getComputedStyle(text).fontSize) * Math.hypot(a, b);
+        })""",
+    )
+    assert len(sizes) > 50
+    assert min(sizes) >= 9
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_keys_stop_only_at_boxes_that_scroll(browser: Any, report: Path, width: int) -> None:
+    page, _ = opened(browser, report, width)
+    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
+    page.wait_for_timeout(200)
+    boxes = page.eval_on_selector_all(
+        ".scroll",
+        """boxes => boxes.map(box => [
+            box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight,
+            box.tabIndex === 0 && box.getAttribute('role') === 'region' && box.getAttribute('aria-label').length > 0,
+            box.hasAttribute('tabindex') || box.hasAttribute('role') || box.hasAttribute('aria-label'),
+        ])""",
+    )
+    assert {scrolls for scrolls, _, _ in boxes} == {True, False}
+    assert all(scrolls == stop == marked for scrolls, stop, marked in boxes)
+
+
 def luminance(colour: str) -> float:
     parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
