@@ -71,7 +71,7 @@ ACTIVITY_BINS = ("0-25 %", "25-50 %", "50-75 %", "75-100 %")
 # What of a description is told first, in this order: how the names of its values begin.
 KEY_FACTS = (
     "protocol", "model", "estimates", "root", "split", "data sha256", "segment", "overlap", "bsmamba2", "revision",
-    "device", "processor", "started", "time seconds", "seconds_per_second",
+    "device", "processor", "finished", "seconds_per_second",
 )  # fmt: skip
 # Told among the details only.
 DETAILS = ("network",)
