@@ -93,11 +93,9 @@ class SeparationModule(LightningModule):
             load_weights(self.network, load_model(init_from).state_dict(), Path(init_from))
 
     def on_fit_start(self) -> None:
-        """Compiles the layers where asked to: one by one, since they are alike, and in place, so no name changes."""
+        """Compiles the network where asked to."""
         if self.compiled:
-            self.scan = choose_scan(self.device, self.scan)
-            for layer in self.network.layers:
-                layer.compile()
+            self.network.compile()
 
     def optimizer(self) -> Optimizer:
         """Returns AdamW over all parameters, at the highest rate."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bsmamba2.model.config import ModelConfig
-from bsmamba2.model.norms import RMSNorm
+from bsmamba2.model.norms import RMSNorm, rms_normalized
 from bsmamba2.model.ssd import Scan, ssd
 
 DT_RANGE = (1e-3, 1e-1)
@@ -17,15 +17,16 @@ A_RANGE = (1.0, 16.0)
 
 
 class Mamba2(nn.Module):
-    """Causal mixing of a sequence: projection, short convolution, scan, gated norm, projection.
+    """Mixing of a sequence in one direction: projection, short convolution, scan, gated norm, projection.
 
     Args:
         config: Uses dim, expand, headdim, d_state, ngroups and d_conv.
+        reverse: Whether each step sees itself and the future, instead of itself and the past.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, reverse: bool = False) -> None:
         super().__init__()
-        self.headdim, self.ngroups = config.headdim, config.ngroups
+        self.headdim, self.ngroups, self.reverse = config.headdim, config.ngroups, reverse
         bc_dim = 2 * config.ngroups * config.d_state
         conv_dim = config.d_inner + bc_dim
         self.in_proj_split = [config.d_inner, conv_dim, config.heads]
@@ -42,17 +43,30 @@ class Mamba2(nn.Module):
 
     def forward(self, u: Tensor, scan: Scan = "auto") -> Tensor:
         """Returns the mixed sequence (b, l, d) of u (b, l, d); the scan starts at zero in every row."""
-        z, xBC, dt = self.in_proj(u).split(self.in_proj_split, dim=-1)
-        x, B, C = F.silu(self._causal_conv(xBC)).split(self.conv_split, dim=-1)
-        x = rearrange(x, "b l (h p) -> b l h p", p=self.headdim)
+        return self.out_proj(self.norm.weight * self.mix(self.in_proj(u), self.taps(), scan))
+
+    def taps(self) -> Tensor:
+        """Returns the weights of the convolution (d_conv, channels), those of the present step last."""
+        return self.conv1d.weight[:, 0].mT.contiguous()
+
+    def mix(self, projected: Tensor, taps: Tensor, scan: Scan = "auto") -> Tensor:
+        """Returns what lies between the two projections, (b, l, d_inner), before the weight of the norm."""
+        z, xBC, dt = projected.split(self.in_proj_split, dim=-1)
+        x, B, C = F.silu(self._convolved(xBC, taps)).split(self.conv_split, dim=-1)
+        x, z = (rearrange(t, "b l (h p) -> b l h p", p=self.headdim) for t in (x, z))
         B, C = (rearrange(t, "b l (g n) -> b l g n", g=self.ngroups) for t in (B, C))
         dtype = torch.promote_types(dt.dtype, torch.float32)
         dt = F.softplus(dt.to(dtype) + self.dt_bias)
         A = -torch.exp(self.A_log.to(dtype))
-        y = ssd(x, dt, A, B, C, scan) + self.D[:, None] * x
-        return self.out_proj(self.norm(rearrange(y, "b l h p -> b l (h p)") * F.silu(z)))
+        y = torch.addcmul(ssd(x, dt, A, B, C, scan, reverse=self.reverse), self.D[:, None], x)
+        return rms_normalized(y * F.silu(z), dims=2).flatten(2)
 
-    def _causal_conv(self, xBC: Tensor) -> Tensor:
-        """Returns the depthwise convolution over time of (b, l, channels): each output sees itself and the past."""
-        padded = F.pad(xBC.mT, (self.conv1d.kernel_size[0] - 1, 0))
-        return self.conv1d(padded).mT
+    def _convolved(self, xBC: Tensor, taps: Tensor) -> Tensor:
+        """Returns the depthwise convolution over time of (b, l, channels)."""
+        reach, length = len(taps) - 1, xBC.shape[1]
+        padded = F.pad(xBC, (0, 0, 0, reach) if self.reverse else (0, 0, reach, 0))
+        taps = taps.flip(0) if self.reverse else taps
+        convolved = torch.addcmul(self.conv1d.bias, padded[:, :length], taps[0])
+        for step, tap in enumerate(taps[1:], start=1):
+            convolved.addcmul_(padded[:, step : step + length], tap)
+        return convolved.to(xBC.dtype)

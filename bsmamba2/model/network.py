@@ -1,5 +1,7 @@
 """BSMamba2: band split, dual-path bidirectional Mamba-2, masks (arXiv:2508.14556)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -10,7 +12,7 @@ from bsmamba2.model.config import ModelConfig
 from bsmamba2.model.dual_path import DualPathLayer
 from bsmamba2.model.masks import MaskEstimator
 from bsmamba2.model.norms import L2Norm
-from bsmamba2.model.ssd import Scan
+from bsmamba2.model.ssd import Scan, choose_scan
 from bsmamba2.model.stft import istft, stft
 
 
@@ -40,6 +42,19 @@ class BSMamba2(nn.Module):
             for _ in config.stems
         )
 
+    def compile(self, *_: Any, **options: Any) -> None:
+        """Lets torch.compile make kernels of the mixers, in place: one by one, since they are alike.
+
+        Parameters keep their names. The first pass over each length of audio takes a minute longer; it needs a C++
+        compiler on a CPU, Triton on a GPU.
+
+        Args:
+            **options: Of `torch.compile`.
+        """
+        for layer in self.layers:
+            for mixer in layer:
+                mixer.compile(**({"dynamic": False} | options))
+
     def forward(self, mixture: Tensor, scan: Scan = "auto", recompute: bool = False) -> Tensor:
         """Returns the estimates (b, s, c, n) of a mixture (b, c, n), for every n >= 1.
 
@@ -56,6 +71,7 @@ class BSMamba2(nn.Module):
                 f"the mixture has shape {tuple(mixture.shape)}; the network takes (batch, {self.config.channels}, "
                 "samples) with at least one sample"
             )
+        scan = choose_scan(mixture.device, scan, mixture.dtype)
         spectrum = stft(mixture, **self.transform)
         x = self.band_split(spectrum)
         for layer in self.layers:

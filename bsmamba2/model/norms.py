@@ -18,8 +18,13 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns x / sqrt(mean(x²) + 1e-5) · weight over the last axis, in the shape of x."""
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), eps=1e-5)
+        return rms_normalized(x) * self.weight
+
+
+def rms_normalized(x: Tensor, dims: int = 1) -> Tensor:
+    """Returns x / sqrt(mean(x²) + 1e-5) over the last axes, in the shape of x."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    return F.rms_norm(x, x.shape[-dims:], eps=1e-5)
 
 
 class L2Norm(nn.Module):

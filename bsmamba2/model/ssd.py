@@ -3,6 +3,8 @@
     h_t = exp(dt_t A) h_{t-1} + dt_t x_t ⊗ B_t        state (p, n) per head, h_0 = 0
     y_t = h_t C_t
 
+or, in reverse, the same from the last step to the first, with h_{t+1} in the place of h_{t-1}.
+
 Every function here takes the same arguments and returns the same y:
 
     x   (b, l, h, p)  input per head
@@ -10,6 +12,7 @@ Every function here takes the same arguments and returns the same y:
     A   (h)           decay rates, negative
     B   (b, l, g, n)  input maps, one per group of h / g heads
     C   (b, l, g, n)  output maps, one per group of h / g heads
+    reverse           whether the sequence runs from its last step to its first
     y   (b, l, h, p)  output in the dtype of x
 
 Decays and carried states are kept in at least single precision, also under autocast.
@@ -18,6 +21,7 @@ Decays and carried states are kept in at least single precision, also under auto
 import functools
 import importlib.util
 import logging
+import math
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -32,34 +36,37 @@ from bsmamba2.errors import InputError
 
 Scan = Literal["auto", "sequential", "chunked", "kernel"]
 
-# Values per tile on a CPU: the 1024 inner channels of the published network over some 2000 steps stay in its cache.
-CPU_TILE = 2048 * 1024
+# Longest chunk of the chunked scan: at this length its products inside and between chunks cost about the same.
+CHUNK_LENGTH = 64
 
 log = logging.getLogger(__name__)
 
 
-def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, scan: Scan = "auto") -> Tensor:
+def ssd(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, scan: Scan = "auto", *, reverse: bool = False
+) -> Tensor:
     """Returns y by the scan asked for, or by the best one for the device of x.
 
     Raises:
         InputError: A scan was forced that does not exist or cannot run here.
     """
-    if scan == "auto" and x.dtype == torch.float64:
-        scan = "chunked"  # the kernels multiply in lower precision
     # What is asked of the machine for the choice is nothing that torch.compile could follow into.
-    if scan == "auto" or not torch.compiler.is_compiling():
-        scan = choose_scan(x.device, scan)
-    return _SCANS[scan](x, dt, A, B, C)
+    if not torch.compiler.is_compiling():
+        scan = choose_scan(x.device, scan, x.dtype)
+    return _SCANS[scan](x, dt, A, B, C, reverse=reverse)
 
 
-def choose_scan(device: torch.device, scan: Scan = "auto") -> Scan:
+def choose_scan(device: torch.device, scan: Scan = "auto", dtype: torch.dtype = torch.float32) -> Scan:
     """Returns the scan that `ssd` runs on a device: the kernels on CUDA where they work, else the chunked one.
+
+    Double precision is for the chunked one, since the kernels multiply in lower precision.
 
     Raises:
         InputError: A scan was forced that does not exist or cannot run here.
     """
     if scan == "auto":
-        scan = "kernel" if device.type == "cuda" and kernel_problem() is None else "chunked"
+        kernel = device.type == "cuda" and dtype != torch.float64 and kernel_problem() is None
+        scan = "kernel" if kernel else "chunked"
     elif scan not in _SCANS:
         raise InputError(f"scan={scan!r} does not exist; choose auto, {', '.join(_SCANS)}")
     elif scan == "kernel":
@@ -78,17 +85,7 @@ def _log_choice(scan: str, device: str) -> None:
     log.info("scan: %s on %s", scan, device)
 
 
-def rows_per_tile(x: Tensor, channels: int) -> int:
-    """Returns how many rows of x (rows, l, ...) to compute at a time: on a CPU so few that they stay in its cache.
-
-    Args:
-        x: Input whose rows do not depend on each other.
-        channels: Values per step that the computation makes of it.
-    """
-    return max(1, CPU_TILE // (x.shape[1] * channels) if x.device.type == "cpu" else x.shape[0])
-
-
-def ssd_sequential(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+def ssd_sequential(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, reverse: bool = False) -> Tensor:
     """Returns y by the recurrence itself, one step of time after the other: the definition, for tests."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     heads_per_group = x.shape[2] // B.shape[2]
@@ -98,48 +95,45 @@ def ssd_sequential(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Te
     state = dtx.new_zeros(*dtx.shape[:1], *dtx.shape[2:], B.shape[-1])
     # One y for all steps: small results kept between the large states would fragment the memory of a long sequence.
     y = torch.empty_like(dtx)
-    for t in range(x.shape[1]):
+    steps = range(x.shape[1])
+    for t in reversed(steps) if reverse else steps:
         state = decay[:, t, :, None, None] * state + dtx[:, t, :, :, None] * B[:, t, :, None, :]
         y[:, t] = (state * C[:, t, :, None, :]).sum(-1)
     return y.to(x.dtype)
 
 
-def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_length: int = 64) -> Tensor:
-    """Returns y by matrix products inside and between chunks of chunk_length steps; any length, any device.
+def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, reverse: bool = False) -> Tensor:
+    """Returns y by matrix products inside and between chunks of at most `CHUNK_LENGTH` steps; any length, any device.
 
-    The work per step is proportional to chunk_length, the memory for the states to its inverse.
+    The work per step is proportional to the length of a chunk, the memory for the states to its inverse.
     Source: arXiv:2405.21060, section 6 and Listing 1.
     """
-    rows = rows_per_tile(x, x.shape[2] * x.shape[3])
-    tiles = zip(*(t.split(rows) for t in (x, dt, B, C)), strict=True)
-    return torch.cat([_ssd_chunked_tile(x, dt, A, B, C, chunk_length) for x, dt, B, C in tiles])
-
-
-def _ssd_chunked_tile(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_length: int) -> Tensor:
-    length, heads_per_group = x.shape[1], x.shape[2] // B.shape[2]
-    chunk_length = min(chunk_length, length)
-    padding = -length % chunk_length
-    x, dt, B, C = (_chunks(t, chunk_length, padding) for t in (x, dt, B, C))
+    length, headdim, heads_per_group = x.shape[1], x.shape[3], x.shape[2] // B.shape[2]
+    chunk_length = math.ceil(length / math.ceil(length / CHUNK_LENGTH))
+    x, dt, B, C = (_chunks(t, chunk_length, -length % chunk_length) for t in (x, dt, B, C))
     dtype = torch.promote_types(x.dtype, torch.float32)
-    dt = dt.to(dtype)
-    dtx = rearrange(dt[..., None] * x, "b c q (g r) p -> b c g q r p", r=heads_per_group)
+    dt = rearrange(dt.to(dtype), "b c q (g r) -> b c g r q", r=heads_per_group)
+    log_decay = dt * rearrange(A.to(dtype), "(g r) -> g r 1", r=heads_per_group)
+    x = rearrange(x, "b c q (g r) p -> b c g r q p", r=heads_per_group)
     B, C = (rearrange(t, "b c q g n -> b c g q n") for t in (B, C))
-    log_decay = rearrange(dt * A.to(dtype), "b c q (g r) -> b c g r q", r=heads_per_group)
 
-    # 1. Inside a chunk: y_i = Σ_{j<=i} (C_i · B_j) L_ij dt_j x_j, where the heads of a group share C Bᵀ.
-    L_transposed = torch.exp(_segment_sums(log_decay))
-    scores_transposed = (B @ C.mT)[:, :, :, None] * L_transposed
-    y = scores_transposed.mT.to(dtx.dtype) @ rearrange(dtx, "b c g q r p -> b c g r q p")
-    y = rearrange(y, "b c g r q p -> b c g q r p")
+    # 1. Inside a chunk: y_i = Σ_j (C_i · B_j) L_ij dt_j x_j over j <= i, where the heads of a group share C Bᵀ.
+    #    L_ij = exp(Σ_m dt_m A) over j < m <= i, in reverse over i <= m < j for j >= i.
+    L = _segment_sums(log_decay, reverse).exp_()
+    products = C @ B.mT if reverse else (B @ C.mT).mT  # in memory as L is
+    y = (L * products[:, :, :, None] * dt[..., None, :]).to(x.dtype) @ x
+    y = rearrange(y, "b c g r q p -> b c q g r p")
     if x.shape[1] > 1:
-        # 2. From chunk to chunk: y_i += exp(Σ_{m<=i} dt_m A) C_i H, where H is the state before the chunk, and
-        #    H <- exp(Σ_m dt_m A) H + Σ_j exp(Σ_{m>j} dt_m A) B_j ⊗ dt_j x_j.
-        decay_to_end = rearrange(L_transposed[..., -1], "b c g r q -> b c g q r 1")
-        added = rearrange(decay_to_end * dtx, "b c g q r p -> b c g q (r p)")
-        decay_from_start = rearrange(log_decay.cumsum(-1).exp(), "b c g r q -> b c g q r")
-        chunk_decay = decay_from_start[..., -1:, :].repeat_interleave(x.shape[-1], dim=-1)
-        y = y + decay_from_start[..., None] * _carried(C, B, added, chunk_decay).view_as(y)
-    return rearrange(y, "b c g q r p -> b (c q) (g r) p")[:, :length].to(x.dtype)
+        # 2. From chunk to chunk: y_i += exp(Σ_m dt_m A) C_i H over m <= i, where H is the state before the chunk, and
+        #    H <- exp(Σ_m dt_m A) H + Σ_j exp(Σ_m dt_m A) B_j ⊗ dt_j x_j over m > j; in reverse the other way round.
+        decay_to_end = L[..., 0 if reverse else -1, :]
+        weighted = rearrange((decay_to_end * dt)[..., None] * x, "b c g r q p -> b c g q (r p)")
+        chunk_decay = log_decay.sum(-1).exp().repeat_interleave(headdim, dim=-1)[..., None, :]
+        states = _carried((B.mT @ weighted.to(B.dtype)).to(dtype), chunk_decay, reverse)
+        carried = rearrange(C @ states.to(C.dtype), "b c g q (r p) -> b c q g r p", p=headdim)
+        sums = log_decay.flip(-1).cumsum(-1).flip(-1) if reverse else log_decay.cumsum(-1)
+        y = (carried * rearrange(sums.exp(), "b c g r q -> b c q g r 1")).add_(y)
+    return rearrange(y, "b c q g r p -> b (c q) (g r) p")[:, :length].to(x.dtype)
 
 
 def _chunks(t: Tensor, chunk_length: int, padding: int) -> Tensor:
@@ -149,32 +143,37 @@ def _chunks(t: Tensor, chunk_length: int, padding: int) -> Tensor:
     return t.unflatten(1, (-1, chunk_length))
 
 
-def _segment_sums(log_decay: Tensor) -> Tensor:
-    """Returns Σ_{j<m<=i} log_decay_m at [..., j, i], and -inf where i < j; log_decay is (..., q).
+def _segment_sums(log_decay: Tensor, reverse: bool) -> Tensor:
+    """Returns the sums of log_decay (..., q) between steps j and i at [..., i, j], and -inf where i comes before j.
 
-    The sum runs over masked values: differences of one cumulative sum would lose three digits. The -inf is there
+    The sums run over masked values: differences of one cumulative sum would lose three digits. The -inf is there
     before the exponential: masking after it gives NaN gradients.
     """
     ones = log_decay.new_ones(log_decay.shape[-1], log_decay.shape[-1])
-    sums = (log_decay[..., None, :] * ones.triu(1)).cumsum(-1)
-    return sums + torch.full_like(ones, -torch.inf).tril(-1)
+    steps = log_decay.roll(1, -1) if reverse else log_decay
+    sums = (steps[..., None, :] * ones.triu(1)).cumsum(-1).add_(torch.full_like(ones, -torch.inf).tril(-1))
+    return sums if reverse else sums.mT
 
 
-def _carried(C: Tensor, B: Tensor, added: Tensor, chunk_decay: Tensor) -> Tensor:
-    """Returns C times the state before each chunk; all arguments are (b, c, g, q, ...), see `ssd_chunked`."""
-    state = chunk_decay.new_zeros(*B[:, 0].mT.shape[:-1], added.shape[-1])
-    carried = []
-    for chunk in range(B.shape[1]):
-        carried.append(C[:, chunk] @ state.to(C.dtype))
-        state = chunk_decay[:, chunk] * state + B[:, chunk].mT @ added[:, chunk].to(B.dtype)
-    return torch.stack(carried, dim=1)
+def _carried(added: Tensor, decay: Tensor, reverse: bool) -> Tensor:
+    """Returns the state before each chunk (b, c, ...) of what each chunk adds, and how far the state decays in it."""
+    state = torch.zeros_like(added[:, 0])
+    states = []
+    steps = list(zip(added.unbind(1), decay.unbind(1), strict=True))
+    for new, factor in reversed(steps) if reverse else steps:
+        states.append(state)
+        state = torch.addcmul(new, factor, state)
+    return torch.stack(states[::-1] if reverse else states, dim=1)
 
 
-def ssd_kernel(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+def ssd_kernel(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, reverse: bool = False) -> Tensor:
     """Returns y by the fused kernels of mamba-ssm, which need a CUDA device."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     scan = kernel_module().mamba_chunk_scan_combined
-    return scan(x.contiguous(), dt.to(dtype), A.to(dtype), B.contiguous(), C.contiguous(), chunk_size=256)
+    # The kernels know one direction only.
+    x, dt, B, C = (t.flip(1) if reverse else t.contiguous() for t in (x, dt.to(dtype), B, C))
+    y = scan(x, dt, A.to(dtype), B, C, chunk_size=256)
+    return y.flip(1) if reverse else y
 
 
 @functools.cache
