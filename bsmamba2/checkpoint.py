@@ -26,7 +26,7 @@ STEMS_BY_COUNT = {1: ("vocals",), 4: ("drums", "bass", "other", "vocals")}
 StateDict = dict[str, Tensor]
 
 
-def load_model(model: str | Path, **architecture: Any) -> BSMamba2:
+def load_model(model: str | Path, compile: bool = False, **architecture: Any) -> BSMamba2:
     """Returns the network of a published model or of a file, in eval mode on the CPU.
 
     The file is a checkpoint of our training (its EMA weights are taken), or weights under the published names as a
@@ -35,12 +35,17 @@ def load_model(model: str | Path, **architecture: Any) -> BSMamba2:
 
     Args:
         model: Name of a published model, which is downloaded once (see `bsmamba2.models`), or a file.
+        compile: Whether torch.compile makes kernels of it, which is faster after a first pass that takes a minute
+            longer; see `BSMamba2.compile`.
         **architecture: Fields of `ModelConfig` that the file does not tell, such as hop_length or stems.
 
     Raises:
         InputError: The file is missing, damaged, holds something else, or does not fit the architecture.
     """
-    return load_network(find_model(model), **architecture)
+    network = load_network(find_model(model), **architecture)
+    if compile:
+        network.compile()
+    return network
 
 
 def load_network(path: Path, **architecture: Any) -> BSMamba2:

@@ -25,7 +25,7 @@ import math
 import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange, repeat
@@ -38,6 +38,8 @@ Scan = Literal["auto", "sequential", "chunked", "kernel"]
 
 # Longest chunk of the chunked scan: at this length its products inside and between chunks cost about the same.
 CHUNK_LENGTH = 64
+# exp(-60) = 1e-26 is nothing beside any rounding error; far below, processors compute many times slower.
+LOWEST_LOG_DECAY = -60.0
 
 log = logging.getLogger(__name__)
 
@@ -108,31 +110,29 @@ def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, rever
     The work per step is proportional to the length of a chunk, the memory for the states to its inverse.
     Source: arXiv:2405.21060, section 6 and Listing 1.
     """
-    length, headdim, heads_per_group = x.shape[1], x.shape[3], x.shape[2] // B.shape[2]
+    length, heads_per_group = x.shape[1], x.shape[2] // B.shape[2]
     chunk_length = math.ceil(length / math.ceil(length / CHUNK_LENGTH))
     x, dt, B, C = (_chunks(t, chunk_length, -length % chunk_length) for t in (x, dt, B, C))
     dtype = torch.promote_types(x.dtype, torch.float32)
-    dt = rearrange(dt.to(dtype), "b c q (g r) -> b c g r q", r=heads_per_group)
+    dt = rearrange(dt.to(dtype), "b c q (g r) -> b c g r q", r=heads_per_group).contiguous()
+    dtx = dt[..., None] * rearrange(x, "b c q (g r) p -> b c g r q p", r=heads_per_group)
     log_decay = dt * rearrange(A.to(dtype), "(g r) -> g r 1", r=heads_per_group)
-    x = rearrange(x, "b c q (g r) p -> b c g r q p", r=heads_per_group)
-    B, C = (rearrange(t, "b c q g n -> b c g q n") for t in (B, C))
+    B, C = (rearrange(t, "b c q g n -> b c g 1 q n") for t in (B, C))
 
     # 1. Inside a chunk: y_i = Σ_j (C_i · B_j) L_ij dt_j x_j over j <= i, where the heads of a group share C Bᵀ.
     #    L_ij = exp(Σ_m dt_m A) over j < m <= i, in reverse over i <= m < j for j >= i.
-    L = _segment_sums(log_decay, reverse).exp_()
-    products = C @ B.mT if reverse else (B @ C.mT).mT  # in memory as L is
-    y = (L * products[:, :, :, None] * dt[..., None, :]).to(x.dtype) @ x
-    y = rearrange(y, "b c g r q p -> b c q g r p")
+    L = torch.exp(SegmentSums.apply(log_decay, reverse))
+    products = C @ B.mT
+    scores = L * (products.triu() if reverse else products.tril())
+    y = scores.to(x.dtype) @ dtx.to(x.dtype)
     if x.shape[1] > 1:
         # 2. From chunk to chunk: y_i += exp(Σ_m dt_m A) C_i H over m <= i, where H is the state before the chunk, and
         #    H <- exp(Σ_m dt_m A) H + Σ_j exp(Σ_m dt_m A) B_j ⊗ dt_j x_j over m > j; in reverse the other way round.
-        decay_to_end = L[..., 0 if reverse else -1, :]
-        weighted = rearrange((decay_to_end * dt)[..., None] * x, "b c g r q p -> b c g q (r p)")
-        chunk_decay = log_decay.sum(-1).exp().repeat_interleave(headdim, dim=-1)[..., None, :]
-        states = _carried((B.mT @ weighted.to(B.dtype)).to(dtype), chunk_decay, reverse)
-        carried = rearrange(C @ states.to(C.dtype), "b c g q (r p) -> b c q g r p", p=headdim)
-        sums = log_decay.flip(-1).cumsum(-1).flip(-1) if reverse else log_decay.cumsum(-1)
-        y = (carried * rearrange(sums.exp(), "b c g r q -> b c q g r 1")).add_(y)
+        weighted = L[..., 0 if reverse else -1, :, None] * dtx
+        decay_from_start = _sums_from_start(log_decay, reverse).exp()[..., None]
+        y = _with_carried(y, C, B, weighted, decay_from_start, reverse)
+    else:
+        y = rearrange(y, "b c g r q p -> b c q g r p")
     return rearrange(y, "b c q g r p -> b (c q) (g r) p")[:, :length].to(x.dtype)
 
 
@@ -143,27 +143,53 @@ def _chunks(t: Tensor, chunk_length: int, padding: int) -> Tensor:
     return t.unflatten(1, (-1, chunk_length))
 
 
-def _segment_sums(log_decay: Tensor, reverse: bool) -> Tensor:
-    """Returns the sums of log_decay (..., q) between steps j and i at [..., i, j], and -inf where i comes before j.
+class SegmentSums(torch.autograd.Function):
+    """The sums of log decays (..., q) between steps j and i at [..., i, j]; of no meaning where i comes before j.
 
-    The sums run over masked values: differences of one cumulative sum would lose three digits. The -inf is there
-    before the exponential: masking after it gives NaN gradients.
+    They are differences of cumulative sums. Those of rounded sums would lose three digits, in the gradient too: here
+    the sums carry their rounding errors along, and the gradient is itself a sum over masked values. All sums are kept
+    between `LOWEST_LOG_DECAY` and 0.
     """
-    ones = log_decay.new_ones(log_decay.shape[-1], log_decay.shape[-1])
-    steps = log_decay.roll(1, -1) if reverse else log_decay
-    sums = (steps[..., None, :] * ones.triu(1)).cumsum(-1).add_(torch.full_like(ones, -torch.inf).tril(-1))
-    return sums if reverse else sums.mT
+
+    @staticmethod
+    def forward(log_decay: Tensor, reverse: bool) -> Tensor:
+        """Returns the sums over j < m <= i, in reverse over i <= m < j."""
+        high = _sums_from_start(log_decay, reverse)
+        previous = F.pad(high[..., 1:], (0, 1)) if reverse else F.pad(high[..., :-1], (1, 0))
+        low = _sums_from_start(log_decay - (high - previous), reverse)
+        sums = high[..., :, None] - high[..., None, :]
+        return sums.add_(low[..., :, None]).sub_(low[..., None, :]).clamp_(LOWEST_LOG_DECAY, 0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, bool], output: Tensor) -> None:
+        """Keeps the direction; the gradient depends on no value."""
+        ctx.reverse = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Returns for every m the sum of the gradients at all [i, j] whose sum holds step m."""
+        if ctx.reverse:
+            return gradient.cumsum(-2).triu(1).sum(-1), None
+        return gradient.flip(-2).cumsum(-2).flip(-2).tril(-1).sum(-1), None
 
 
-def _carried(added: Tensor, decay: Tensor, reverse: bool) -> Tensor:
-    """Returns the state before each chunk (b, c, ...) of what each chunk adds, and how far the state decays in it."""
-    state = torch.zeros_like(added[:, 0])
-    states = []
-    steps = list(zip(added.unbind(1), decay.unbind(1), strict=True))
-    for new, factor in reversed(steps) if reverse else steps:
-        states.append(state)
-        state = torch.addcmul(new, factor, state)
-    return torch.stack(states[::-1] if reverse else states, dim=1)
+def _sums_from_start(log_decay: Tensor, reverse: bool) -> Tensor:
+    """Returns the sum over all m up to and with each step, in the direction of the scan."""
+    return log_decay.flip(-1).cumsum(-1).flip(-1) if reverse else log_decay.cumsum(-1)
+
+
+def _with_carried(y: Tensor, C: Tensor, B: Tensor, weighted: Tensor, decay_from_start: Tensor, reverse: bool) -> Tensor:
+    """Returns y plus what the chunks before add to it (b, c, q, g, r, p); see `ssd_chunked`."""
+    results = list(y.unbind(1))
+    state = None
+    order = range(len(results))
+    for chunk in reversed(order) if reverse else order:
+        if state is not None:
+            results[chunk] = torch.addcmul(results[chunk], decay_from_start[:, chunk], C[:, chunk] @ state.to(C.dtype))
+        added = B[:, chunk].mT @ weighted[:, chunk].to(B.dtype)
+        chunk_decay = decay_from_start[:, chunk, :, :, 0 if reverse else -1, :, None]
+        state = added.to(weighted.dtype) if state is None else torch.addcmul(added, chunk_decay, state)
+    return torch.stack([rearrange(result, "b g r q p -> b q g r p") for result in results], dim=1)
 
 
 def ssd_kernel(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, reverse: bool = False) -> Tensor:
