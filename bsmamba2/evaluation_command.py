@@ -21,7 +21,7 @@ from bsmamba2.evaluation.statistics import summarise_results
 from bsmamba2.evaluation.track import Failure, Plan, evaluate_track
 from bsmamba2.model.ssd import Scan
 from bsmamba2.processes import is_first_process
-from bsmamba2.separation import BATCH_SIZE, OVERLAP, Precision, choose_device
+from bsmamba2.separation import OVERLAP, Precision, choose_device
 
 
 def evaluate(
@@ -39,10 +39,11 @@ def evaluate(
     save_estimates: bool = False,
     segment_seconds: float | None = None,
     overlap: float = OVERLAP,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     device: str = "auto",
     precision: Precision = "float32",
     scan: Scan = "auto",
+    compile: bool = False,
     devices: int = 1,
     num_nodes: int = 1,
     strategy: str = "auto",
@@ -71,10 +72,12 @@ def evaluate(
         save_estimates: Keep the estimates in OUTPUT/estimates, as WAV in float.
         segment_seconds: Length of the segments in seconds, by default that of the model's training.
         overlap: Share of a segment that overlaps the next one; 0 is the published test protocol.
-        batch_size: Segments in one pass; halved by itself where the memory of a GPU is too small.
+        batch_size: Segments in one pass, by default 8 on CUDA and 1 elsewhere; halved where the memory is too small.
         device: Where to compute, auto, cpu, cuda, cuda:1 or mps.
         precision: Of the matrix products.
         scan: Which scan to run; by itself the best for the device.
+        compile: Whether torch.compile makes kernels of the network: faster after a first minute, and on a CPU it needs
+            a C++ compiler.
         devices: Processes on this machine that share the songs, each with a device of its own.
         num_nodes: Machines that share the songs; start the command on each as any Lightning program.
         strategy: Lightning's strategy for several processes.
@@ -97,10 +100,12 @@ def evaluate(
     _check_apart(output, root, tracks[0].path.parent)
     source: Source
     if model is not None and estimates is None:
-        source = ModelSource(model, segment_seconds, chunk_seconds or (), overlap, batch_size, device, precision, scan)
+        source = ModelSource(
+            model, segment_seconds, chunk_seconds or (), overlap, batch_size, device, precision, scan, compile
+        )
         hardware = machine.hardware(choose_device(device))
     elif estimates is not None and model is None:
-        _check_no_model(segment_seconds, chunk_seconds, overlap, precision, scan, save_estimates)
+        _check_no_model(segment_seconds, chunk_seconds, overlap, precision, scan, compile, save_estimates)
         _check_apart(output, estimates, estimates)
         source = FolderSource(estimates)
         hardware = machine.hardware(torch.device("cpu"))
@@ -166,6 +171,7 @@ def _check_no_model(
     overlap: float,
     precision: str,
     scan: str,
+    compile: bool,
     save_estimates: bool,
 ) -> None:
     given = {
@@ -174,6 +180,7 @@ def _check_no_model(
         "--overlap": overlap != OVERLAP,
         "--precision": precision != "float32",
         "--scan": scan != "auto",
+        "--compile": compile,
         "--save-estimates": save_estimates,
     }
     named = [name for name, is_given in given.items() if is_given]

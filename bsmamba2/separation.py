@@ -23,11 +23,15 @@ from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.ssd import Scan, choose_scan
 
 OVERLAP = 0.25
-BATCH_SIZE = 1
+# Segments in one pass by kind of device, 1 elsewhere: one is enough to keep the cores of a CPU busy.
+BATCH_SIZES = {"cuda": 8}
 # How CUDA's libraries, MPS, the CPU and its library oneDNN say it.
 OUT_OF_MEMORY = re.compile(
     "out of memory|ALLOC_FAILED|can't allocate memory|bad_alloc|could not (create|execute) a primitive"
 )
+
+# How torch.compile says that a C++ compiler, or Triton on a GPU, is missing.
+NO_COMPILER = re.compile("InvalidCxxCompiler|TritonMissing|C compiler")
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Progress = Callable[[float], None]
@@ -43,7 +47,8 @@ class Separator:
         network: Moved to the device.
         segment_seconds: Length of the segments in seconds, by default that of the network's training.
         overlap: Share of a segment that overlaps the next one, from 0 (the published test protocol) to below 1.
-        batch_size: Segments in one pass; the result does not depend on it. Where the memory is too small it is halved.
+        batch_size: Segments in one pass, by default 8 on CUDA and 1 elsewhere; the result does not depend on it. Where
+            the memory is too small it is halved.
         device: Where to compute: a torch device, or auto, which is the first of cuda, mps and cpu that is there.
         precision: Of the matrix products: float32, bfloat16 or float16; by default float32, or that of a surrounding
             torch.autocast.
@@ -58,7 +63,7 @@ class Separator:
         network: BSMamba2,
         segment_seconds: float | None = None,
         overlap: float = OVERLAP,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
         device: str | torch.device = "auto",
         precision: Precision | None = None,
         scan: Scan = "auto",
@@ -69,7 +74,7 @@ class Separator:
         self.network = network.to(self.device)
         self.segment_seconds = seconds
         self.overlap = overlap
-        self.batch_size = batch_size
+        self.batch_size = batch_size or BATCH_SIZES.get(self.device.type, 1)
         self.precision = precision
         self.scan = scan
         choose_scan(self.device, scan)
@@ -198,6 +203,11 @@ class Separator:
                     ).to(segments)
                 break
             except RuntimeError as error:
+                if NO_COMPILER.search(str(error)):
+                    raise InputError(
+                        f"torch.compile finds no compiler for {self.device}; install one, on a CPU a C++ compiler such "
+                        "as g++ and on a GPU Triton, or leave compile out"
+                    ) from error
                 if not _out_of_memory(error):
                     raise
                 if self.batch_size == 1 or len(segments) == 1:
@@ -218,7 +228,11 @@ class Separator:
 
 
 def check_settings(
-    config: ModelConfig, segment_seconds: float | None, overlap: float, batch_size: int, precision: Precision | None
+    config: ModelConfig,
+    segment_seconds: float | None,
+    overlap: float,
+    batch_size: int | None,
+    precision: Precision | None,
 ) -> None:
     """Fails unless the settings of a `Separator` are in their ranges.
 
@@ -230,7 +244,7 @@ def check_settings(
     seconds = segment_seconds
     if seconds is not None and (not 0 < seconds < math.inf or round(seconds * config.sample_rate) < 1):
         raise InputError(f"segment_seconds={seconds} is not allowed; give a length of at least one sample")
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size={batch_size} is not allowed; a batch has at least one segment")
     if precision not in (None, *get_args(Precision)):
         raise InputError(f"precision={precision!r} does not exist; choose {', '.join(get_args(Precision))}")
@@ -242,7 +256,7 @@ def overlap_add(
     *,
     segment: int,
     hop: int,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int = 1,
 ) -> Iterator[Tensor]:
     """Yields what a process gives segment by segment, cross-faded: (s, c, n) in all of a mixture (c, n) in blocks.
 

@@ -17,7 +17,7 @@ from bsmamba2.errors import InputError
 from bsmamba2.files import check_writable
 from bsmamba2.model.config import INSTRUMENTAL, RESIDUAL
 from bsmamba2.model.ssd import Scan
-from bsmamba2.separation import BATCH_SIZE, OVERLAP, Precision, Separator, check_settings
+from bsmamba2.separation import OVERLAP, Precision, Separator, check_settings
 from bsmamba2.song_paths import STANDARD_INPUT, TEMPLATE, Song, find_songs, standard_input, stem_paths
 from bsmamba2.stem_files import BitDepth, Peak, StemSettings, write_stems
 
@@ -57,10 +57,11 @@ def separate_files(
     skip_existing: bool = False,
     segment_seconds: float | None = None,
     overlap: float = OVERLAP,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     device: str = "auto",
     precision: Precision = "float32",
     scan: Scan = "auto",
+    compile: bool = False,
     devices: int = 1,
     num_nodes: int = 1,
     strategy: str = "auto",
@@ -89,10 +90,12 @@ def separate_files(
         skip_existing: Write only stems that are not there yet.
         segment_seconds: Length of the segments in seconds, by default that of the model's training.
         overlap: Share of a segment that overlaps the next one; 0 is the published test protocol.
-        batch_size: Segments in one pass; halved by itself where the memory of a GPU is too small.
+        batch_size: Segments in one pass, by default 8 on CUDA and 1 elsewhere; halved where the memory is too small.
         device: Where to compute: auto, cpu, cuda, cuda:1, mps.
         precision: Of the matrix products.
         scan: Which scan to run; by itself the best for the device.
+        compile: Whether torch.compile makes kernels of the network: faster after a first minute, and on a CPU it needs
+            a C++ compiler.
         devices: Processes on this machine that share the songs, each with a device of its own.
         num_nodes: Machines that share the songs; start the command on each as any Lightning program.
         strategy: Lightning's strategy for several processes.
@@ -110,7 +113,7 @@ def separate_files(
         raise InputError(f"--strategy {strategy} is for several processes; give --devices or --num-nodes too")
     if several and STANDARD_INPUT in map(str, inputs):
         raise InputError("several processes cannot share the standard input; give files, or one device")
-    network = load_model(model)
+    network = load_model(model, compile)
     # Said here, once and before there is a folder, not by each process.
     check_settings(network.config, segment_seconds, overlap, batch_size, precision)
     names = _chosen(stems, network.config.stems)
@@ -126,7 +129,10 @@ def separate_files(
 
         def worker(device: str) -> Callable[[Song], Outcome]:
             separator = Separator(network, segment_seconds, overlap, batch_size, device, precision, scan)
-            log.info("%s · segments %g s · overlap %g %%", precision, separator.segment_seconds, 100 * overlap)
+            log.info(
+                "%s · segments %g s, %d in a pass · overlap %g %%",
+                *(precision, separator.segment_seconds, separator.batch_size, 100 * overlap),
+            )
             return lambda song: _separate(separator, song, paths[song], settings, bar=not several)
 
         separate = None if several else worker(device)

@@ -19,6 +19,7 @@ from bsmamba2.audio.writing import audio_writer, count_beyond_full_scale, quanti
 from bsmamba2.errors import InputError
 from bsmamba2.files import complete_file
 from bsmamba2.model.config import INSTRUMENTAL, RESIDUAL
+from bsmamba2.overlapping import read_ahead, write_behind
 from bsmamba2.separation import Progress, Separator
 
 BitDepth = Literal["source", "16", "24", "float"]
@@ -96,7 +97,7 @@ def write_stems(
         raise InputError(f"the stems of {source} cannot be written: {error}") from error
     blocks, info = _excerpt(source, info, settings, separator.network.config.channels)
     tags = read_tags(source)
-    parts = _with_progress(separator.stream(blocks, info.sample_rate), info.length, progress)
+    parts = _with_progress(separator.stream(read_ahead(blocks), info.sample_rate), info.length, progress)
     with contextlib.ExitStack() as stack:
         temporaries = {stem: stack.enter_context(complete_file(path)) for stem, path in paths.items()}
         gain, remark = 1.0, ""
@@ -161,12 +162,17 @@ def _write(
             )
             for stem, file in files.items()
         }
-        for mixture, estimates in parts:
+
+        def write_part(part: Part) -> None:
+            nonlocal clipped
+            mixture, estimates = part
             scaled = {stem: gain * estimate for stem, estimate in estimates.items()}
             stems = _stems(gain * mixture, scaled, settings.stems, depth)
             for stem, write in writers.items():
                 write(stems[stem])
                 clipped += count_beyond_full_scale(stems[stem], depth)
+
+        write_behind(parts, write_part)
     return clipped
 
 

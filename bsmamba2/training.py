@@ -19,7 +19,7 @@ from bsmamba2.errors import InputError
 from bsmamba2.losses import LossConfig, SeparationLoss
 from bsmamba2.metrics import csdr, defined_median, usdr
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.model.ssd import Scan, choose_scan
+from bsmamba2.model.ssd import Scan
 from bsmamba2.separation import OVERLAP, Separator
 
 Scores = dict[str, float]

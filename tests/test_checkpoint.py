@@ -15,7 +15,7 @@ from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 
 # What the shapes of plain weights tell of the tiny network; the rest has to be said.
-UNTOLD = {"hop_length": 64, "segment_seconds": 0.1}
+UNTOLD: dict[str, Any] = {"hop_length": 64, "segment_seconds": 0.1}
 
 
 def same(first: BSMamba2, second: BSMamba2) -> bool:

@@ -19,7 +19,7 @@ from bsmamba2.model import BSMamba2
 from bsmamba2.model.config import INSTRUMENTAL
 from bsmamba2.model.ssd import Scan, choose_scan
 from bsmamba2.models import find_model, sha256_of
-from bsmamba2.separation import BATCH_SIZE, OVERLAP, Precision, Separator, check_settings, choose_device
+from bsmamba2.separation import OVERLAP, Precision, Separator, check_settings, choose_device
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,11 @@ class ModelSource:
         segment_seconds: Length of the segments, by default that of its training.
         chunk_seconds: Lengths of segments for further rows.
         overlap: Share of a segment that overlaps the next one.
-        batch_size: Segments in one pass.
+        batch_size: Segments in one pass; None for that of the device.
         device: Kind of device.
         precision: Of the matrix products.
         scan: Which scan.
+        compile: Whether torch.compile makes kernels of the network.
 
     Raises:
         InputError: The file or an option cannot be used.
@@ -84,16 +85,19 @@ class ModelSource:
     segment_seconds: float | None = None
     chunk_seconds: Sequence[float] = ()
     overlap: float = OVERLAP
-    batch_size: int = BATCH_SIZE
+    batch_size: int | None = None
     device: str = "auto"
     precision: Precision = "float32"
     scan: Scan = "auto"
+    compile: bool = False
     network: BSMamba2 = field(init=False)
     sha256_of_file: str = field(init=False)
 
     def __post_init__(self) -> None:
         path = find_model(self.model)
         network = load_network(path)
+        if self.compile:
+            network.compile()
         if len(set(self.chunk_seconds)) < len(self.chunk_seconds):
             raise InputError(f"chunk_seconds={list(self.chunk_seconds)} is not allowed; give each length only once")
         for seconds in (self.segment_seconds, *self.chunk_seconds):

@@ -1,7 +1,7 @@
 """Mixing along one axis in both directions, and along time and bands in turn (paper, section 3.2)."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from einops import rearrange
@@ -111,11 +111,12 @@ class DualPathLayer(nn.ModuleList):
     def forward(self, x: Tensor, scan: Scan = "auto") -> Tensor:
         """Returns mixed features (b, t, k, d) of features (b, t, k, d)."""
         batch = x.shape[0]
-        x = self._mix(self[0], rearrange(x, "b t k d -> (b k) t d"), scan)
-        x = self._mix(self[1], rearrange(x, "(b k) t d -> (b t) k d", b=batch), scan)
+        over_time, over_bands = cast(tuple[BidirectionalMixer, BidirectionalMixer], tuple(self))
+        x = self._mix(over_time, rearrange(x, "b t k d -> (b k) t d"), scan)
+        x = self._mix(over_bands, rearrange(x, "(b k) t d -> (b t) k d", b=batch), scan)
         return rearrange(x, "(b t) k d -> b t k d", b=batch)
 
-    def _mix(self, mixer: nn.Module, x: Tensor, scan: Scan) -> Tensor:
+    def _mix(self, mixer: BidirectionalMixer, x: Tensor, scan: Scan) -> Tensor:
         """Returns what a mixer makes of x (rows, l, d), on a CPU in tiles of so few rows that they stay in its cache.
 
         All tiles are of one size, since a compiled mixer is made for one; the last may repeat rows of the one before.

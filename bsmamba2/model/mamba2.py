@@ -1,6 +1,7 @@
 """The Mamba-2 block (arXiv:2405.21060), with the parameter names and initialisation of mamba-ssm."""
 
 import math
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -46,11 +47,18 @@ class Mamba2(nn.Module):
         return self.out_proj(self.norm.weight * self.mix(self.in_proj(u), self.taps(), scan))
 
     def taps(self) -> Tensor:
-        """Returns the weights of the convolution (d_conv, channels), those of the present step last."""
-        return self.conv1d.weight[:, 0].mT.contiguous()
+        """Returns the weights of the convolution (d_conv, channels), by step of time, in memory as they are used."""
+        taps = self.conv1d.weight[:, 0].mT
+        return (taps.flip(0) if self.reverse else taps).contiguous()
 
     def mix(self, projected: Tensor, taps: Tensor, scan: Scan = "auto") -> Tensor:
-        """Returns what lies between the two projections, (b, l, d_inner), before the weight of the norm."""
+        """Returns what lies between the two projections: (b, l, d_inner), normalised, without the weight of the norm.
+
+        Args:
+            projected: What in_proj gives, (b, l, 2 d_inner + 2 groups d_state + heads).
+            taps: What `taps` returns.
+            scan: Which scan of `bsmamba2.model.ssd` to run.
+        """
         z, xBC, dt = projected.split(self.in_proj_split, dim=-1)
         x, B, C = F.silu(self._convolved(xBC, taps)).split(self.conv_split, dim=-1)
         x, z = (rearrange(t, "b l (h p) -> b l h p", p=self.headdim) for t in (x, z))
@@ -65,8 +73,7 @@ class Mamba2(nn.Module):
         """Returns the depthwise convolution over time of (b, l, channels)."""
         reach, length = len(taps) - 1, xBC.shape[1]
         padded = F.pad(xBC, (0, 0, 0, reach) if self.reverse else (0, 0, reach, 0))
-        taps = taps.flip(0) if self.reverse else taps
-        convolved = torch.addcmul(self.conv1d.bias, padded[:, :length], taps[0])
+        convolved = torch.addcmul(cast(Tensor, self.conv1d.bias), padded[:, :length], taps[0])
         for step, tap in enumerate(taps[1:], start=1):
             convolved.addcmul_(padded[:, step : step + length], tap)
         return convolved.to(xBC.dtype)

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from bsmamba2.errors import InputError
 from bsmamba2.model.bands import BandSplit
 from bsmamba2.model.config import ModelConfig
-from bsmamba2.model.dual_path import DualPathLayer
+from bsmamba2.model.dual_path import BidirectionalMixer, DualPathLayer
 from bsmamba2.model.masks import MaskEstimator
 from bsmamba2.model.norms import L2Norm
 from bsmamba2.model.ssd import Scan, choose_scan
@@ -51,8 +51,8 @@ class BSMamba2(nn.Module):
         Args:
             **options: Of `torch.compile`.
         """
-        for layer in self.layers:
-            for mixer in layer:
+        for mixer in self.modules():
+            if isinstance(mixer, BidirectionalMixer):
                 mixer.compile(**({"dynamic": False} | options))
 
     def forward(self, mixture: Tensor, scan: Scan = "auto", recompute: bool = False) -> Tensor:

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 class RMSNorm(nn.Module):
-    """Mean-square form with a floor inside the root, as in Mamba-2.
+    """The weight of a mean-square norm, as in Mamba-2; whoever applies it multiplies it into the linear map after it.
 
     Args:
         dim: Features of the last axis.
@@ -16,13 +16,9 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns x / sqrt(mean(x²) + 1e-5) · weight over the last axis, in the shape of x."""
-        return rms_normalized(x) * self.weight
-
 
 def rms_normalized(x: Tensor, dims: int = 1) -> Tensor:
-    """Returns x / sqrt(mean(x²) + 1e-5) over the last axes, in the shape of x."""
+    """Returns x / sqrt(mean(x²) + 1e-5), the mean taken over the last dims axes, in the shape of x."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     return F.rms_norm(x, x.shape[-dims:], eps=1e-5)
 

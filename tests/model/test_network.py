@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bsmamba2.errors import InputError
-from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.model.dual_path import BidirectionalMixer
+from bsmamba2.model import BSMamba2, ModelConfig, dual_path
+from bsmamba2.model.dual_path import BidirectionalMixer, DualPathLayer
 from bsmamba2.model.mamba2 import Mamba2
+from bsmamba2.model.norms import rms_normalized
 from bsmamba2.model.stft import istft, stft
 
 
@@ -112,6 +113,56 @@ def test_the_backward_block_is_the_forward_block_on_reversed_time(tiny_config: M
     mixer.linear.weight.data[tiny_config.dim :] = half
     x = torch.randn(2, 20, tiny_config.dim, dtype=torch.float64)
     assert torch.allclose(mixer(x.flip(1)).flip(1), mixer(x))
+
+
+def as_published(mixer: BidirectionalMixer, x: Tensor) -> Tensor:
+    """The definition: each block with its norm and its skip connection, the backward one on reversed time."""
+    mixed = []
+    for block, reverse in ((mixer.forward_blocks[0], False), (mixer.backward_blocks[0], True)):
+        u = x.flip(1) if reverse else x
+        causal = Mamba2(CONFIG).to(x.dtype)
+        one = torch.func.functional_call(
+            causal, dict(block.mixer.named_parameters()), (rms_normalized(u) * block.norm.weight,)
+        )
+        mixed.append((one + u).flip(1) if reverse else one + u)
+    return mixer.linear(torch.cat(mixed, dim=-1).mT).mT + x
+
+
+def test_composed_maps_give_the_published_mixer_and_its_gradients() -> None:
+    torch.manual_seed(0)
+    mixer = BidirectionalMixer(CONFIG).double()
+    for parameter in mixer.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    x = torch.randn(3, 130, CONFIG.dim, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn_like(x)
+    results = []
+    for y in (mixer(x), as_published(mixer, x)):
+        results.append([y, *torch.autograd.grad((y * weight).sum(), [x, *mixer.parameters()])])
+    assert all(rms_ratio(*pair) < 1e-12 for pair in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("steps_per_tile", [1, 25, 60, 100, 10_000])
+def test_tiles_change_nothing(tiny_config: ModelConfig, steps_per_tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither results nor gradients, whether or not the tiles divide the rows."""
+    torch.manual_seed(0)
+    layer = DualPathLayer(tiny_config).double()
+    x = torch.randn(1, 23, 7, tiny_config.dim, dtype=torch.float64)
+    results = []
+    for tile in (2**40, steps_per_tile * tiny_config.d_inner):
+        monkeypatch.setattr(dual_path, "CPU_TILE", tile)
+        y = layer(x)
+        results.append([y, *torch.autograd.grad(y.square().sum(), list(layer.parameters()))])
+    assert all(rms_ratio(*pair) < 1e-12 for pair in zip(*results, strict=True))
+
+
+def test_tiles_are_of_one_size(tiny_config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = DualPathLayer(tiny_config)
+    sizes = set()
+    for mixer in layer:
+        mixer.register_forward_pre_hook(lambda _, arguments: sizes.add(tuple(arguments[0].shape)))
+    monkeypatch.setattr(dual_path, "CPU_TILE", 60 * tiny_config.d_inner)
+    layer(torch.randn(1, 23, 7, tiny_config.dim))
+    assert sizes == {(3, 23, tiny_config.dim), (8, 7, tiny_config.dim)}
 
 
 def test_gradients_reach_every_parameter(tiny_network: BSMamba2) -> None:

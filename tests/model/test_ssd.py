@@ -28,8 +28,8 @@ def detached(arguments: Arguments, device: str = "cpu") -> Arguments:
     return x, dt, A, B, C
 
 
-def outputs_and_gradients(scan: Scan, arguments: Arguments) -> list[Tensor]:
-    y = ssd(*arguments, scan=scan)
+def outputs_and_gradients(scan: Scan, arguments: Arguments, reverse: bool = False) -> list[Tensor]:
+    y = ssd(*arguments, scan=scan, reverse=reverse)
     torch.manual_seed(0)
     weights = torch.randn(y.shape, dtype=torch.float64).to(y)
     return [y.detach(), *torch.autograd.grad((y * weights).sum(), arguments)]
@@ -40,14 +40,15 @@ def rms_ratio(value: Tensor, reference: Tensor) -> float:
     return (difference / reference.double().square().mean().sqrt().clamp(min=1e-30)).item()
 
 
+@pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_chunked_equals_sequential_forward_and_backward(
-    length: int, groups: int, dtype: torch.dtype, tolerance: float
+    length: int, groups: int, reverse: bool, dtype: torch.dtype, tolerance: float
 ) -> None:
-    exact = outputs_and_gradients("sequential", inputs(length, torch.float64, groups))
-    chunked = outputs_and_gradients("chunked", inputs(length, dtype, groups))
+    exact = outputs_and_gradients("sequential", inputs(length, torch.float64, groups), reverse)
+    chunked = outputs_and_gradients("chunked", inputs(length, dtype, groups), reverse)
     ratios = {name: rms_ratio(*pair) for name, pair in zip(NAMES, zip(chunked, exact, strict=True), strict=True)}
     # A sequence of one step has no decay, so its gradient is zero in both.
     assert all(ratio <= tolerance for ratio in ratios.values()), ratios
@@ -63,10 +64,24 @@ def test_the_definition_by_hand() -> None:
         assert torch.allclose(scan(x, dt, A, B, C).flatten(), torch.stack([11 * torch.tensor(first), 13 * second]))
 
 
-@pytest.mark.parametrize("dt_scale", [20.0, 1e4])
-def test_strong_decay_gives_finite_gradients(dt_scale: float) -> None:
-    for value in outputs_and_gradients("chunked", inputs(130, torch.float32, dt_scale=dt_scale)):
-        assert value.isfinite().all()
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dt_scale", [1e-3, 5.0, 20.0, 1e4])
+def test_weak_and_strong_decays_are_exact_too(dt_scale: float, reverse: bool) -> None:
+    """With strong ones most sums of log decays lie far below what a float can hold as a factor."""
+    arguments = inputs(130, torch.float64, dt_scale=dt_scale)
+    exact = outputs_and_gradients("sequential", arguments, reverse)
+    double = outputs_and_gradients("chunked", arguments, reverse)
+    assert all(rms_ratio(*pair) <= 1e-12 for pair in zip(double, exact, strict=True) if pair[1].abs().max() > 1e-9)
+    single = outputs_and_gradients("chunked", inputs(130, torch.float32, dt_scale=dt_scale), reverse)
+    assert all(rms_ratio(*pair) <= 1e-5 for pair in zip(single, exact, strict=True) if pair[1].abs().max() > 1e-9)
+    assert all(value.isfinite().all() for value in single)
+
+
+@pytest.mark.parametrize("scan", ["sequential", "chunked"])
+def test_reverse_is_the_same_from_the_last_step_to_the_first(scan: Scan) -> None:
+    x, dt, A, B, C = detached(inputs(101, torch.float64))
+    flipped = ssd(x.flip(1), dt.flip(1), A, B.flip(1), C.flip(1), scan).flip(1)
+    assert torch.allclose(ssd(x, dt, A, B, C, scan, reverse=True), flipped, rtol=1e-12)
 
 
 def test_no_decay_is_exact_over_long_sequences() -> None:
@@ -139,12 +154,13 @@ def test_equals_the_reference_of_mamba_ssm() -> None:
 
 
 @pytest.mark.skipif(kernel_problem() is not None, reason=f"no CUDA kernels here: {kernel_problem()}")
+@pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_kernels_equal_sequential_forward_and_backward(length: int) -> None:
-    exact = outputs_and_gradients("sequential", inputs(length, torch.float64))
+def test_kernels_equal_sequential_forward_and_backward(length: int, reverse: bool) -> None:
+    exact = outputs_and_gradients("sequential", inputs(length, torch.float64), reverse)
     arguments = detached(inputs(length, torch.float32), "cuda")
     for value in arguments:
         value.requires_grad_()
-    kernel = outputs_and_gradients("kernel", arguments)
+    kernel = outputs_and_gradients("kernel", arguments, reverse)
     # The kernels multiply in TF32.
     assert all(rms_ratio(k.cpu(), e) <= 5e-3 for k, e in zip(kernel, exact, strict=True))
