@@ -1,109 +1,178 @@
-"""Whether the scans agree, then how long they and the whole network take, and how much memory.
+"""Whether the scans agree, then how close they, a mixer, the network and whole-file separation come to two bounds.
 
     python benchmark_mamba_ssm.py
-    python benchmark_mamba_ssm.py --device cpu --seconds [1,4] --json results.json
+    python benchmark_mamba_ssm.py --device cpu --seconds [1,4] --json results.json --plot results.png
     python benchmark_mamba_ssm.py --quick --seconds [0.1]
 
-It needs no GPU and no trained weights. Exit status: 0 done, 1 the scans disagree or it is not possible with what was
-given, 2 wrong usage, 130 stopped by the user.
+The bounds are the time of the network's matrix products at the rate this machine reaches with them, and the memory
+bandwidth. It needs no GPU and no trained weights. Exit status: 0 done, 1 the scans disagree or it is not possible with
+what was given, 2 wrong usage, 130 stopped by the user.
 """
 
+import itertools
 import json as json_format
 import math
-import signal
-import statistics
+import shutil
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse import ArgumentParser
-from torch import Tensor
 
+from benchmarks.agreement import LENGTHS, Row, agreement, available_scans, check
+from benchmarks.bounds import COPY_BYTES
+from benchmarks.parts import Job, Precision, measure, measure_compiled_memory, measure_parts
+from benchmarks.timing import in_new_process, memory_meaning
 from bsmamba2.errors import InputError
-from bsmamba2.files import complete_file
+from bsmamba2.files import check_writable, complete_file
 from bsmamba2.machine import hardware, versions
-from bsmamba2.model import BSMamba2
-from bsmamba2.model.ssd import choose_scan, kernel_problem, ssd_chunked, ssd_kernel, ssd_sequential
+from bsmamba2.model import ModelConfig
+from bsmamba2.model.ssd import choose_scan, kernel_problem
 from bsmamba2.separation import choose_device
 
-try:
-    import resource
-except ImportError:  # Windows has no such module.
-    resource = None  # type: ignore[assignment]
+COMPILERS = ("c++", "g++", "clang++", "cl")
+QUICK = ModelConfig(dim=16, depth=1, headdim=16, d_state=8, segment_seconds=1.0)
+QUICK_COPY_BYTES = 2**24
+# Of a file, in segments: with the default overlap of a quarter this fills three of them.
+FILE_SEGMENTS = 2.5
 
-SCANS = {"sequential": ssd_sequential, "chunked": ssd_chunked, "kernel": ssd_kernel}
-ARGUMENTS = ("x", "dt", "A", "B", "C")
-AGREEMENT_LENGTHS = (1, 5, 17, 62, 130, 401)
-# The kernel multiplies float32 in TF32, which keeps 10 bits of the mantissa.
-TOLERANCES = {"sequential": 1e-5, "chunked": 1e-5, "kernel": 5e-3}
-# Rows and length of the network's scans in 8 s of audio: over time for every band, and over bands for every frame.
-SHAPES = ((62, 801), (801, 62))
-QUICK_DIVISOR = 20
-LONG_SECONDS = 60.0
-
-Row = dict[str, Any]
+# In the order of printing: the parts come first, each with what it says.
+PARTS = {
+    "rates": "Matrix products at the network's own shapes: medians of 15",
+    "bandwidth": "Memory bandwidth: a copy, read and written",
+    "bounds": "The bound: the matrix products of one segment at the rate of the projection in",
+    "scans": "The scan alone, one direction, on what the network gives it at once, float32; difference as above",
+    "mixers": "One mixer, both directions, on what the network gives it at once",
+}
 
 
 def benchmark(
     seconds: Sequence[float] = (1.0, 4.0, 8.0),
-    repeats: int = 3,
+    files: Sequence[float] | None = None,
+    repeats: int = 5,
     device: str = "auto",
+    batches: Sequence[int] = (1,),
+    threads: Sequence[int] = (),
+    compile: bool | None = None,
+    config: Path | None = None,
+    precisions: Sequence[Precision] = (),
     quick: bool = False,
     json: Path | None = None,
+    plot: Path | None = None,
 ) -> None:
-    """Compares the scans with each other, then measures them and the network; prints tables.
+    """Compares the scans with each other, then measures how far all parts are from their bound; prints tables.
+
+    On two cores the whole takes about half an hour.
 
     Args:
-        seconds: Lengths of stereo audio that the network separates; [] leaves the network out.
-        repeats: Timed runs, of which the median counts, after one to warm up. No run starts once those before it took
-            a minute together; if there was only one, it counts.
+        seconds: Lengths of stereo audio that go through the network in one pass; [] leaves this out.
+        files: Lengths in seconds of files, which are separated in segments; [] leaves this out. By default one of
+            two and a half segments.
+        repeats: Timed runs, of which the median counts, after one to warm up.
         device: Where to run: auto, cpu, cuda, mps.
-        quick: Times the scans at a twentieth of their rows.
+        batches: Pieces of audio in one pass of the network.
+        threads: Numbers of threads to compute with; [] is what torch takes by itself.
+        compile: Whether the compiled network is measured too. By default where there is CUDA or a C++ compiler.
+        config: YAML file with the network's architecture, such as configs/small.yaml; by default the published one.
+        precisions: float32, bfloat16; [] is float32, and bfloat16 where the device has products for it.
+        quick: Takes a tiny network, if there is no config, and compiles it only if asked to.
         json: File for the results as JSON; one that is there is replaced.
+        plot: File for a picture of the results as PNG; one that is there is replaced.
 
     Raises:
-        InputError: A value is out of range, the device is not there or its memory too small, or the file not writable.
+        InputError: A value is out of range, the device is not there or its memory too small, or a file not readable or
+            writable.
         SystemExit: The scans disagree.
     """
-    if repeats < 1 or not all(0 < length < math.inf for length in seconds):
-        raise InputError(f"seconds={list(seconds)}, repeats={repeats} is not allowed; give values above 0")
+    positive = (repeats, *seconds, *(files or ()), *batches, *threads)
+    if not all(0 < value < math.inf for value in positive) or not batches:
+        raise InputError(
+            f"seconds={list(seconds)}, files={files}, repeats={repeats}, batches={list(batches)}, "
+            f"threads={list(threads)} is not allowed; give values above 0, and at least one batch"
+        )
+    for file in filter(None, (json, plot)):
+        check_writable(file.parent)
     place = choose_device(device)
+    network = read_config(config) if config else QUICK if quick else ModelConfig()
+    if files is None:
+        files = [FILE_SEGMENTS * network.segment_seconds]
+    compiled, reason = compilation(place, quick) if compile is None else (compile, "as asked for")
     results: dict[str, Any] = {"environment": environment(place)}
+    results["environment"]["compiled"] = f"{'measured' if compiled else 'not measured'}: {reason}"
     for name, value in results["environment"].items():
         print(f"{name:<21}{value}")
 
     results["agreement"] = print_table(
         "Agreement in float32 with the recurrence in float64: RMS of the difference / RMS, of y and of all gradients",
-        (agreement(name, length, place) for length in AGREEMENT_LENGTHS for name in available_scans(place)),
+        (
+            agreement(name, length, reverse, place)
+            for length in LENGTHS
+            for reverse in (False, True)
+            for name in available_scans(place)
+        ),
     )
     check(results["agreement"])
 
-    shapes = [(rows // QUICK_DIVISOR if quick else rows, length) for rows, length in SHAPES]
-    results["scans"] = print_table(
-        "The scan: 16 heads of 64, d_state 128, float32, inference (minutes on a CPU); difference as above",
-        (row for shape in shapes for row in in_new_process(measure_scans, *shape, repeats, str(place))),
-    )
-    check(results["scans"])
-
-    precisions = ("float32", "bfloat16") if place.type == "cuda" else ("float32",)
-    if seconds:
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [
+            Job(Path(folder) / "network.safetensors", str(place), number, repeats, compiled, precision)
+            for number in threads or [torch.get_num_threads()]
+            for precision in precisions or available_precisions(place)
+        ]
+        copy_bytes = QUICK_COPY_BYTES if quick else COPY_BYTES
+        parts = [in_new_process(measure_parts, job, network, copy_bytes) for job in jobs]
+        for table, title in PARTS.items():
+            results[table] = print_table(title, (row for part in parts for row in part.get(table, [])))
+        check(results["scans"])
         results["network"] = print_table(
-            f"The published network, random weights, stereo, inference; peak memory: {memory_meaning(place)}",
-            (
-                in_new_process(measure_network, length, precision, repeats, str(place))
-                for precision in precisions
-                for length in seconds
-            ),
+            f"The network, random weights, stereo, inference; peak memory: {memory_meaning(place)}",
+            rows_of(replace(job, seconds=s, batch=b) for s, b, job in itertools.product(seconds, batches, jobs)),
         )
-    if json:
-        with complete_file(json) as path:
-            path.write_text(json_format.dumps(results, indent=2) + "\n", encoding="utf-8")
+        results["files"] = print_table(
+            "Whole files in overlapping segments, which the bound counts in full",
+            rows_of(replace(job, seconds=length) for length, job in itertools.product(files, jobs)),
+        )
+    write(results, json, plot)
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Returns the architecture in a YAML file of training options.
+
+    Raises:
+        InputError: It cannot be read or holds something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return ModelConfig.from_dict((content.get("model") or {}).get("network") or {})
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"{path} is no file of training options ({reason}); give one like configs/small.yaml"
+        ) from error
+
+
+def compilation(device: torch.device, quick: bool) -> tuple[bool, str]:
+    """Returns whether to measure the compiled network, and why."""
+    if quick:
+        return False, "quick"
+    if device.type == "cuda":
+        return True, "Triton makes the kernels"
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    return (True, f"by {compiler}") if compiler else (False, f"there is no C++ compiler ({', '.join(COMPILERS)})")
+
+
+def available_precisions(device: torch.device) -> list[Precision]:
+    """Returns the precisions whose matrix products a device computes by itself."""
+    if device.type == "cpu":
+        bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        bfloat16 = device.type == "cuda"
+    return ["float32", "bfloat16"] if bfloat16 else ["float32"]
 
 
 def environment(device: torch.device) -> Row:
@@ -117,154 +186,22 @@ def environment(device: torch.device) -> Row:
     }
 
 
-def available_scans(device: torch.device) -> list[str]:
-    """Returns the names of the scans that run on a device; the sequential one comes first."""
-    return [name for name in SCANS if name != "kernel" or (device.type == "cuda" and kernel_problem() is None)]
-
-
-def agreement(name: str, length: int, device: torch.device) -> Row:
-    """Returns how far y and the five gradients of a scan in float32 are from the recurrence in float64 on the CPU."""
-    inputs = scan_inputs(3, length, heads=4, headdim=16, groups=2, d_state=16)
-    weight = torch.randn_like(inputs[0])
-    expected = with_gradients(ssd_sequential, [t.double() for t in inputs], weight.double())
-    actual = with_gradients(SCANS[name], [t.to(device) for t in inputs], weight.to(device))
-    errors = [relative_error(*pair) for pair in zip(actual, expected, strict=True)]
-    return {"length": length, "scan": name, **dict(zip(("y", *ARGUMENTS), errors, strict=True))}
-
-
-def scan_inputs(rows: int, length: int, heads: int, headdim: int, groups: int, d_state: int) -> list[Tensor]:
-    """Returns x, dt, A, B, C, always the same, with dt and A in the ranges the network starts from."""
-    torch.manual_seed(0)
-    dt = torch.exp(torch.empty(rows, length, heads).uniform_(math.log(1e-3), math.log(1e-1)))
-    A = -torch.empty(heads).uniform_(1, 16)
-    B, C = torch.randn(2, rows, length, groups, d_state)
-    return [torch.randn(rows, length, heads, headdim), dt, A, B, C]
-
-
-def with_gradients(scan: Callable[..., Tensor], inputs: list[Tensor], weight: Tensor) -> list[Tensor]:
-    """Returns y and the gradients of the weighted sum of y."""
-    inputs = [t.requires_grad_() for t in inputs]
-    y = scan(*inputs)
-    return [y.detach(), *torch.autograd.grad((y * weight).sum(), inputs)]
-
-
-def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """Returns RMS(actual − expected) / RMS(expected); the gradient of A is 0 at length 1, hence the floor."""
-    actual, expected = actual.cpu().double(), expected.cpu().double()
-    rms = expected.square().mean().sqrt().clamp(min=1e-30)
-    return ((actual - expected).square().mean().sqrt() / rms).item()
-
-
-def check(rows: list[Row]) -> None:
-    """Stops with one sentence at the first error that is too large or NaN."""
-    for row in rows:
-        for name in ("y", *ARGUMENTS, "difference"):
-            if not row.get(name, 0.0) <= TOLERANCES[row["scan"]]:
-                raise SystemExit(
-                    f"benchmark_mamba_ssm.py: error: the {row['scan']} scan disagrees with the recurrence at length "
-                    f"{row['length']}: {name} {row[name]:.1e}, allowed is {TOLERANCES[row['scan']]:.0e}"
-                )
-
-
-def measure_scans(rows: int, length: int, repeats: int, device: str) -> list[Row]:
-    """Returns the times of all scans at one shape, and how far their y is from that of the sequential one."""
-    place = torch.device(device)
-    inputs = [t.to(place) for t in scan_inputs(rows, length, heads=16, headdim=64, groups=1, d_state=128)]
-    results: list[Row] = []
-    for name in available_scans(place):
-        times, y = timed(partial(SCANS[name], *inputs), repeats, place)
-        if not results:
-            expected = y
-        results.append({"rows": rows, "length": length, "scan": name})
-        results[-1] |= {"seconds": statistics.median(times), "runs": len(times)}
-        results[-1] |= {"times_faster": results[0]["seconds"] / results[-1]["seconds"]}
-        results[-1] |= {"difference": relative_error(y, expected)}
-    return results
-
-
-def measure_network(seconds: float, precision: str, repeats: int, device: str) -> Row:
-    """Returns the time and the peak memory of the published network for one length of audio."""
-    place = torch.device(device)
-    torch.manual_seed(0)
-    network = BSMamba2().eval().to(place)
-    mixture = 0.1 * torch.randn(1, network.config.channels, max(1, round(seconds * network.config.sample_rate)))
-    with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        times, _ = timed(partial(network, mixture.to(place)), repeats, place)
-    return {
-        "audio_seconds": seconds,
-        "precision": precision,
-        "seconds": statistics.median(times),
-        "runs": len(times),
-        "per_audio_second": statistics.median(times) / seconds,
-        "peak_memory_mib": peak_memory_mib(place),
-    }
-
-
-def timed(run: Callable[[], Tensor], repeats: int, device: torch.device) -> tuple[list[float], Tensor]:
-    """Returns the seconds of each run that counts, and the result of the last; see `repeats` of `benchmark`."""
-    times: list[float] = []
-    with torch.inference_mode():
-        while len(times) <= repeats and sum(times) < LONG_SECONDS:
-            started = time.perf_counter()
-            result = run()
-            if device.type != "cpu":
-                torch.accelerator.synchronize(device)
-            times.append(time.perf_counter() - started)
-    return times[1:] or times, result
-
-
-def peak_memory_mib(device: torch.device) -> float | None:
-    """Returns the most memory this process has held so far, or None where it cannot be told; see `memory_meaning`."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if device.type != "cpu" or resource is None:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, on macOS bytes
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def memory_meaning(device: torch.device) -> str:
-    """Returns what `peak_memory_mib` measures."""
-    return "all tensors on the GPU" if device.type == "cuda" else "a process that does only this, with Python and torch"
-
-
-def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Returns function(*arguments) from a process of its own, since a process never forgets its peak memory.
-
-    Linux hands the peak on to new processes too, so that this process itself must stay small.
-
-    Raises:
-        InputError: The process ended without a result.
-    """
-    context = get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=send_result, args=(sender, function, arguments), daemon=True)
-    process.start()
-    sender.close()
-    try:
-        return receiver.recv()
-    except EOFError as error:
-        raise InputError(
-            f"{function.__name__}{arguments} failed, probably for lack of memory; give shorter --seconds or --quick"
-        ) from error
-    finally:
-        process.terminate()
-        process.join()
-
-
-def send_result(sender: Connection, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
-    """Sends function(*arguments) through a pipe; the other end decides what a keyboard interrupt does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sender.send(function(*arguments))
+def rows_of(jobs: Iterable[Job]) -> Iterable[Row]:
+    """Yields the rows of jobs, the eager network before the compiled one, each with its own peak memory."""
+    for job in jobs:
+        eager, *compiled = in_new_process(measure, job)
+        yield eager
+        for row in compiled:
+            yield row | in_new_process(measure_compiled_memory, job)
 
 
 def print_table(title: str, rows: Iterable[Row]) -> list[Row]:
     """Prints rows with the same keys as soon as each is there, and returns them."""
-    print(f"\n{title}", flush=True)
     done: list[Row] = []
     for row in rows:
-        widths = [max(12, len(name) + 2) for name in row]
+        widths = [max(12, len(name) + 2, len(cell(value)) + 2) for name, value in row.items()]
         if not done:
+            print(f"\n{title}")
             print("".join(f"{name.replace('_', ' '):>{width}}" for name, width in zip(row, widths, strict=True)))
         print("".join(f"{cell(v):>{w}}" for v, w in zip(row.values(), widths, strict=True)), flush=True)
         done.append(row)
@@ -273,16 +210,32 @@ def print_table(title: str, rows: Iterable[Row]) -> list[Row]:
 
 def cell(value: Any) -> str:
     """Returns a value as text, numbers with three digits."""
-    if value is None:
-        return "not measured"
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "no"}[value]
     return f"{value:#.3g}".rstrip(".") if isinstance(value, float) else str(value)
+
+
+def write(results: dict[str, Any], json: Path | None, plot: Path | None) -> None:
+    """Writes the results to the files that were asked for.
+
+    Raises:
+        InputError: One cannot be written, or there is nothing to draw.
+    """
+    if json:
+        with complete_file(json) as path:
+            path.write_text(json_format.dumps(results, indent=2) + "\n", encoding="utf-8")
+    if plot:
+        # Only here, as this process has to stay small while the others are measured.
+        from benchmarks.plots import draw
+
+        draw(results, plot)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark and returns the exit status."""
     parser = ArgumentParser(prog="benchmark_mamba_ssm.py", description="Needs no GPU and no trained weights.")
     parser.add_function_arguments(benchmark, skip={"quick"})
-    parser.add_argument("--quick", action="store_true", help="time the scans at a twentieth of their rows")
+    parser.add_argument("--quick", action="store_true", help="take a tiny network, and compile it only if asked to")
     try:
         benchmark(**parser.parse_args(arguments).as_dict())
     except InputError as error:

@@ -400,7 +400,7 @@ except InputError as error:
 @pytest.mark.parametrize(
     ("batch_size", "segment_seconds", "seconds", "room_bytes", "expected"),
     [
-        (16, 1, 20, 200e6, r"^2 882000 [1248]$"),
+        (16, 1, 20, 120e6, r"^2 882000 [1248]$"),
         (1, 39, 40, 50e6, "^a segment of 39 s does not fit into the memory of cpu; give a smaller"),
     ],
 )

@@ -1,7 +1,9 @@
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig, dual_path
-from bsmamba2.model.dual_path import BidirectionalMixer, DualPathLayer
+from bsmamba2.model.dual_path import BidirectionalMixer, DualPathLayer, MambaBlock
 from bsmamba2.model.mamba2 import Mamba2
 from bsmamba2.model.norms import rms_normalized
 from bsmamba2.model.stft import istft, stft
@@ -118,12 +120,12 @@ def test_the_backward_block_is_the_forward_block_on_reversed_time(tiny_config: M
 def as_published(mixer: BidirectionalMixer, x: Tensor) -> Tensor:
     """The definition: each block with its norm and its skip connection, the backward one on reversed time."""
     mixed = []
-    for block, reverse in ((mixer.forward_blocks[0], False), (mixer.backward_blocks[0], True)):
+    for blocks, reverse in ((mixer.forward_blocks, False), (mixer.backward_blocks, True)):
+        (block,) = cast(Iterable[MambaBlock], blocks)
         u = x.flip(1) if reverse else x
         causal = Mamba2(CONFIG).to(x.dtype)
-        one = torch.func.functional_call(
-            causal, dict(block.mixer.named_parameters()), (rms_normalized(u) * block.norm.weight,)
-        )
+        weights = dict(block.mixer.named_parameters())
+        one = torch.func.functional_call(causal, weights, (rms_normalized(u) * block.norm.weight,))
         mixed.append((one + u).flip(1) if reverse else one + u)
     return mixer.linear(torch.cat(mixed, dim=-1).mT).mT + x
 
