@@ -20,7 +20,7 @@ lint: .venv/installed ## check style and types
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
-benchmark: .venv/installed ## agreement, time and memory of the scans and the network
+benchmark: .venv/installed ## agreement of the scans, then time over bound and memory of the network and its parts
 	$(BIN)/python benchmark_mamba_ssm.py
 
 clean: ## remove what the other targets made

@@ -75,11 +75,12 @@ def tile_shapes(config: ModelConfig, device: torch.device) -> dict[str, tuple[in
     On a CPU that is a tile, as `DualPathLayer` cuts it, elsewhere the whole segment.
     """
     steps, bands = frames(config, config.segment_seconds), len(config.bands)
-    tiles = math.ceil(steps * bands * config.d_inner / CPU_TILE) if device.type == "cpu" else 1
-    return {
-        "time": (math.ceil(bands / min(tiles, bands)), steps),
-        "bands": (math.ceil(steps / min(tiles, steps)), bands),
-    }
+
+    def rows(all_rows: int, length: int) -> int:
+        most = max(1, CPU_TILE // (length * config.d_inner)) if device.type == "cpu" else all_rows
+        return math.ceil(all_rows / math.ceil(all_rows / most))
+
+    return {"time": (rows(bands, steps), steps), "bands": (rows(steps, bands), bands)}
 
 
 def network_rate(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> float:

@@ -73,12 +73,17 @@ def test_writing_behind_keeps_the_order_and_overlaps_with_making() -> None:
 def test_an_error_of_the_writer_stops_the_making() -> None:
     made: list[int] = []
 
+    def items() -> Iterator[int]:
+        for number in range(100):
+            made.append(number)
+            yield number
+
     def write(item: int) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        write_behind((made.append(number) for number in range(100)), write)
-    assert len(made) == 2
+        write_behind(items(), write)
+    assert made == [0, 1]
 
 
 def test_an_error_of_the_maker_comes_after_all_was_written() -> None:

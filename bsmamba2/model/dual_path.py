@@ -122,8 +122,8 @@ class DualPathLayer(nn.ModuleList):
         All tiles are of one size, since a compiled mixer is made for one; the last may repeat rows of the one before.
         """
         folded = mixer.fold()
-        tiles = math.ceil(x.numel() / x.shape[-1] * self.channels / CPU_TILE) if x.device.type == "cpu" else 1
-        rows = math.ceil(len(x) / min(tiles, len(x)))
+        most = max(1, CPU_TILE // (x.shape[1] * self.channels)) if x.device.type == "cpu" else len(x)
+        rows = math.ceil(len(x) / math.ceil(len(x) / most))
         mixed = [mixer(tile, scan, folded) for tile in x.split(rows)[: len(x) // rows]]
         if rest := len(x) % rows:
             mixed.append(mixer(x[-rows:], scan, folded)[-rest:])

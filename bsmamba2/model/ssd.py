@@ -128,8 +128,9 @@ def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, rever
     if x.shape[1] > 1:
         # 2. From chunk to chunk: y_i += exp(Σ_m dt_m A) C_i H over m <= i, where H is the state before the chunk, and
         #    H <- exp(Σ_m dt_m A) H + Σ_j exp(Σ_m dt_m A) B_j ⊗ dt_j x_j over m > j; in reverse the other way round.
-        weighted = L[..., 0 if reverse else -1, :, None] * dtx
-        decay_from_start = _sums_from_start(log_decay, reverse).exp()[..., None]
+        first, last = (-1, 0) if reverse else (0, -1)
+        weighted = L[..., last, :, None] * dtx
+        decay_from_start = (L[..., first] * log_decay[..., first, None].exp())[..., None]
         y = _with_carried(y, C, B, weighted, decay_from_start, reverse)
     else:
         y = rearrange(y, "b c g r q p -> b c q g r p")
@@ -154,11 +155,14 @@ class SegmentSums(torch.autograd.Function):
     @staticmethod
     def forward(log_decay: Tensor, reverse: bool) -> Tensor:
         """Returns the sums over j < m <= i, in reverse over i <= m < j."""
-        high = _sums_from_start(log_decay, reverse)
-        previous = F.pad(high[..., 1:], (0, 1)) if reverse else F.pad(high[..., :-1], (1, 0))
-        low = _sums_from_start(log_decay - (high - previous), reverse)
-        sums = high[..., :, None] - high[..., None, :]
-        return sums.add_(low[..., :, None]).sub_(low[..., None, :]).clamp_(LOWEST_LOG_DECAY, 0)
+        high = log_decay.cumsum(-1)
+        before = F.pad(high[..., :-1], (1, 0))
+        low = (log_decay - (high - before)).cumsum(-1)
+        if reverse:
+            high, low = before[..., None, :], F.pad(low[..., :-1], (1, 0))[..., None, :]
+        else:
+            high, low = high[..., None], low[..., None]
+        return (high - high.mT).add_(low).sub_(low.mT).clamp_(LOWEST_LOG_DECAY, 0)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, bool], output: Tensor) -> None:
@@ -171,11 +175,6 @@ class SegmentSums(torch.autograd.Function):
         if ctx.reverse:
             return gradient.cumsum(-2).triu(1).sum(-1), None
         return gradient.flip(-2).cumsum(-2).flip(-2).tril(-1).sum(-1), None
-
-
-def _sums_from_start(log_decay: Tensor, reverse: bool) -> Tensor:
-    """Returns the sum over all m up to and with each step, in the direction of the scan."""
-    return log_decay.flip(-1).cumsum(-1).flip(-1) if reverse else log_decay.cumsum(-1)
 
 
 def _with_carried(y: Tensor, C: Tensor, B: Tensor, weighted: Tensor, decay_from_start: Tensor, reverse: bool) -> Tensor:
