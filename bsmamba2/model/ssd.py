@@ -53,7 +53,7 @@ def ssd(
         InputError: A scan was forced that does not exist or cannot run here.
     """
     # What is asked of the machine for the choice is nothing that torch.compile could follow into.
-    if not torch.compiler.is_compiling():
+    if scan == "auto" or not torch.compiler.is_compiling():
         scan = choose_scan(x.device, scan, x.dtype)
     return _SCANS[scan](x, dt, A, B, C, reverse=reverse)
 
