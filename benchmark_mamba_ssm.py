@@ -24,8 +24,9 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 
-from benchmarks.agreement import LENGTHS, Row, agreement, available_scans, check
+from benchmarks.agreement import LENGTHS, agreement, available_scans, check
 from benchmarks.bounds import COPY_BYTES
+from benchmarks.command import Row, exit_status, print_table
 from benchmarks.parts import Job, Precision, measure, measure_compiled_memory, measure_parts
 from benchmarks.timing import in_new_process, memory_meaning
 from bsmamba2.errors import InputError
@@ -195,26 +196,6 @@ def rows_of(jobs: Iterable[Job]) -> Iterable[Row]:
             yield row | in_new_process(measure_compiled_memory, job)
 
 
-def print_table(title: str, rows: Iterable[Row]) -> list[Row]:
-    """Prints rows with the same keys as soon as each is there, and returns them."""
-    done: list[Row] = []
-    for row in rows:
-        widths = [max(12, len(name) + 2, len(cell(value)) + 2) for name, value in row.items()]
-        if not done:
-            print(f"\n{title}")
-            print("".join(f"{name.replace('_', ' '):>{width}}" for name, width in zip(row, widths, strict=True)))
-        print("".join(f"{cell(v):>{w}}" for v, w in zip(row.values(), widths, strict=True)), flush=True)
-        done.append(row)
-    return done
-
-
-def cell(value: Any) -> str:
-    """Returns a value as text, numbers with three digits."""
-    if value is None or isinstance(value, bool):
-        return {None: "-", True: "yes", False: "no"}[value]
-    return f"{value:#.3g}".rstrip(".") if isinstance(value, float) else str(value)
-
-
 def write(results: dict[str, Any], json: Path | None, plot: Path | None) -> None:
     """Writes the results to the files that were asked for.
 
@@ -236,15 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(prog="benchmark_mamba_ssm.py", description="Needs no GPU and no trained weights.")
     parser.add_function_arguments(benchmark, skip={"quick"})
     parser.add_argument("--quick", action="store_true", help="take a tiny network, and compile it only if asked to")
-    try:
-        benchmark(**parser.parse_args(arguments).as_dict())
-    except InputError as error:
-        print(f"benchmark_mamba_ssm.py: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("benchmark_mamba_ssm.py: stopped", file=sys.stderr)
-        return 130
-    return 0
+    options = parser.parse_args(arguments)
+    return exit_status(parser.prog, lambda: benchmark(**options.as_dict()))
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.command import Row
 from bsmamba2.model.ssd import kernel_problem, ssd_chunked, ssd_kernel, ssd_sequential
 
 SCANS = {"sequential": ssd_sequential, "chunked": ssd_chunked, "kernel": ssd_kernel}
@@ -15,8 +15,6 @@ ARGUMENTS = ("x", "dt", "A", "B", "C")
 LENGTHS = (1, 5, 17, 62, 130, 401)
 # The kernel multiplies float32 in TF32, which keeps 10 bits of the mantissa.
 TOLERANCES = {"sequential": 1e-5, "chunked": 1e-5, "kernel": 5e-3}
-
-Row = dict[str, Any]
 
 
 def available_scans(device: torch.device) -> list[str]:

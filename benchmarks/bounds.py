@@ -3,7 +3,6 @@
 One operation is a multiplication or an addition, so that a multiply-add is two.
 """
 
-import math
 from itertools import pairwise
 
 import torch
@@ -11,8 +10,8 @@ from torch.nn import functional as F
 
 from benchmarks.timing import median_seconds
 from bsmamba2.model import ModelConfig
-from bsmamba2.model.dual_path import CPU_TILE
-from bsmamba2.model.ssd import CHUNK_LENGTH
+from bsmamba2.model.dual_path import rows_per_tile
+from bsmamba2.model.ssd import chunking
 
 # The parts of `multiply_adds` that the bound counts; the others are the ends of the network.
 MIXERS = ("projections_in", "projections_out", "scan_over_time", "scan_over_bands")
@@ -55,10 +54,9 @@ def projected_dim(config: ModelConfig) -> int:
 
 def scan_multiply_adds(config: ModelConfig, length: int) -> int:
     """Returns the multiply-adds per step of the chunked scan over rows of a length, in one direction."""
-    chunks = math.ceil(length / CHUNK_LENGTH)
-    chunk_length = math.ceil(length / chunks)
+    count, chunk_length = chunking(length)
     inside = chunk_length * (config.d_state * config.ngroups + config.d_inner)
-    return inside + (2 * config.d_state * config.d_inner if chunks > 1 else 0)
+    return inside + (2 * config.d_state * config.d_inner if count > 1 else 0)
 
 
 def mixer_multiply_adds(config: ModelConfig, length: int) -> int:
@@ -75,12 +73,10 @@ def tile_shapes(config: ModelConfig, device: torch.device) -> dict[str, tuple[in
     On a CPU that is a tile, as `DualPathLayer` cuts it, elsewhere the whole segment.
     """
     steps, bands = frames(config, config.segment_seconds), len(config.bands)
-
-    def rows(all_rows: int, length: int) -> int:
-        most = max(1, CPU_TILE // (length * config.d_inner)) if device.type == "cpu" else all_rows
-        return math.ceil(all_rows / math.ceil(all_rows / most))
-
-    return {"time": (rows(bands, steps), steps), "bands": (rows(steps, bands), bands)}
+    return {
+        "time": (rows_per_tile(bands, steps, config.d_inner, device), steps),
+        "bands": (rows_per_tile(steps, bands, config.d_inner, device), bands),
+    }
 
 
 def network_rate(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> float:

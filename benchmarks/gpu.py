@@ -16,7 +16,6 @@ import json
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -29,6 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.bounds import bound_seconds, multiply_adds, network_rate
+from benchmarks.command import cell, exit_status
+from benchmarks.timing import elapsed
 from bsmamba2.errors import InputError
 from bsmamba2.files import complete_file
 from bsmamba2.machine import hardware, versions
@@ -156,14 +157,7 @@ def is_fused() -> bool:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the benchmark and returns the exit status."""
     options = parser().parse_args(arguments)
-    try:
-        return benchmark(options)
-    except InputError as error:
-        print(f"gpu.py: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("gpu.py: stopped", file=sys.stderr)
-        return 130
+    return exit_status("gpu.py", lambda: benchmark(options))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -272,7 +266,8 @@ def measured(setting: Setting, config: ModelConfig, seconds: float, repeats: int
         run()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
-    times = [timed(run) for _ in range(repeats)]
+    device = torch.device("cuda")
+    times = [elapsed(run, device) for _ in range(repeats)]
     median, audio = statistics.median(times), samples / config.sample_rate
     passes = setting.batch * (TRAINING_PASSES if setting.kind == "training" else 1)
     return {
@@ -333,15 +328,6 @@ def training_step(network: BSMamba2, mixture: Tensor, setting: Setting) -> Calla
     return run
 
 
-def timed(run: Callable[[], object]) -> float:
-    """Returns the seconds until the device is done."""
-    torch.cuda.synchronize()
-    started = time.perf_counter()
-    run()
-    torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
 def share_of_rate(config: ModelConfig, audio_seconds: float, passes: int, seconds: float, rate: float) -> float:
     """Returns what passes over audio would take at a rate of matrix products, over the seconds they took."""
     return bound_seconds(passes * sum(multiply_adds(config, audio_seconds).values()), rate) / seconds
@@ -400,7 +386,9 @@ def separation_seconds(setting: Setting, config: ModelConfig, options: argparse.
         scan=setting.scan,
     )
     separator(song, config.sample_rate)
-    return statistics.median(timed(lambda: separator(song, config.sample_rate)) for _ in range(min(3, options.repeats)))
+    return statistics.median(
+        elapsed(lambda: separator(song, config.sample_rate), separator.device) for _ in range(min(3, options.repeats))
+    )
 
 
 def profile(config: ModelConfig, options: argparse.Namespace, rows: list[Row]) -> None:
@@ -442,15 +430,6 @@ def print_row(row: Row) -> None:
     """Prints a line of the table."""
     cells = [cell(row.get(name)) for name in COLUMNS]
     print("".join(f"{text:>{width}}" for text, width in zip(cells, COLUMNS.values(), strict=True)), flush=True)
-
-
-def cell(value: Any) -> str:
-    """Returns a value as text, numbers with three digits."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from benchmarks.agreement import SCANS, Row, available_scans, relative_error, scan_inputs
+from benchmarks.agreement import SCANS, available_scans, relative_error, scan_inputs
 from benchmarks.bounds import (
     MIXERS,
     bound_seconds,
@@ -25,6 +25,7 @@ from benchmarks.bounds import (
     scan_multiply_adds,
     tile_shapes,
 )
+from benchmarks.command import Row
 from benchmarks.timing import Timing, interleaved, peak_memory_mib, present_memory_mib
 from bsmamba2.checkpoint import load_model, save_model
 from bsmamba2.model import BSMamba2, ModelConfig

@@ -1,7 +1,7 @@
 """Our network beside its peers in one run: time per second of audio, and peak memory.
 
-    python benchmarks/peers.py
-    python benchmarks/peers.py --only full demucs --repeats 3 --json peers.json
+    python -m benchmarks.peers
+    python -m benchmarks.peers --only full demucs --repeats 3 --json peers.json
 
 Every peer lives in a virtual environment of its own, made from the package index at the first run. All weights are
 random, nothing else is downloaded. Every network has a process that waits while the others compute; a round is one run
@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.command import exit_status
 from bsmamba2.errors import InputError
 from bsmamba2.files import complete_file
 from bsmamba2.machine import hardware, package_version
@@ -150,14 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--quick", action="store_true", help="tiny networks, to see whether all of it runs")
     options = parser.parse_args(arguments)
-    try:
-        return benchmark(options)
-    except InputError as error:
-        print(f"peers.py: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("peers.py: stopped", file=sys.stderr)
-        return 130
+    return exit_status("peers.py", lambda: benchmark(options))
 
 
 def benchmark(options: argparse.Namespace) -> int:

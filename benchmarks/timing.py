@@ -21,6 +21,8 @@ except ImportError:  # Windows has no such module.
     resource = None  # type: ignore[assignment]
 
 WARM_UP_RUNS = 3
+# How long a process may take to end once its result is there.
+END_SECONDS = 20.0
 
 
 class Timing(NamedTuple):
@@ -121,6 +123,8 @@ def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
             f"{function.__name__} ended with status {process.exitcode}; if nothing above says why, the memory is too "
             "small: give shorter --seconds or --quick"
         ) from error
+    else:
+        process.join(END_SECONDS)  # An ending of its own, which takes the compiler's processes along.
     finally:
         process.terminate()
         process.join()

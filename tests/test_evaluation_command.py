@@ -126,6 +126,7 @@ def test_the_estimates_of_a_model_score_the_same_as_files(tmp_path: Path, model:
     ("options", "message"),
     [
         ({"estimates": Path("e"), "overlap": 0.5}, "--overlap cannot be used with --estimates"),
+        ({"estimates": Path("e"), "compile": True}, "--compile cannot be used with --estimates"),
         ({"estimates": Path("e"), "save_estimates": True}, "--save-estimates cannot be used with --estimates"),
         ({"model": "m", "validation_artists": ["Two"]}, "are for --split valid or train"),
         ({"model": "{model}", "chunk_seconds": [0.1, 0.1]}, "give each length only once"),

@@ -144,6 +144,11 @@ def test_the_result_does_not_depend_on_the_batch_size(tiny_network: BSMamba2, le
     torch.testing.assert_close(three, one, rtol=0, atol=1e-6)
 
 
+def test_one_segment_at_a_time_on_a_cpu_unless_asked_otherwise(tiny_network: BSMamba2) -> None:
+    assert Separator(tiny_network, device="cpu").batch_size == 1
+    assert Separator(tiny_network, device="cpu", batch_size=5).batch_size == 5
+
+
 def test_without_overlap_segments_are_processed_one_by_one(tiny_network: BSMamba2) -> None:
     """The published test protocol: chunks side by side, the last one zero-padded."""
     mixture = noise(10000)

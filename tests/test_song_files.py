@@ -354,6 +354,17 @@ def run(
     return subprocess.run(command, capture_output=True, check=False, timeout=60, **given)
 
 
+def test_compiling_without_a_compiler_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    songs("song.wav")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(Path("compiled").absolute()))
+    ended = run("song.wav", "--compile", "--device", "cpu")
+    assert ended.returncode == 1
+    assert b"torch.compile finds no compiler for cpu; install one" in ended.stderr.splitlines()[-1]
+    assert b"Traceback" not in ended.stderr
+    assert files() == []
+
+
 @pytest.mark.parametrize("format", ["wav", "m4a"])
 def test_a_song_through_a_pipe(format: Format) -> None:
     songs("song.wav")

@@ -17,6 +17,19 @@ from bsmamba2.model.ssd import Scan
 CPU_TILE = 1024 * 1024
 
 
+def rows_per_tile(rows: int, length: int, channels: int, device: torch.device) -> int:
+    """Returns how many of all rows a mixer takes at once: on a CPU so few that they stay in its cache, elsewhere all.
+
+    Args:
+        rows: All rows.
+        length: Steps of a row.
+        channels: Values per step inside the mixer.
+        device: Where it computes.
+    """
+    most = max(1, CPU_TILE // (length * channels)) if device.type == "cpu" else rows
+    return math.ceil(rows / math.ceil(rows / most))
+
+
 class FoldedBlock(NamedTuple):
     """The linear maps of a block, composed with what comes directly before or after them."""
 
@@ -117,13 +130,12 @@ class DualPathLayer(nn.ModuleList):
         return rearrange(x, "(b t) k d -> b t k d", b=batch)
 
     def _mix(self, mixer: BidirectionalMixer, x: Tensor, scan: Scan) -> Tensor:
-        """Returns what a mixer makes of x (rows, l, d), on a CPU in tiles of so few rows that they stay in its cache.
+        """Returns what a mixer makes of x (rows, l, d), tile by tile.
 
         All tiles are of one size, since a compiled mixer is made for one; the last may repeat rows of the one before.
         """
         folded = mixer.fold()
-        most = max(1, CPU_TILE // (x.shape[1] * self.channels)) if x.device.type == "cpu" else len(x)
-        rows = math.ceil(len(x) / math.ceil(len(x) / most))
+        rows = rows_per_tile(len(x), x.shape[1], self.channels, x.device)
         mixed = [mixer(tile, scan, folded) for tile in x.split(rows)[: len(x) // rows]]
         if rest := len(x) % rows:
             mixed.append(mixer(x[-rows:], scan, folded)[-rest:])

@@ -111,8 +111,7 @@ def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, rever
     Source: arXiv:2405.21060, section 6 and Listing 1.
     """
     length, heads_per_group = x.shape[1], x.shape[2] // B.shape[2]
-    chunk_length = math.ceil(length / math.ceil(length / CHUNK_LENGTH))
-    x, dt, B, C = (_chunks(t, chunk_length, -length % chunk_length) for t in (x, dt, B, C))
+    x, dt, B, C = (_chunks(t, *chunking(length)) for t in (x, dt, B, C))
     dtype = torch.promote_types(x.dtype, torch.float32)
     dt = rearrange(dt.to(dtype), "b c q (g r) -> b c g r q", r=heads_per_group).contiguous()
     dtx = dt[..., None] * rearrange(x, "b c q (g r) p -> b c g r q p", r=heads_per_group)
@@ -137,11 +136,17 @@ def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, rever
     return rearrange(y, "b c q g r p -> b (c q) (g r) p")[:, :length].to(x.dtype)
 
 
-def _chunks(t: Tensor, chunk_length: int, padding: int) -> Tensor:
+def chunking(length: int) -> tuple[int, int]:
+    """Returns how many chunks the chunked scan cuts a sequence into, and their length: as few and equal as can be."""
+    count = math.ceil(length / CHUNK_LENGTH)
+    return count, math.ceil(length / count)
+
+
+def _chunks(t: Tensor, count: int, chunk_length: int) -> Tensor:
     """Cuts (b, l, ...) into (b, c, q, ...); the tail is padded with zeros, and dt = 0 leaves the state alone."""
-    if padding:
+    if padding := count * chunk_length - t.shape[1]:
         t = F.pad(t, (0, 0) * (t.ndim - 2) + (0, padding))
-    return t.unflatten(1, (-1, chunk_length))
+    return t.unflatten(1, (count, chunk_length))
 
 
 class SegmentSums(torch.autograd.Function):
