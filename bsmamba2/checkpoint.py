@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
@@ -67,10 +67,8 @@ def save_model(network: BSMamba2, path: Path) -> None:
     # One key: of several, safetensors writes the order by chance, and the hash would not repeat.
     metadata = {ARCHITECTURE: json.dumps(asdict(network.config))}
     with complete_file(path) as temporary:
-        try:
-            save_file(network.state_dict(), temporary, metadata=metadata)
-        except SafetensorError as error:
-            raise OSError(0, str(error)) from error
+        # Its own writing of files would hide them from all other users.
+        temporary.write_bytes(save(network.state_dict(), metadata))
 
 
 class Ignored:

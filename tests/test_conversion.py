@@ -7,7 +7,7 @@ import pickle
 import sys
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing._private.utils import runstring
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bsmamba2 import checkpoint, conversion, load_model
+from bsmamba2 import conversion, load_model
 from bsmamba2.checkpoint import ARCHITECTURE, read
 from bsmamba2.conversion import convert
 from bsmamba2.errors import InputError
@@ -467,18 +467,33 @@ def test_no_work_is_done_for_an_output_that_cannot_be(
     assert_equal(load_file(output), weights)
 
 
-def full_disk(*_: object, **__: object) -> None:
-    raise SafetensorError("No space left on device")
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Files end after a kilobyte, as on a disk that is full."""
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_an_output_that_cannot_be_written(
-    tmp_path: Path, weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_output_is_as_readable_as_other_files(tmp_path: Path, weights: dict[str, Tensor]) -> None:
     torch.save(weights, tmp_path / "a.pt")
-    monkeypatch.setattr(checkpoint, "save_file", full_disk)
-    with pytest.raises(InputError, match=r"b\.safetensors cannot be written \(No space left"):
+    convert(tmp_path / "a.pt", tmp_path / "b.safetensors")
+    (tmp_path / "other").touch()
+    assert (tmp_path / "b.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_an_output_on_a_full_disk(tmp_path: Path, weights: dict[str, Tensor], request: pytest.FixtureRequest) -> None:
+    torch.save(weights, tmp_path / "a.pt")
+    request.getfixturevalue("full_disk")
+    with pytest.raises(InputError, match=r"b\.safetensors cannot be written \(File too large"):
         convert(tmp_path / "a.pt", tmp_path / "b.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_an_output_that_cannot_be_written(tmp_path: Path, weights: dict[str, Tensor]) -> None:
+    torch.save(weights, tmp_path / "a.pt")
     with pytest.raises(InputError, match="cannot be made"):
         convert(tmp_path / "a.pt", tmp_path / "a.pt" / "b.safetensors")
 

@@ -1,0 +1,80 @@
+"""The trainings of the model in the package, each a run of `bsmamba2 train`, and the weights they end with."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from bsmamba2.checkpoint import load_network, save_model
+from bsmamba2.data.tracks import track_paths
+from bsmamba2.errors import InputError
+from bsmamba2.resuming import find_resume_point
+
+CONFIG = Path("configs/default_model.yaml")
+# Options of `bsmamba2 train` by size; the middle one is the config as it is.
+SIZES = {
+    "small": ("--model.network.dim=64", "--model.network.headdim=128", "--model.learning_rate=2e-3"),
+    "medium": (),
+    "large": (
+        "--model.network.dim=128",
+        "--model.network.headdim=128",
+        "--model.network.depth=4",
+        "--model.learning_rate=1e-3",
+    ),
+}
+
+
+def training_folder(data: Path, target: Path, songs: float = 1.0, with_selection: bool = False) -> Path:
+    """Returns a copy of a dataset with a share of its songs to train on, of the real and the rendered ones alike.
+
+    Args:
+        data: What `lay_out` wrote.
+        target: The copy, which is replaced.
+        songs: Share of the songs.
+        with_selection: Whether the songs for selection are trained on too; the validation then says nothing.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    kept = [path for rendered in (False, True) for path in _first(track_paths(data / "train"), rendered, songs)]
+    kept += track_paths(data / "valid") if with_selection else []
+    for path in kept:
+        shutil.copytree(path, target / "train" / path.name)
+    shutil.copytree(data / "valid", target / "valid")
+    return target
+
+
+def train(data: Path, folder: Path, *options: str) -> Path:
+    """Trains, or goes on where it was stopped, and returns the checkpoint at the end of the training.
+
+    Args:
+        data: The dataset.
+        folder: Folder of this training alone.
+        *options: Options of `bsmamba2 train` beyond the config.
+
+    Raises:
+        InputError: The training ended with an error, which it has said itself.
+    """
+    command = [
+        sys.executable,
+        "scripts/train.py",
+        f"--config={CONFIG}",
+        f"--data.root={data}",
+        f"--data.cache={folder}",
+    ]
+    command += [f"--trainer.default_root_dir={folder}", "--ckpt_path=last", *options]
+    ended = subprocess.run(command, check=False)
+    checkpoint = find_resume_point(folder)
+    if ended.returncode or checkpoint is None:
+        raise InputError(f"the training in {folder} ended with status {ended.returncode}; see above")
+    return checkpoint
+
+
+def export(checkpoint: Path, path: Path) -> None:
+    """Writes the averaged weights of a checkpoint in half precision."""
+    save_model(load_network(checkpoint).half(), path)
+
+
+def _first(paths: list[Path], rendered: bool, share: float) -> list[Path]:
+    """Returns a share of the rendered or of the real songs, the same for every larger share too."""
+    alike = [path for path in paths if path.name.startswith("Rendered") == rendered]
+    return sorted(alike, key=lambda path: hashlib.sha256(path.name.encode()).hexdigest())[: round(share * len(alike))]
