@@ -8,7 +8,7 @@ endif
 
 .PHONY: demo test lint benchmark clean
 
-demo: .venv/installed ## train, evaluate and separate on a short real song
+demo: .venv/installed ## separate a short real song, score it and show it; `bsmamba2 demo --train` trains on it
 	$(BIN)/bsmamba2 demo
 
 test: .venv/installed ## run all tests

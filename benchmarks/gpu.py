@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.bounds import bound_seconds, multiply_adds, network_rate
-from benchmarks.command import cell, exit_status
+from benchmarks.command import Row, cell, exit_status
 from benchmarks.timing import elapsed
 from bsmamba2.errors import InputError
 from bsmamba2.files import complete_file
@@ -58,8 +58,6 @@ COLUMNS = {
     "peak_gib": 10,
     "over_authors": 14,
 }
-
-Row = dict[str, Any]
 Block = Callable[[], nn.Module]
 
 

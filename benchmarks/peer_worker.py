@@ -28,7 +28,8 @@ SAMPLE_RATE = 44100
 # What HT Demucs was released with; it pads shorter inputs to this length.
 DEMUCS_SEGMENT = Fraction(39, 5)
 PACKAGES = ("torch", "bsmamba2", "BS-RoFormer", "demucs")
-SMALL = Path(__file__).parents[1] / "configs" / "small.yaml"
+CONFIGS = Path(__file__).parents[1] / "configs"
+SMALLER = {"small": CONFIGS / "small.yaml", "mini": CONFIGS / "default_model.yaml"}
 
 Network = tuple[nn.Module, Callable[[Tensor], Tensor], float]
 
@@ -36,7 +37,7 @@ Network = tuple[nn.Module, Callable[[Tensor], Tensor], float]
 def main() -> None:
     """Builds a network and answers until the standard input ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=["bsroformer", "demucs", "full", "small"])
+    parser.add_argument("name", choices=BUILDERS)
     parser.add_argument("--weights", type=Path, help="file for the weights of our networks")
     parser.add_argument("--save", action="store_true", help="write random weights to that file and end")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of the input")
@@ -120,16 +121,15 @@ def save(options: argparse.Namespace) -> None:
     sizes: dict[str, Any] = {}
     if options.quick:
         sizes = {"dim": 16, "depth": 1, "headdim": 16, "d_state": 8}
-    elif options.name == "small":
-        sizes = yaml.safe_load(SMALL.read_text(encoding="utf-8"))["model"]["network"]
+    elif options.name in SMALLER:
+        sizes = yaml.safe_load(SMALLER[options.name].read_text(encoding="utf-8"))["model"]["network"]
     save_model(BSMamba2(ModelConfig(**sizes)), options.weights)
 
 
 BUILDERS: dict[str, Callable[[argparse.Namespace], Network]] = {
     "bsroformer": bsroformer,
     "demucs": demucs,
-    "full": ours,
-    "small": ours,
+    **dict.fromkeys(("full", *SMALLER), ours),
 }
 
 

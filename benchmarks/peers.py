@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.command import exit_status
+from benchmarks.command import Row, exit_status
 from bsmamba2.errors import InputError
 from bsmamba2.files import complete_file
 from bsmamba2.machine import hardware, package_version
@@ -72,12 +72,11 @@ OURS = {
     "bfloat16": Own("published network, bfloat16, compiled", "full", ("--compile", "--precision", "bfloat16")),
     "small": Own("configs/small.yaml, float32, eager", "small"),
     "small-compiled": Own("configs/small.yaml, float32, compiled", "small", ("--compile",)),
+    "mini": Own("the network in the package, float32, eager", "mini"),
 }
 NAMES = (*OURS, *PEERS, SEQUENTIAL)
 # bfloat16 is slow on processors that do not have it.
 DEFAULT_NAMES = tuple(name for name in NAMES if name != "bfloat16")
-
-Row = dict[str, Any]
 
 
 class WorkerError(InputError):

@@ -29,7 +29,7 @@ commands:
   models     list, download and verify published models
   convert    turn a checkpoint into a small file of weights
   doctor     say what this machine will compute with, and mend it
-  demo       train, evaluate and separate on a short real song, in minutes
+  demo       separate a short real song, score it and show it, in a minute
 
 `bsmamba2 COMMAND --help` lists the options of a command.
 """
@@ -37,7 +37,7 @@ MODELS_USAGE = """usage: bsmamba2 models [--json]
        bsmamba2 models download NAME [--json]
        bsmamba2 models verify [--json]
 
-List the published models; fetch one into the user's cache; check those that are there.
+List the published models; fetch one into the user's cache; check those that are there and the one in the package.
 """
 
 

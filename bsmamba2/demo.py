@@ -1,70 +1,60 @@
-"""The three jobs on one short real song: train, evaluate, separate."""
+"""The demo on one short real song: separate it with the model in the package, or train on parts of it."""
 
+import math
 import shutil
 import time
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
+from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STREAMS
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.results import ESTIMATE, MIXTURE_ROW, Results
 from bsmamba2.evaluation.runs import REPORT
+from bsmamba2.evaluation.scores import StemScores
+from bsmamba2.evaluation.songs import VOCALS
 from bsmamba2.evaluation_command import evaluate
 from bsmamba2.files import make_folder
+from bsmamba2.model.config import INSTRUMENTAL
+from bsmamba2.models import DEFAULT_MODEL, PUBLISHED
 from bsmamba2.song_files import separate_files
-from bsmamba2.training_command import train
 
-# Seconds of the song that each side gets; those of the test are heard by nothing else.
-EXCERPTS_SECONDS = {"train": (1.0, 4.6), "valid": (0.0, 1.0), "test": (4.6, 6.05)}
+FOLDER = Path("demo")
+MARKER = FOLDER / ".bsmamba2-demo"
+DATA, RUNS, SCORES, STEMS = (FOLDER / name for name in ("data", "runs", "evaluation", "stems"))
+PICTURE = FOLDER / "spectrograms.png"
+TRAINING_CONFIG, TRAINING_MINUTES = Path("configs/tiny.yaml"), 3.0
+# After these the stem file has only what its encoder filled its last frames with.
+SONG_SECONDS = 6.05
+WHOLE_SONG = {"test": (0.0, SONG_SECONDS)}
+# Seconds of the song that each side of a training gets; those of the test are heard by nothing else.
+EXCERPTS_SECONDS = {"train": (1.0, 4.6), "valid": (0.0, 1.0), "test": (4.6, SONG_SECONDS)}
 
 
-def run_demo(config: Path = Path("configs/tiny.yaml"), training_minutes: float = 3.0) -> str:
-    """Trains, evaluates and separates the song excerpt that the package stempeg carries; returns the results as text.
+def run_demo(train: bool = False, config: Path | None = None, training_minutes: float | None = None) -> str:
+    """Separates a short real song with the model in the package, scores and draws it; returns the results as text.
 
-    Everything goes to the folder demo/; what an earlier demo left there is replaced.
+    The song is the excerpt that the package stempeg carries. Everything goes to the folder demo/; what an earlier demo
+    left there is replaced.
 
     Args:
-        config: Training config.
-        training_minutes: Longest time to train.
+        train: Train a model on parts of the song instead, evaluate it on the rest and separate that.
+        config: With --train, the training config, by default configs/tiny.yaml.
+        training_minutes: With --train, the longest time to train, by default 3.
 
     Raises:
-        InputError: The config cannot be used, or the folder demo/ cannot be written to.
+        InputError: An option cannot be used, or the folder demo/ cannot be written to.
     """
-    if not config.is_file():
-        raise InputError(f"there is no config {config}; run the demo in the project's folder, or give --config")
-    if not training_minutes > 0:
-        raise InputError(f"training_minutes={training_minutes} is not allowed; give a time above 0")
-    marker = Path("demo") / ".bsmamba2-demo"
-    if Path("demo").exists() and not marker.exists():
-        raise InputError("there is a folder demo/ here that no demo made; run the demo in another folder")
-    make_folder(marker.parent)
-    marker.touch()
-    data, runs, scores, stems = (Path("demo") / name for name in ("data", "runs", "evaluation", "stems"))
-    for part in (data, runs, scores, stems):
-        shutil.rmtree(part, ignore_errors=True)
-    song = example_song()
-    lay_out(song, data)
-    minutes, seconds = divmod(round(60 * training_minutes), 60)
-    started = time.monotonic()
-    checkpoint = train(
-        [
-            f"--config={config}",
-            f"--data.root={data}",
-            f"--data.cache={data}",
-            "--data.shared_artists=true",
-            "--trainer.devices=1",
-            f"--trainer.max_time=00:{minutes // 60:02}:{minutes % 60:02}:{seconds:02}",
-            f"--trainer.default_root_dir={runs}",
-        ]
-    )
-    training_seconds = time.monotonic() - started
-    results = evaluate(data, scores, checkpoint)
-    mixture = data / f"{song.name}.wav"
-    shutil.copyfile(data / "test" / song.name / f"{MIXTURE}.wav", mixture)
-    separate_files([mixture], checkpoint, stems)
-    return _report(results, song.name, checkpoint, stems / song.name, scores / REPORT, training_seconds)
+    given = {"--config": config, "--training-minutes": training_minutes}
+    named = [name for name, value in given.items() if value is not None]
+    if named and not train:
+        raise InputError(f"{' and '.join(named)} can be used only in a training; give --train too, or leave it out")
+    if train:
+        return _trained(config or TRAINING_CONFIG, TRAINING_MINUTES if training_minutes is None else training_minutes)
+    return _separated()
 
 
 def example_song() -> Track:
@@ -76,46 +66,167 @@ def example_song() -> Track:
     files = sorted(Path(spec.origin or "").parent.glob("data/*.stem.mp4")) if spec else []
     if not files:
         raise InputError("the package stempeg with its example song is not installed; install requirements.txt")
-    return Track(files[0], round(EXCERPTS_SECONDS["test"][1] * SAMPLE_RATE))
+    return Track(files[0], round(SONG_SECONDS * SAMPLE_RATE))
 
 
-def lay_out(song: Track, root: Path) -> None:
-    """Writes a MUSDB18 folder of WAV files; train/, valid/ and test/ have different seconds of the song."""
-    for split, seconds in EXCERPTS_SECONDS.items():
+def lay_out(song: Track, root: Path, excerpts_seconds: Mapping[str, tuple[float, float]]) -> None:
+    """Writes a MUSDB18 folder of WAV files with an excerpt of the song, from second to second, for each split."""
+    for split, seconds in excerpts_seconds.items():
         start, stop = (round(second * SAMPLE_RATE) for second in seconds)
         for name in STREAMS:
             path = root / split / song.name / f"{name}.wav"
             write_audio(path, song.read(name, start, stop - start), SAMPLE_RATE)
 
 
-def _report(results: Results, track: str, checkpoint: Path, stems: Path, page: Path, training_seconds: float) -> str:
-    rows = results.tracks[track].scores["vocals"]
-    model, mixture = rows[ESTIMATE], rows[MIXTURE_ROW]
-    about = results.description
-    start, stop = EXCERPTS_SECONDS["test"]
-    beaten = model.usdr > mixture.usdr and model.csdr > mixture.csdr
-    verdict = (
-        "The model beats the mixture on seconds it never trained on."
-        if beaten
-        else "The model did NOT beat the mixture on seconds it never trained on; train for longer."
+def verdict(scores: Mapping[str, StemScores]) -> str:
+    """Returns how far the uSDR of the estimate is above those of the mixture and of silence, as a sentence."""
+    model = scores[ESTIMATE].usdr
+    floors = {"the mixture": scores[MIXTURE_ROW].usdr, "silence": 0.0}
+    lost = [name for name, floor in floors.items() if not model > floor]
+    found = f"does NOT beat {' and '.join(lost)}" if lost else "beats the mixture and silence"
+    gain = model - floors["the mixture"]
+    return (
+        f"The model {found}: its uSDR is {gain:+.1f} dB from the mixture's, and {model:+.1f} dB from that of silence, "
+        "which is 0 dB by definition."
     )
-    lines = [
-        (f"vocals of {track}, {start:g} to {stop:g} s", "cSDR", "uSDR"),
-        ("mixture as estimate", f"{mixture.csdr:.2f} dB", f"{mixture.usdr:.2f} dB"),
-        (f"model, trained for {training_seconds:.0f} s", f"{model.csdr:.2f} dB", f"{model.usdr:.2f} dB"),
-    ]
+
+
+def _separated() -> str:
+    song = _fresh_folder()
+    lay_out(song, DATA, WHOLE_SONG)
+    stems = _separate(song, DEFAULT_MODEL)
+    results = evaluate(DATA, SCORES, DEFAULT_MODEL)
+    _draw(song, stems)
+    scores, model = results.tracks[song.name].scores[VOCALS], PUBLISHED[DEFAULT_MODEL]
+    rows = {"mixture as estimate": MIXTURE_ROW, f"model {model.name}": ESTIMATE}
     return "\n".join(
         [
             "",
-            *(f"{name:52} {csdr:>10} {usdr:>10}" for name, csdr, usdr in lines),
-            verdict,
-            "By its definition the uSDR of silence is 0 dB; a model of a few seconds of one song gets little further.",
+            f"{song.name}, vocals, {_span(WHOLE_SONG['test'])}: a song the model never heard",
+            _table("", {name: scores[row] for name, row in rows.items()}),
+            verdict(scores),
             "",
-            f"protocol                      {about['settings']['protocol']}",
-            f"seconds per second of audio   {about['time']['seconds_per_second_of_audio']:.3g}",
-            f"scan                          {about['separation']['scan']} on {about['hardware']['device']}",
-            f"report                        {page}",
-            f"stems                         {stems / 'vocals.wav'}, {stems / 'instrumental.wav'}",
-            f"checkpoint                    {checkpoint}",
+            _listed(
+                _circumstances(results)
+                | {
+                    "model": f"{model.name}, licence of its weights: {model.licence}",
+                    "song": _mixture_file(song),
+                    "stems": _stem_files(stems),
+                    "picture": PICTURE,
+                    "report": SCORES / REPORT,
+                }
+            ),
         ]
     )
+
+
+def _trained(config: Path, minutes: float) -> str:
+    # Lightning is loaded only where it is needed.
+    from bsmamba2.training_command import train
+
+    if not config.is_file():
+        raise InputError(f"there is no config {config}; run the demo in the project's folder, or give --config")
+    if not 0 < minutes < math.inf:
+        raise InputError(f"training_minutes={minutes} is not allowed; give a time above 0")
+    song = _fresh_folder()
+    lay_out(song, DATA, EXCERPTS_SECONDS)
+    hours, seconds = divmod(round(60 * minutes), 3600)
+    started = time.monotonic()
+    checkpoint = train(
+        [
+            f"--config={config}",
+            f"--data.root={DATA}",
+            f"--data.cache={DATA}",
+            "--data.shared_artists=true",
+            "--trainer.devices=1",
+            f"--trainer.max_time=00:{hours:02}:{seconds // 60:02}:{seconds % 60:02}",
+            f"--trainer.default_root_dir={RUNS}",
+        ]
+    )
+    training_seconds = time.monotonic() - started
+    results = evaluate(DATA, SCORES, checkpoint)
+    stems = _separate(song, checkpoint)
+    scores = results.tracks[song.name].scores[VOCALS]
+    model, mixture = scores[ESTIMATE], scores[MIXTURE_ROW]
+    beaten = model.usdr > mixture.usdr and model.csdr > mixture.csdr
+    rows = {"mixture as estimate": mixture, f"model, trained for {training_seconds:.0f} s": model}
+    return "\n".join(
+        [
+            "",
+            _table(f"vocals of {song.name}, {_span(EXCERPTS_SECONDS['test'])}", rows),
+            "The model beats the mixture on seconds it never trained on."
+            if beaten
+            else "The model did NOT beat the mixture on seconds it never trained on; train for longer.",
+            "By its definition the uSDR of silence is 0 dB; a model of a few seconds of one song gets little further.",
+            "",
+            _listed(
+                _circumstances(results)
+                | {"report": SCORES / REPORT, "stems": _stem_files(stems), "checkpoint": checkpoint}
+            ),
+        ]
+    )
+
+
+def _fresh_folder() -> Track:
+    """Returns the song, once there is a folder demo/ without what an earlier demo left."""
+    if FOLDER.exists() and not MARKER.exists():
+        raise InputError("there is a folder demo/ here that no demo made; run the demo in another folder")
+    song = example_song()
+    make_folder(FOLDER)
+    MARKER.touch()
+    for part in (DATA, RUNS, SCORES, STEMS):
+        shutil.rmtree(part, ignore_errors=True)
+    PICTURE.unlink(missing_ok=True)
+    return song
+
+
+def _separate(song: Track, model: str | Path) -> Path:
+    """Returns the folder of the stems of what is laid out for the test."""
+    shutil.copyfile(DATA / "test" / song.name / f"{MIXTURE}.wav", _mixture_file(song))
+    separate_files([_mixture_file(song)], model, STEMS)
+    return STEMS / song.name
+
+
+def _draw(song: Track, stems: Path) -> None:
+    # Drawing is loaded only where it is needed.
+    from bsmamba2.picture import write_picture
+
+    sounds = {
+        "What goes in: the mixture": _mixture_file(song),
+        "What comes out: the vocals that the model found": stems / f"{VOCALS}.wav",
+        "What is wanted: the true vocals": DATA / "test" / song.name / f"{VOCALS}.wav",
+    }
+    audio = {title: read_audio(path) for title, path in sounds.items()}
+    write_picture(PICTURE, f"{song.name}, separated by {DEFAULT_MODEL}", audio, SAMPLE_RATE)
+
+
+def _mixture_file(song: Track) -> Path:
+    # Its name is that of the folder of its stems.
+    return DATA / f"{song.name}.wav"
+
+
+def _stem_files(stems: Path) -> str:
+    return f"{stems / f'{VOCALS}.wav'}, {stems / f'{INSTRUMENTAL}.wav'}"
+
+
+def _span(seconds: tuple[float, float]) -> str:
+    return f"{seconds[0]:g} to {seconds[1]:g} s"
+
+
+def _table(heading: str, rows: Mapping[str, StemScores]) -> str:
+    lines = [(heading, "cSDR", "uSDR")]
+    lines += [(name, f"{scores.csdr:.2f} dB", f"{scores.usdr:.2f} dB") for name, scores in rows.items()]
+    return "\n".join(f"{name:52} {csdr:>10} {usdr:>10}" for name, csdr, usdr in lines)
+
+
+def _circumstances(results: Results) -> dict[str, object]:
+    about = results.description
+    return {
+        "protocol": about["settings"]["protocol"],
+        "seconds per second of audio": f"{about['time']['seconds_per_second_of_audio']:.3g}",
+        "scan": f"{about['separation']['scan']} on {about['hardware']['device']}",
+    }
+
+
+def _listed(values: Mapping[str, object]) -> str:
+    return "\n".join(f"{name:29} {value}" for name, value in values.items())

@@ -27,6 +27,17 @@ def loudest_stretch(stems: Tensor, length: int) -> slice:
 def spectrograms(audio: Tensor, sample_rate: int) -> Tensor:
     """Returns a picture (3, height, width) in 8 bits of the spectrograms of audio (k, n), one above the other.
 
+    Between them are white lines. Colours and frequencies are as in `single_spectrograms`.
+    """
+    pictures = single_spectrograms(audio, sample_rate)
+    line = pictures.new_full((3, 4, pictures.shape[-1]), 255)
+    parts = [part for picture in pictures for part in (line, picture)]
+    return torch.cat(parts[1:], dim=1)
+
+
+def single_spectrograms(audio: Tensor, sample_rate: int) -> Tensor:
+    """Returns a picture (k, 3, height, width) in 8 bits of the spectrogram of each audio (k, n).
+
     Colours span the 80 dB below the peak of the first one; frequency rises from 40 Hz to half the sampling rate (Hz),
     linearly at first and then logarithmically (mel).
     """
@@ -35,10 +46,7 @@ def spectrograms(audio: Tensor, sample_rate: int) -> Tensor:
     rows = _rows(sample_rate, power) @ power
     peak = rows[0].max().clamp(min=torch.finfo(rows.dtype).tiny)
     level = (1 + 10 / RANGE_DB * (rows / peak).clamp(min=1e-30).log10()).clamp(0, 1)
-    coloured = _coloured(level.flip(-2))
-    line = coloured.new_full((3, 4, coloured.shape[-1]), 255)
-    parts = [part for picture in coloured for part in (line, picture)]
-    return torch.cat(parts[1:], dim=1)
+    return _coloured(level.flip(-2))
 
 
 def _rows(sample_rate: int, power: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The registry of published models, and their download."""
+"""The registry of published models: the one in the package, and those that are downloaded."""
 
 import contextlib
 import hashlib
@@ -26,6 +26,9 @@ ATTEMPTS = 4
 PAUSE_SECONDS = 1.0
 READ_BYTES = 2**18
 NOT_DOWNLOADED, OK = "not downloaded", "ok"
+# Where the weights in the package lie.
+PACKAGED = Path(__file__).parent / "weights"
+DEFAULT_MODEL, FULL_SIZE_MODEL = "mini-vocals", "msst-vocals"
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +44,12 @@ class PublishedModel:
         parameters: How many parameters it has.
         size_bytes: Size of the file.
         sha256: Hash of the file, in hexadecimal.
-        source: The web page it comes from.
+        source: Where it comes from: a web page, or this package.
         url: Where the file is fetched from; None where it cannot be fetched.
         licence: Licence of the weights.
         scores: Published scores by what they measure.
         note: What one should know, as a clause.
+        packaged: Whether the file is part of this package.
     """
 
     name: str
@@ -59,13 +63,28 @@ class PublishedModel:
     licence: str
     scores: dict[str, float]
     note: str
+    packaged: bool = False
 
 
 PUBLISHED: dict[str, PublishedModel] = {
     model.name: model
     for model in (
         PublishedModel(
-            name="msst-vocals",
+            name=DEFAULT_MODEL,
+            file_name="mini-vocals.safetensors",
+            stems=("vocals",),
+            parameters=5_408_724,
+            size_bytes=10_853_216,
+            sha256="f5e6f55efb026697e938307f909b6c5a147394cdc73342c7890449a0c3351cac",
+            source="this package; its model card mini-vocals.md lies beside it",
+            url=None,
+            licence="CC BY-NC-SA 4.0, non-commercial use only",
+            scores={"cSDR, median of 7 MUSDB18 previews (dB)": 2.73, "uSDR, median of 7 MUSDB18 previews (dB)": 3.34},
+            note="a small network in this package, trained on thirteen minutes of music",
+            packaged=True,
+        ),
+        PublishedModel(
+            name=FULL_SIZE_MODEL,
             file_name="bs_mamba2_vocals.ckpt",
             stems=("vocals",),
             parameters=48_098_188,
@@ -100,20 +119,22 @@ class _BrokenTransferError(Exception):
 
 
 def list_models(json: bool = False) -> str:
-    """Returns all that is known of the published models, and where the cache has them, as a table.
+    """Returns all that is known of the published models, and where this machine has them, as a table.
 
     Args:
         json: Whether it is JSON for programs instead.
     """
-    paths = {model.name: _cached(model, None) for model in PUBLISHED.values()}
+    paths = {model.name: _place(model, None) for model in PUBLISHED.values()}
     places = {name: str(path) if path.is_file() else None for name, path in paths.items()}
     if json:
-        return _to_json([asdict(model) | {"cached": places[model.name]} for model in PUBLISHED.values()])
+        return _to_json([asdict(model) | {"path": places[model.name]} for model in PUBLISHED.values()])
     return "\n\n".join(_description(model, places[model.name]) for model in PUBLISHED.values())
 
 
 def download_model(name: str, json: bool = False) -> str:
     """Downloads a published model to the user's cache and returns where it lies; a damaged file there is replaced.
+
+    The one in the package is there already, and only checked.
 
     Args:
         name: Name of the model.
@@ -130,7 +151,7 @@ def download_model(name: str, json: bool = False) -> str:
 
 
 def verify_models(json: bool = False) -> str:
-    """Returns the state of each published model in the user's cache: not downloaded, or ok.
+    """Returns the state of each published model in the package and the user's cache: not downloaded, or ok.
 
     Args:
         json: Whether the answer is JSON for programs.
@@ -140,9 +161,9 @@ def verify_models(json: bool = False) -> str:
     """
     states = verify()
     damaged = [
-        str(_damaged(PUBLISHED[name], _cached(PUBLISHED[name], None), state))
+        str(_damaged(PUBLISHED[name], _place(PUBLISHED[name], None), state))
         for name, state in states.items()
-        if state not in (NOT_DOWNLOADED, OK)
+        if not (state == OK or (state == NOT_DOWNLOADED and not PUBLISHED[name].packaged))
     ]
     if damaged:
         raise InputError("; ".join(damaged))
@@ -154,15 +175,15 @@ def model_file(name: str, folder: Path | None = None) -> Path:
 
     Args:
         name: Name of the model.
-        folder: Where the files lie, by default in the user's cache.
+        folder: Where downloaded files lie, by default in the user's cache.
 
     Raises:
         InputError: There is no such model, its file is damaged or could not be fetched.
     """
     model = _published(name)
-    path = _cached(model, folder)
-    state = NOT_DOWNLOADED if model.url is None else _state(model, path)
-    if state == NOT_DOWNLOADED:
+    path = _place(model, folder)
+    state = _state(model, path) if model.url or model.packaged else NOT_DOWNLOADED
+    if state == NOT_DOWNLOADED and not model.packaged:
         return download(model, folder)
     if state != OK:
         raise _damaged(model, path, state)
@@ -182,12 +203,14 @@ def download(model: PublishedModel, folder: Path | None = None) -> Path:
     Raises:
         InputError: It cannot be fetched or written, or what came is not the published file.
     """
+    if model.packaged:
+        return model_file(model.name)
     if model.url is None:
         raise InputError(
             f"{model.name} cannot be downloaded: it is {model.note}; if you have {model.file_name}, run "
             f"`bsmamba2 convert {model.file_name} vocals.safetensors` and give --model vocals.safetensors"
         )
-    path = _cached(model, folder)
+    path = _place(model, folder)
     try:
         make_folder(path.parent)
     except InputError as error:
@@ -211,16 +234,18 @@ def find_model(model: str | Path) -> Path:
         InputError: There is neither, or the published model cannot be had.
     """
     if str(model) in PUBLISHED:
-        log.info("model %s", model)
-        return model_file(str(model))
+        published = PUBLISHED[str(model)]
+        full_size = f"; --model {FULL_SIZE_MODEL} is the full-size published one" if published.packaged else ""
+        log.info("model %s, licence of its weights: %s%s", published.name, published.licence, full_size)
+        return model_file(published.name)
     path = Path(model)
     if not path.exists():
         raise InputError(
             f"the model {model} is neither a file nor a published model; check the path, or give one of "
             f"{', '.join(PUBLISHED)}"
         )
-    published = recognised(path) if path.is_file() else None
-    log.info("model %s%s", path, f", which is {published.name}" if published else "")
+    known = recognised(path) if path.is_file() else None
+    log.info("model %s%s", path, f", which is {known.name}, licence of its weights: {known.licence}" if known else "")
     return path
 
 
@@ -239,11 +264,11 @@ def recognised(path: Path) -> PublishedModel | None:
 
 
 def verify(folder: Path | None = None) -> dict[str, str]:
-    """Returns the state of each published model in a folder, by default the user's cache.
+    """Returns the state of each published model in a folder, by default the user's cache, or in the package.
 
     A state is `not downloaded`, `ok`, or `damaged: ` and what is wrong.
     """
-    return {model.name: _state(model, _cached(model, folder)) for model in PUBLISHED.values()}
+    return {model.name: _state(model, _place(model, folder)) for model in PUBLISHED.values()}
 
 
 def sha256_of(path: Path) -> str:
@@ -261,11 +286,13 @@ def sha256_of(path: Path) -> str:
 
 def _published(name: str) -> PublishedModel:
     if name not in PUBLISHED:
-        raise InputError(f"there is no published model {name!r}; choose {' or '.join(PUBLISHED)}")
+        raise InputError(f"there is no published model {name!r}; choose one of {', '.join(PUBLISHED)}")
     return PUBLISHED[name]
 
 
-def _cached(model: PublishedModel, folder: Path | None) -> Path:
+def _place(model: PublishedModel, folder: Path | None) -> Path:
+    if model.packaged:
+        return PACKAGED / model.file_name
     return (folder or user_cache_path("bsmamba2", appauthor=False) / "models") / model.file_name
 
 
@@ -283,6 +310,9 @@ def _state(model: PublishedModel, path: Path) -> str:
 
 
 def _damaged(model: PublishedModel, path: Path, state: str) -> InputError:
+    if model.packaged:
+        state = "missing" if state == NOT_DOWNLOADED else state
+        return InputError(f"the model file {path} of this package is {state}; install bsmamba2 again")
     anew = f"run `bsmamba2 models download {model.name}`, which fetches it anew"
     remedy = anew if model.url else "remove it or replace it by a good copy"
     return InputError(f"the cached model file {path} is {state}; {remedy}")
@@ -446,6 +476,6 @@ def _description(model: PublishedModel, place: str | None) -> str:
         "source": model.source,
         "licence": model.licence,
         **{what: f"{score:.2f}" for what, score in model.scores.items()},
-        "in the cache": place or "no",
+        "here": place or "no",
     }
     return "\n".join([model.name, *(f"  {name:36} {value}" for name, value in rows.items())])

@@ -17,6 +17,7 @@ from bsmamba2.errors import InputError
 from bsmamba2.files import check_writable
 from bsmamba2.model.config import INSTRUMENTAL, RESIDUAL
 from bsmamba2.model.ssd import Scan
+from bsmamba2.models import DEFAULT_MODEL
 from bsmamba2.separation import OVERLAP, Precision, Separator, check_settings
 from bsmamba2.song_paths import STANDARD_INPUT, TEMPLATE, Song, find_songs, standard_input, stem_paths
 from bsmamba2.stem_files import BitDepth, Peak, StemSettings, write_stems
@@ -43,7 +44,7 @@ class Outcome:
 
 def separate_files(
     inputs: Sequence[str | Path],
-    model: str | Path,
+    model: str | Path = DEFAULT_MODEL,
     output: Path = Path("stems"),
     stems: Sequence[str] | None = None,
     format: Format = StemSettings.format,
@@ -72,7 +73,8 @@ def separate_files(
 
     Args:
         inputs: Audio or video files, folders, patterns, or - for the standard input.
-        model: Name of a published model (`bsmamba2 models` lists them), or a file: a checkpoint or weights.
+        model: Name of a published model (`bsmamba2 models` lists them), or a file: a checkpoint or weights. By default
+            the small one in the package.
         output: Folder for the stems; the folders inside a given folder are kept.
         stems: Which to write: stems of the model, instrumental (the song without the vocals), or residual (the song
             without the other stems that are written). By default those of a model, with instrumental if it is one of

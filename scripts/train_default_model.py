@@ -1,11 +1,11 @@
 """Makes the model in the package anew: lays out its data, trains it, and scores it on artists it never heard.
 
     python scripts/train_default_model.py SOURCES WORK              # data, training, weights, scores
-    python scripts/train_default_model.py SOURCES WORK --compare    # before that: three sizes, and shares of the songs
+    python scripts/train_default_model.py SOURCES WORK --compare    # instead: three sizes, and shares of the songs
 
 SOURCES holds musdb18-7-cc/, everything-is-free-cc0/, mdn-multitrack-cc0/ and singing/; WORK gets everything else. Needs
-`pip install -e ".[recipe]"`, and from the system fluidsynth and its SoundFont (Debian: fluidsynth, fluid-soundfont-gm).
-What was stopped goes on when the same command is given again.
+`pip install -e ".[recipe]"`, a C++ compiler, fluidsynth and its SoundFont (Debian: fluidsynth, fluid-soundfont-gm).
+What was stopped goes on when the same command is given again. Trains on a CPU, in two processes.
 """
 
 import logging
@@ -15,35 +15,33 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from bsmamba2.data.augment import VOCALS
+from bsmamba2.data.tracks import Split
 from bsmamba2.errors import InputError
+from bsmamba2.evaluation.results import ESTIMATE, Results
+from bsmamba2.evaluation.statistics import summarise_results
 from bsmamba2.evaluation.table import results_table
 from bsmamba2.evaluation_command import evaluate
-from default_model.laying_out import lay_out
+from bsmamba2.stopping import stopped_by_exception
+from default_model.laying_out import lay_out, lay_out_muted
 from default_model.rendering import SOUND_FONT
 from default_model.trainings import SIZES, export, train, training_folder
 
-# Options of the trainings that are compared: 300 steps.
-SHORT = ("--data.batch_size=3", "--ema.decay=0.99", "--trainer.max_epochs=3")
+# Options of the trainings that are compared: 300 steps of three excerpts in one process.
+SHORT = ("--trainer.devices=1", "--data.batch_size=3", "--ema.decay=0.99", "--trainer.max_epochs=3")
+SHARES = (0.25, 0.5)
+PRINTED = ("csdr", "usdr")
 
 
-def make(
-    sources: Path,
-    work: Path,
-    size: str = "medium",
-    epochs: int = 20,
-    processes: int = 2,
-    compare: bool = False,
-    sound_font: Path = SOUND_FONT,
-) -> None:
-    """Makes the model in the package anew, and prints its scores.
+def make(sources: Path, work: Path, size: str = "medium", compare: bool = False, sound_font: Path = SOUND_FONT) -> None:
+    """Makes the model in the package anew and prints its scores, or compares what it could be.
 
     Args:
         sources: Folder with the sources of the data.
         work: Folder for the data, the trainings, the weights and the scores.
         size: Which of the sizes is trained: small, medium or large.
-        epochs: How long it is trained, in epochs of 300 excerpts.
-        processes: How many processes train it, each on a core.
-        compare: Train all sizes, and the small one on shares of the songs, for a few epochs first.
+        compare: Train all sizes, and the small one on shares of the songs, briefly, and score them on the artists for
+            selection, instead of making the model.
         sound_font: What the instruments are rendered with.
 
     Raises:
@@ -54,39 +52,60 @@ def make(
     data = work / "data"
     lay_out(sources, data, sound_font)
     if compare:
-        for name, options in SIZES.items():
-            train(data, work / "sizes" / name, *options, *SHORT)
-        for share in (0.25, 0.5):
-            part = training_folder(data, work / "shares" / str(share) / "data", share)
-            train(part, work / "shares" / str(share), *SIZES["small"], *SHORT)
-    everything = training_folder(data, work / "final" / "data", with_selection=True)
-    checkpoint = train(
-        everything,
-        work / "final",
-        *SIZES[size],
-        # Its validation songs are trained on as well: nothing is chosen by them, the last weights are taken.
-        "--data.shared_artists=true",
-        "--trainer.limit_val_batches=0",
-        f"--trainer.devices={processes}",
-        f"--trainer.max_epochs={epochs}",
-    )
+        _compare(data, work)
+    else:
+        _make(data, work, size)
+
+
+def _compare(data: Path, work: Path) -> None:
+    trainings = {name: (data, options) for name, options in SIZES.items()}
+    for share in SHARES:
+        name = f"small, {share:.0%} of the songs"
+        trainings[name] = (training_folder(data, work / "shares" / f"{share}", share), SIZES["small"])
+    for name, (part, options) in trainings.items():
+        checkpoint = train(part, work / "trainings" / name, *options, *SHORT)
+        _scored(name, data, work, checkpoint, "valid")
+
+
+def _make(data: Path, work: Path, size: str) -> None:
+    everything = training_folder(data, work / "everything", with_selection=True)
+    # Its validation songs are trained on as well: nothing is chosen by them, the last weights are taken.
+    options = (*SIZES[size], "--data.shared_artists=true", "--trainer.limit_val_batches=0")
+    checkpoint = train(everything, work / "trainings" / f"{size}, everything", *options)
     weights = work / "mini-vocals.safetensors"
     export(checkpoint, weights)
-    print(results_table(evaluate(data, work / "evaluation", weights, overwrite=True)))
+    lay_out_muted(data, work / "muted")
+    _scored("float32", data, work, checkpoint, "test")
+    for name, songs in {"half precision": data, "without vocals": work / "muted"}.items():
+        print(results_table(_scored(name, songs, work, weights, "test")))
+
+
+def _scored(name: str, data: Path, work: Path, model: Path, split: Split) -> Results:
+    results = evaluate(data, work / "evaluations" / name, model, split=split, overwrite=True)
+    if results.failures:
+        raise InputError(f"tracks could not be scored: {', '.join(results.failures)}; what is wrong is above")
+    scores = summarise_results(results)[VOCALS][ESTIMATE]
+    medians = ", ".join(f"{score} {scores[score].median:.2f}" for score in PRINTED if score in scores)
+    print(f"{name}, medians in dB over {len(results.tracks)} tracks of {split}: {medians}", flush=True)
+    return results
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the recipe."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = ArgumentParser(prog="train_default_model.py", description="Makes the model in the package anew.")
-    parser.add_argument("sources", type=Path)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--compare", action="store_true", help="train all sizes, and shares of the songs, first")
+    parser.add_argument("sources", type=Path, help="folder with the sources of the data")
+    parser.add_argument("work", type=Path, help="folder for the data, the trainings, the weights and the scores")
+    parser.add_argument("--compare", action="store_true", help="compare sizes and shares of the songs instead")
     parser.add_function_arguments(make, skip={"sources", "work", "compare"}, as_group=False)
     try:
-        make(**parser.parse_args(arguments).as_dict())
+        with stopped_by_exception():
+            make(**parser.parse_args(arguments).as_dict())
     except InputError as error:
         sys.exit(f"{parser.prog}: error: {error}")
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: stopped", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

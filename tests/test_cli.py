@@ -83,13 +83,13 @@ def test_existing_stems_are_kept_and_named(tmp_path: Path, model: Path, musdb_ro
     [
         ([], 2, ""),
         (["seperate"], 2, "there is no command 'seperate'; choose separate, train, evaluate, report, check-data"),
-        (["separate"], 2, "required: inputs, model"),
+        (["separate"], 2, "required: inputs"),
         (["separate", "a.wav", "--model", "m", "--output", "o", "--loud", "1"], 2, "unrecognized arguments: --loud"),
         (["separate", "a.wav", "--model", "m", "--output", "o", "--overlap", "half"], 2, 'key "overlap"'),
         (
             ["separate", "a.wav", "--model", "m.ckpt", "--output", "o"],
             1,
-            "the model m.ckpt is neither a file nor a published model; check the path, or give one of msst-vocals",
+            "the model m.ckpt is neither a file nor a published model; check the path, or give one of mini-vocals",
         ),
         (["separate", "a.wav", "--model", "m", "--bit-depth", "20"], 2, 'key "bit_depth"'),
         (["separate", "-x.wav", "--model", "m"], 2, "unrecognized arguments: -x.wav"),
@@ -110,7 +110,7 @@ def test_existing_stems_are_kept_and_named(tmp_path: Path, model: Path, musdb_ro
         (["train", "--data.root", "nowhere", "--model.network.dim", "wide"], 2, "dim"),
         (["train", "--data.root", "nowhere", "--model.network.dim", "100"], 1, "headdim=64 does not divide"),
         (["train", "--config", "none.yaml"], 2, "none.yaml"),
-        (["demo", "--config", "none.yaml"], 1, "there is no config none.yaml"),
+        (["demo", "--train", "--config", "none.yaml"], 1, "there is no config none.yaml"),
     ],
 )
 def test_wrong_options_are_one_sentence_and_a_status(
@@ -230,9 +230,11 @@ def test_published_models_are_listed_and_verified(
     assert models
     assert all(model["name"] in listed and model["sha256"] in listed for model in models)
     assert main(["models", "verify"]) == 0
-    assert capsys.readouterr().out.splitlines() == [f"{model['name']}: not downloaded" for model in models]
+    states = {model["name"]: "ok" if model["packaged"] else "not downloaded" for model in models}
+    assert list(states.values()).count("ok") == 1
+    assert capsys.readouterr().out.splitlines() == [f"{name}: {state}" for name, state in states.items()]
     assert main(["models", "verify", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {model["name"]: "not downloaded" for model in models}
+    assert json.loads(capsys.readouterr().out) == states
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,125 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
+import torch
+from PIL import Image
 
+from bsmamba2.audio.reading import read_audio
 from bsmamba2.cli import main
-from bsmamba2.demo import EXCERPTS_SECONDS, example_song
+from bsmamba2.data.musdb import SAMPLE_RATE
+from bsmamba2.demo import EXCERPTS_SECONDS, MARKER, SONG_SECONDS, example_song, verdict
+from bsmamba2.evaluation.results import ESTIMATE, MIXTURE_ROW, Results
+from bsmamba2.evaluation.scores import StemScores
+from bsmamba2.listening import single_spectrograms
+from bsmamba2.models import DEFAULT_MODEL, PUBLISHED
+from bsmamba2.picture import write_picture
 
 ROOT = Path(__file__).parent.parent
+# Rows of pixels inside the three spectrograms of a picture; columns 120 to 1000 are inside too.
+PANELS = (slice(100, 310), slice(391, 601), slice(682, 892))
 
 
-def test_the_demo_does_the_three_jobs(
+def check_stems(demo: Path, seconds: float) -> None:
+    """The stems are as long as the song and sum to it, to the bit but where the range of 16 bits clips one."""
+    name = example_song().name
+    vocals, instrumental, mixture = (
+        soundfile.read(path, dtype="int16")[0].astype(int)
+        for path in (
+            demo / "stems" / name / "vocals.wav",
+            demo / "stems" / name / "instrumental.wav",
+            demo / "data" / "test" / name / "mixture.wav",
+        )
+    )
+    assert len(mixture) == round(seconds * SAMPLE_RATE)
+    clipped = (abs(vocals) >= 32767) | (abs(instrumental) >= 32767)
+    assert clipped.mean() < 1e-4
+    assert (vocals + instrumental == mixture)[~clipped].all()
+    assert vocals.any()
+    assert instrumental.any()
+
+
+def pixels(path: Path) -> np.ndarray:
+    """Returns a picture (height, width, 3)."""
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def test_the_demo_separates_scores_and_draws_a_song(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a folder without the project's files, over what an earlier demo of the other kind left."""
+    monkeypatch.chdir(tmp_path)
+    demo, name = tmp_path / "demo", example_song().name
+    left = [demo / "runs" / "last.ckpt", demo / "stems" / "old" / "vocals.wav", demo / "data" / "train" / "a.wav"]
+    for file in left:
+        file.parent.mkdir(parents=True)
+        file.touch()
+    (tmp_path / MARKER).touch()
+    assert main(["demo"]) == 0
+    assert not any(file.exists() for file in left)
+    said = capsys.readouterr().out
+    lines = {line[:29].strip(): line[29:].strip() for line in said.splitlines()}
+    assert f"{name}, vocals, 0 to 6.05 s: a song the model never heard" in said
+    assert lines["model"] == f"{DEFAULT_MODEL}, licence of its weights: {PUBLISHED[DEFAULT_MODEL].licence}"
+    results = Results.read(demo / "evaluation")
+    scores = results.tracks[name].scores["vocals"]
+    assert results.tracks[name].seconds == pytest.approx(SONG_SECONDS, abs=1e-4)
+    for row, shown in ((MIXTURE_ROW, "mixture as estimate"), (ESTIMATE, f"model {DEFAULT_MODEL}")):
+        assert lines[shown].split() == [f"{scores[row].csdr:.2f}", "dB", f"{scores[row].usdr:.2f}", "dB"]
+    assert verdict(scores) in said
+    assert scores[ESTIMATE].usdr > scores[MIXTURE_ROW].usdr + 5, "the weights in the package separate"
+    assert lines["protocol"] == "single"
+    assert float(lines["seconds per second of audio"]) > 0
+    assert " on " in lines["scan"]
+    for path in (lines["song"], lines["picture"], lines["report"], *lines["stems"].split(", ")):
+        assert (tmp_path / path).is_file()
+    check_stems(demo, SONG_SECONDS)
+    assert name in (tmp_path / lines["report"]).read_text(encoding="utf-8")
+    picture = pixels(tmp_path / lines["picture"])
+    assert picture.shape == (970, 1200, 3)
+    drawn = [lines["song"], lines["stems"].split(", ")[0], f"demo/data/test/{name}/vocals.wav"]
+    sounds = torch.stack([read_audio(tmp_path / file).mean(0) for file in drawn])
+    expected = single_spectrograms(sounds, SAMPLE_RATE).double()[:, :, 13:145, 41:748].mean((1, 2, 3)).tolist()
+    assert [picture[rows, 120:1000].mean() for rows in PANELS] == pytest.approx(expected, rel=0.03)
+
+
+def test_each_sound_of_a_picture_stands_in_its_place(tmp_path: Path) -> None:
+    tone = torch.sin(2 * torch.pi * 1000 * torch.arange(SAMPLE_RATE) / SAMPLE_RATE).expand(2, -1)
+    path = tmp_path / "picture.png"
+    brightest = []
+    for quiet in (0, 1, 2):
+        gains = [0.0 if number == quiet else 1.0 for number in range(3)]
+        sounds = {str(number): gain * tone for number, gain in enumerate(gains)}
+        write_picture(path, "Cash $_^$", sounds, SAMPLE_RATE)
+        picture = pixels(path).sum(2)[:, 120:1000]
+        brightest.append([int(picture[rows].max()) for rows in PANELS])
+    # The first is what the others are measured by; where it is silent, all else is full scale.
+    assert [[value > 600 for value in values] for values in brightest[1:]] == [[True, False, True], [True, True, False]]
+    assert brightest[0][0] < 50
+
+
+@pytest.mark.parametrize(
+    ("model", "mixture", "said"),
+    [
+        (3.0, -5.0, "The model beats the mixture and silence: its uSDR is +8.0 dB from the mixture's, and +3.0 dB"),
+        (-1.0, -5.0, "The model does NOT beat silence: its uSDR is +4.0 dB"),
+        (2.0, 2.0, "The model does NOT beat the mixture: its uSDR is +0.0 dB"),
+        (float("nan"), 1.0, "The model does NOT beat the mixture and silence: "),
+    ],
+)
+def test_the_verdict_compares_with_the_mixture_and_silence(model: float, mixture: float, said: str) -> None:
+    assert verdict({ESTIMATE: StemScores(usdr=model), MIXTURE_ROW: StemScores(usdr=mixture)}).startswith(said)
+
+
+def test_the_demo_trains_on_the_song(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["demo", "--config", str(ROOT / "configs" / "tiny.yaml"), "--training-minutes", "0.05"]) == 0
+    config = str(ROOT / "configs" / "tiny.yaml")
+    assert main(["demo", "--train", "--config", config, "--training-minutes", "0.05"]) == 0
     said = capsys.readouterr().out
     for words in (
         "mixture as estimate",
@@ -27,25 +133,43 @@ def test_the_demo_does_the_three_jobs(
     samples = 0
     for split, (start, stop) in EXCERPTS_SECONDS.items():
         frames = soundfile.info(tmp_path / "demo" / "data" / split / name / "vocals.wav").frames
-        assert frames == round(stop * 44100) - round(start * 44100)
+        assert frames == round(stop * SAMPLE_RATE) - round(start * SAMPLE_RATE)
         samples += frames
-    assert samples <= round(6.08 * 44100), "train, valid and test share no second"
-    vocals, instrumental, mixture = (
-        soundfile.read(path, dtype="int16")[0].astype(int)
-        for path in (
-            tmp_path / "demo" / "stems" / name / "vocals.wav",
-            tmp_path / "demo" / "stems" / name / "instrumental.wav",
-            tmp_path / "demo" / "data" / "test" / name / "mixture.wav",
-        )
-    )
-    assert (vocals + instrumental == mixture).all()
+    assert samples <= round(SONG_SECONDS * SAMPLE_RATE), "train, valid and test share no second"
+    start, stop = EXCERPTS_SECONDS["test"]
+    check_stems(tmp_path / "demo", stop - start)
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--config", "tiny.yaml"], "--config can be used only in a training; give --train too"),
+        (["--training-minutes", "3"], "--training-minutes can be used only in a training; give --train too"),
+        (["--config", "a", "--training-minutes", "0"], "--config and --training-minutes can be used only"),
+        (["--train"], "there is no config configs"),
+        (["--train", "--config", str(ROOT / "configs" / "tiny.yaml"), "--training-minutes", "0"], "a time above 0"),
+        (["--train", "--config", str(ROOT / "configs" / "tiny.yaml"), "--training-minutes", ".inf"], "=inf is not"),
+    ],
+)
+def test_options_that_cannot_be_used_are_errors(
+    options: list[str],
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", *options]) == 1
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize("options", [[], ["--train", "--config", str(ROOT / "configs" / "tiny.yaml")]])
 def test_the_demo_deletes_no_folder_it_did_not_make(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo" / "data").mkdir(parents=True)
-    assert main(["demo", "--config", str(ROOT / "configs" / "tiny.yaml")]) == 1
+    assert main(["demo", *options]) == 1
     assert "that no demo made" in capsys.readouterr().err
     assert (tmp_path / "demo" / "data").is_dir()

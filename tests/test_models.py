@@ -7,19 +7,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import bsmamba2
+from benchmarks.bounds import multiply_adds
 from bsmamba2 import load_model, models
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.models import (
+    DEFAULT_MODEL,
     PUBLISHED,
     PublishedModel,
     download,
@@ -218,9 +221,13 @@ def wait_until_ready(child: subprocess.Popen[str]) -> None:
     assert child.stdout.readline() == "ready\n"
 
 
-def test_the_registry_holds_the_two_published_files() -> None:
+def count_parameters(network: BSMamba2) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_the_registry_holds_the_model_of_the_package_and_the_two_published_files() -> None:
     community, official = PUBLISHED["msst-vocals"], PUBLISHED["official-vocals"]
-    assert list(PUBLISHED) == [community.name, official.name]
+    assert list(PUBLISHED) == [DEFAULT_MODEL, community.name, official.name]
     assert (community.size_bytes, official.size_bytes) == (192_610_602, 770_628_060)
     assert community.sha256 == "fceb733b41742abb8df563092f4cb5bbc9243c6c03e7f34dc44c14e60732c72f"
     assert official.sha256 == "b1fcf93fdd6f7bc79e5410b1330b3d0fd5a6ca6ea23a94730c684629c71cd5ca"
@@ -231,12 +238,100 @@ def test_the_registry_holds_the_two_published_files() -> None:
     assert list(official.scores.values()) == [11.03, 10.70]
 
 
+def test_the_model_card_is_complete_and_tells_the_scores_of_the_registry() -> None:
+    card = (models.PACKAGED / "mini-vocals.md").read_text(encoding="utf-8")
+    assert "@" not in card
+    scores = PUBLISHED[DEFAULT_MODEL].scores
+    assert scores
+    assert all(f"**{score:.2f}** [" in card for score in scores.values())
+
+
 def test_the_published_architecture_has_the_parameters_of_the_registry() -> None:
     with torch.device("meta"):
         network = BSMamba2(ModelConfig())
-    for model in PUBLISHED.values():
-        assert model.parameters == sum(parameter.numel() for parameter in network.parameters())
-        assert model.stems == network.config.stems
+    for name in ("msst-vocals", "official-vocals"):
+        assert PUBLISHED[name].parameters == count_parameters(network)
+        assert PUBLISHED[name].stems == network.config.stems
+
+
+def test_the_file_in_the_package_is_what_the_registry_says() -> None:
+    model, path = PUBLISHED[DEFAULT_MODEL], model_file(DEFAULT_MODEL)
+    assert path.parent.parent == Path(bsmamba2.__file__).parent
+    assert (path.name, sha256_of(path), path.stat().st_size) == (model.file_name, model.sha256, model.size_bytes)
+    assert model.size_bytes <= 16 * 2**20
+    network = load_model(DEFAULT_MODEL)
+    assert (network.config.stems, count_parameters(network)) == (model.stems, model.parameters)
+
+
+def test_the_model_of_the_package_is_small_enough_for_any_machine() -> None:
+    config = load_model(DEFAULT_MODEL).config
+    assert sum(multiply_adds(config, seconds=8.0).values()) / 8.0 <= 20e9
+
+
+def test_weights_in_half_precision_give_a_network_in_single_precision() -> None:
+    stored, loaded = load_file(model_file(DEFAULT_MODEL)), load_model(DEFAULT_MODEL).state_dict()
+    assert torch.float16 in {value.dtype for value in stored.values()}
+    for name, value in stored.items():
+        assert loaded[name].dtype == torch.float32
+        assert torch.equal(loaded[name], value.float())
+
+
+def test_the_model_of_the_package_is_listed_first_and_good(cache: Path) -> None:
+    model, path = PUBLISHED[DEFAULT_MODEL], model_file(DEFAULT_MODEL)
+    block = list_models().split("\n\n")[0]
+    assert block.startswith(f"{DEFAULT_MODEL}\n")
+    assert re.search(rf"^  here +{re.escape(str(path))}$", block, re.MULTILINE)
+    assert re.search(rf"^  licence +{re.escape(model.licence)}$", block, re.MULTILINE)
+    assert "non-commercial" in model.licence
+    assert json.loads(list_models(json=True))[0] == json.loads(json.dumps(asdict(model))) | {"path": str(path)}
+    assert verify_models().splitlines()[0] == f"{DEFAULT_MODEL}: ok"
+
+
+def test_the_model_of_the_package_is_there_without_a_download(cache: Path) -> None:
+    assert download_model(DEFAULT_MODEL).startswith(f"{DEFAULT_MODEL} is complete in {models.PACKAGED}")
+    assert download(PUBLISHED[DEFAULT_MODEL], cache) == model_file(DEFAULT_MODEL, cache)
+    assert not cache.exists()
+
+
+def refusals(path: Path, state: str) -> None:
+    """Checks that whatever uses the model of the package says what its file is instead."""
+    message = rf"^the model file {re.escape(str(path))} of this package is {state}; install bsmamba2 again$"
+    uses: list[Callable[[], object]] = [
+        lambda: model_file(DEFAULT_MODEL),
+        lambda: load_model(DEFAULT_MODEL),
+        verify_models,
+        lambda: download(PUBLISHED[DEFAULT_MODEL]),
+        lambda: download_model(DEFAULT_MODEL),
+    ]
+    for use in uses:
+        with pytest.raises(InputError, match=message):
+            use()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda good: good[:-1], lambda good: good[:-1] + bytes([good[-1] ^ 1])],
+    ids=["truncated", "another byte"],
+)
+def test_a_damaged_file_in_the_package_is_refused(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytes], bytes]
+) -> None:
+    good = model_file(DEFAULT_MODEL).read_bytes()
+    monkeypatch.setattr(models, "PACKAGED", tmp_path)
+    path = tmp_path / PUBLISHED[DEFAULT_MODEL].file_name
+    path.write_bytes(damage(good))
+    refusals(path, "damaged: it has .* instead of .*")
+    assert verify()[DEFAULT_MODEL].startswith("damaged: it has ")
+    path.write_bytes(good)
+    assert model_file(DEFAULT_MODEL) == path
+
+
+def test_a_package_without_its_file_is_to_be_installed_again(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "PACKAGED", tmp_path)
+    refusals(tmp_path / PUBLISHED[DEFAULT_MODEL].file_name, "missing")
+    assert re.search(r"^  here +no$", list_models().split("\n\n")[0], re.MULTILINE)
 
 
 def test_a_model_is_downloaded_once_and_works_offline(
@@ -501,7 +596,7 @@ def test_a_full_disk_is_an_error(tmp_path: Path, model: PublishedModel) -> None:
 
 def test_unknown_names_are_errors_that_list_the_names() -> None:
     for function in (model_file, download_model):
-        with pytest.raises(InputError, match="no published model 'best'; choose msst-vocals or official-vocals"):
+        with pytest.raises(InputError, match=r"model 'best'; choose one of mini-vocals, msst-vocals, official-vocals$"):
             function("best")
 
 
@@ -530,6 +625,7 @@ def test_a_model_is_loaded_by_its_name_and_recognised_as_a_file(
         assert torch.equal(network.final_norm.gamma, tiny_network.final_norm.gamma)
     assert remote.asked_ranges == [None]
     assert files_in(cache) == {"weights.ckpt"}
+    assert caplog.messages == ["model tiny, licence of its weights: unstated"] * 2
     load_model(tmp_path / "mine.ckpt", hop_length=64)
     assert f"{tmp_path / 'mine.ckpt'}, which is tiny" in caplog.text
 
@@ -555,12 +651,12 @@ def test_only_files_of_a_published_size_are_hashed(tmp_path: Path, model: Publis
 def test_the_list_says_all_that_is_known(cache: Path, model: PublishedModel) -> None:
     listed = {entry["name"]: entry for entry in json.loads(list_models(json=True))}
     assert list(listed) == list(PUBLISHED)
-    assert listed["tiny"]["cached"] is None
+    assert listed["tiny"]["path"] is None
     assert listed["msst-vocals"]["sha256"] == PUBLISHED["msst-vocals"].sha256
-    assert "in the cache                         no" in list_models()
+    assert "here                                 no" in list_models()
     path = download(model)
     listed = {entry["name"]: entry for entry in json.loads(list_models(json=True))}
-    assert listed["tiny"] == json.loads(json.dumps(asdict(model))) | {"cached": str(path)}
+    assert listed["tiny"] == json.loads(json.dumps(asdict(model))) | {"path": str(path)}
     block = next(block for block in list_models().split("\n\n") if block.startswith("tiny\n"))
     for value in ("made for the tests", "vocals", "300,000 bytes", model.sha256, model.source, "unstated", str(path)):
         assert value in block
@@ -576,6 +672,7 @@ def test_commands_answer_people_and_programs(cache: Path, model: PublishedModel)
     }  # fmt: skip
     assert json.loads(verify_models(json=True)) == verify()
     assert verify_models().splitlines() == [
+        "mini-vocals: ok",
         "msst-vocals: not downloaded",
         "official-vocals: not downloaded",
         "tiny: ok",

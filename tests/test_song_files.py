@@ -2,6 +2,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from torch import Tensor
 from bsmamba2.audio.formats import Format
 from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.audio.writing import write_audio
+from bsmamba2.cli import main
 from bsmamba2.data.musdb import MIXTURE
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
@@ -108,6 +110,24 @@ def test_the_mixture_of_a_stem_file_is_separated(song: Track) -> None:
     assert files() == both(song.name)
     stems = [read_audio(Path("stems", song.name, f"{stem}.wav")) for stem in ("vocals", "instrumental")]
     torch.testing.assert_close(sum(stems), song.read(MIXTURE, 0, 8820), rtol=0, atol=1e-6)
+
+
+def test_a_song_is_separated_offline_without_naming_a_model(
+    folder: Path, song: Track, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("there is no network here")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    assert main(["separate", str(song.path), "--duration", "2", "--bit-depth", "float"]) == 0
+    assert files() == both(song.name)
+    stems = [read_audio(Path("stems", song.name, f"{stem}.wav")) for stem in ("vocals", "instrumental")]
+    torch.testing.assert_close(sum(stems), song.read(MIXTURE, 0, 2 * RATE), rtol=0, atol=1e-6)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "mini-vocals" in line]
+    assert "non-commercial" in line
+    assert "--model msst-vocals" in line
+    assert not (folder / "cache").exists()
 
 
 def test_the_output_of_one_run_is_no_input_of_the_next() -> None:

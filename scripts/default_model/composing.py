@@ -1,7 +1,7 @@
 """Short pieces of music, made of nothing but a seed: drums, bass and other, as MIDI."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import mido
@@ -97,22 +97,34 @@ def midi(piece: Piece, stem: str) -> mido.MidiFile:
     track = mido.MidiTrack()
     file.tracks.append(track)
     track.append(mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(piece.tempo)))
-    events: list[tuple[int, int, mido.Message]] = []
+    events: list[tuple[int, mido.Message]] = []
     for part in piece.stems[stem]:
         track.append(mido.Message("program_change", channel=part.channel, program=part.program))
         track.append(mido.Message("control_change", channel=part.channel, control=10, value=part.pan))
         track.append(mido.Message("control_change", channel=part.channel, control=1, value=part.vibrato))
-        for note in part.notes:
-            for order, kind, beat in ((1, "note_on", note.start), (0, "note_off", note.start + note.beats)):
-                velocity = note.velocity if kind == "note_on" else 0
-                message = mido.Message(kind, channel=part.channel, note=note.pitch, velocity=velocity)
-                events.append((max(0, round(beat * TICKS_PER_BEAT)), order, message))
+        for pitch in sorted({note.pitch for note in part.notes}):
+            for start, stop, velocity in _struck([note for note in part.notes if note.pitch == pitch]):
+                note = {"channel": part.channel, "note": pitch}
+                events.append((start, mido.Message("note_on", velocity=velocity, **note)))
+                events.append((stop, mido.Message("note_off", **note)))
     now = 0
     # Where one note ends and the same begins, the end comes first.
-    for tick, _, message in sorted(events, key=lambda event: event[:2]):
+    for tick, message in sorted(events, key=lambda event: (event[0], event[1].type == "note_on")):
         track.append(message.copy(time=tick - now))
         now = tick
     return file
+
+
+def _struck(notes: Sequence[Note]) -> Iterator[tuple[int, int, int]]:
+    """Yields start and stop in ticks and velocity of notes of one pitch; each ends before the next begins."""
+    loudest: dict[int, Note] = {}
+    for note in sorted(notes, key=lambda note: note.velocity):
+        loudest[round(note.start * TICKS_PER_BEAT)] = note
+    starts = sorted(loudest)
+    for start, next_start in zip(starts, [*starts[1:], None], strict=True):
+        note = loudest[start]
+        stop = max(start + 1, round((note.start + note.beats) * TICKS_PER_BEAT))
+        yield start, stop if next_start is None else min(stop, next_start), note.velocity
 
 
 def _chords(generator: random.Random, bars: int) -> list[tuple[int, ...]]:
@@ -124,7 +136,7 @@ def _chords(generator: random.Random, bars: int) -> list[tuple[int, ...]]:
     for bar in range(bars):
         degree = form[bar // BARS_PER_SECTION % len(form)][bar % BARS_PER_SECTION]
         steps = [degree + 2 * third for third in range(4)]
-        chords.append(tuple(48 + key % 12 + scale[step % 7] + 12 * (step // 7) for step in steps))
+        chords.append(tuple(48 + key + scale[step % 7] + 12 * (step // 7) for step in steps))
     return chords
 
 
@@ -238,20 +250,18 @@ def _lead(generator: random.Random, chords: list[tuple[int, ...]], channel: int)
     part = Part(generator.choice(LEADS), channel, generator.randint(44, 84), generator.choice((0, 20, 50)))
     lowest = generator.choice((57, 62, 67))
     phrases = [_rhythm(generator, (2, 7)) for _ in range(2)]
+    pitch = lowest + 12
     for bar, chord in enumerate(chords):
         if generator.random() < 0.15:
             continue
-        part.notes.extend(
-            _played(generator, bar * BEATS_PER_BAR + start, beats, pitch, 92)
-            for (start, beats), pitch in zip(phrases[bar % 2], _melody(generator, chord, lowest), strict=False)
-        )
+        for start, beats in phrases[bar % 2]:
+            pitch = _next_pitch(generator, chord, lowest, pitch)
+            part.notes.append(_played(generator, bar * BEATS_PER_BAR + start, beats, pitch, 92))
     return part
 
 
-def _melody(generator: random.Random, chord: tuple[int, ...], lowest: int) -> Iterator[int]:
-    """Yields notes of the chord, and now and then the step above one, that never leap far."""
-    pitches = sorted({_within(pitch, lowest) + octave for pitch in chord for octave in (0, 12)})
-    place = generator.randrange(len(pitches))
-    while True:
-        yield pitches[place] + (2 if generator.random() < 0.15 else 0)
-        place = min(len(pitches) - 1, max(0, place + generator.choice((-2, -1, -1, 0, 1, 1, 2))))
+def _next_pitch(generator: random.Random, chord: tuple[int, ...], lowest: int, pitch: int) -> int:
+    """Returns a note of the chord, of the two octaves from the lowest pitch on, that is not far from a pitch."""
+    pitches = sorted(_within(tone, lowest) + octave for tone in chord for octave in (0, 12))
+    nearest = min(range(len(pitches)), key=lambda place: abs(pitches[place] - pitch))
+    return pitches[min(len(pitches) - 1, max(0, nearest + generator.choice((-2, -1, -1, 0, 1, 1, 2))))]

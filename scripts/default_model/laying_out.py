@@ -12,7 +12,7 @@ from tqdm import tqdm
 from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.musdb import SAMPLE_RATE, STEMS
-from bsmamba2.data.tracks import Track, track_paths
+from bsmamba2.data.tracks import Track, find_tracks, track_paths
 from bsmamba2.errors import InputError
 from default_model.composing import compose
 from default_model.rendering import check_renderer, render
@@ -21,9 +21,14 @@ from default_model.rendering import check_renderer, render
 SELECTION = ("Alexander Ross", "Hezekiah Jones", "Meaxic", "Port St Willow", "The Districts")
 # Of the artists with one song that are not for selection, those with the lowest hashes are only reported on.
 REPORTED = 7
+SOURCES = ("musdb18-7-cc", "everything-is-free-cc0", "mdn-multitrack-cc0", "singing")
+# The artist of the song that the demo separates.
+DEMO_ARTIST = "The Easton Ellises"
+INSTRUMENTAL = "MDN - Multitrack"
 RENDERED_SONGS = 32
 RENDERED_SECONDS = 12.0
 PHRASE_SECONDS = 6.0
+FADE_SECONDS = 0.02
 # Levels of rendered stems and of the voices over them, in dBFS.
 STEM_LEVELS = (-28.0, -18.0)
 VOICE_LEVELS = (-25.0, -17.0)
@@ -41,7 +46,7 @@ def lay_out(sources: Path, root: Path, sound_font: Path, rendered_songs: int = R
     """Writes `{root}/{train,valid,test}/{track}/{stem}.wav`: 16 bit, 44.1 kHz, stereo.
 
     The songs of the reported artists are in test/, those for selection in valid/, all else in train/, with music
-    rendered for this and the voices of train/ over it. A song that is complete already is kept.
+    rendered for this and the voices of train/ over it. A file that is there already is kept.
 
     Args:
         sources: Folder with musdb18-7-cc/, everything-is-free-cc0/, mdn-multitrack-cc0/ and singing/.
@@ -50,36 +55,68 @@ def lay_out(sources: Path, root: Path, sound_font: Path, rendered_songs: int = R
         rendered_songs: How many songs are rendered.
 
     Raises:
-        InputError: A source is missing or cannot be read, or the renderer is missing.
+        InputError: A source is missing, cannot be read or must not be trained on, or the renderer is missing.
     """
     check_renderer(sound_font)
-    previews = [Track(path, audio_info(path, 0).length) for path in track_paths(sources / "musdb18-7-cc" / "train")]
-    reported = reported_artists([track.artist for track in previews])
-    for track in tqdm(previews, "previews"):
-        split = "test" if track.artist in reported else "valid" if track.artist in SELECTION else "train"
-        _write(root / split / track.name, {stem: track.read(stem) for stem in STEMS})
-    for path in track_paths(sources / "everything-is-free-cc0"):
-        song = {stem: read_audio(path / f"{stem}.flac") for stem in STEMS}
-        _write(root / "train" / path.name, song)
-    _write(root / "train" / "MDN - Multitrack", _instrumental(sources / "mdn-multitrack-cc0"))
-    heard = [path for path in track_paths(root / "train") if not path.name.startswith("Rendered")]
-    voices = [read_audio(path / "vocals.wav") for path in heard if "MDN" not in path.name]
-    voices += [_stereo(path) for path in sorted((sources / "singing").iterdir())]
+    voices = lay_out_songs(sources, root)
     for number in tqdm(range(rendered_songs), "rendered"):
         folder = root / "train" / f"Rendered {number:02} - Seed {number}"
-        if not (folder / f"{STEMS[-1]}.wav").exists():
+        if not all((folder / f"{stem}.wav").exists() for stem in STEMS):
             _write(folder, rendered_song(number, voices, sound_font))
 
 
+def lay_out_songs(sources: Path, root: Path) -> list[Tensor]:
+    """Writes what is not rendered, as `lay_out` does, and returns the voices (2, n) that may be trained on.
+
+    Raises:
+        InputError: A source is missing, cannot be read or must not be trained on.
+    """
+    missing = [name for name in SOURCES if not (sources / name).is_dir()]
+    if missing:
+        raise InputError(f"there is no folder {sources / missing[0]}; the sources are {', '.join(SOURCES)}")
+    musdb, free, multitrack, singing = (sources / name for name in SOURCES)
+    previews = [Track(path, audio_info(path, 0).length) for path in track_paths(musdb / "train")]
+    artists = [track.artist for track in previews]
+    if DEMO_ARTIST in artists:
+        raise InputError(f"a song of {DEMO_ARTIST} is in {musdb}; the demo separates it, so take it away")
+    reported = reported_artists(artists)
+    for track in tqdm(previews, "previews"):
+        split = "test" if track.artist in reported else "valid" if track.artist in SELECTION else "train"
+        _write(root / split / track.name, {stem: track.read(stem) for stem in STEMS})
+    for path in track_paths(free):
+        _write(root / "train" / path.name, {stem: _stereo(path / f"{stem}.flac") for stem in STEMS})
+    _write(root / "train" / INSTRUMENTAL, _instrumental(multitrack))
+    sung = [path for path in track_paths(root / "train") if not path.name.startswith((INSTRUMENTAL, "Rendered"))]
+    solo = sorted(path for path in singing.iterdir() if not path.name.startswith("."))
+    return [_stereo(path) for path in [*(folder / "vocals.wav" for folder in sung), *solo]]
+
+
+def lay_out_muted(data: Path, root: Path) -> None:
+    """Writes the reported songs of a dataset again without their vocals, to hear what leaks into the estimates.
+
+    Args:
+        data: What `lay_out` wrote.
+        root: The dataset that is written.
+    """
+    for track in find_tracks(data, "test"):
+        song = {stem: track.read(stem) for stem in STEMS}
+        _write(root / "test" / track.name, song | {"vocals": torch.zeros_like(song["vocals"])})
+
+
 def rendered_song(seed: int, voices: Sequence[Tensor], sound_font: Path) -> Song:
-    """Returns a rendered piece with phrases of one voice (2, n) of several over it, with pauses."""
-    length, generator = round(RENDERED_SECONDS * SAMPLE_RATE), random.Random(seed)
+    """Returns a rendered piece with phrases of one voice (2, n) of several over it, with pauses.
+
+    A voice is taken the more often, the more there is of it.
+    """
+    # Not the composer's numbers again: the level would follow the tempo.
+    length, generator = round(RENDERED_SECONDS * SAMPLE_RATE), random.Random(f"mix {seed}")
     piece = compose(seed, RENDERED_SECONDS)
     song = {
         stem: levelled(render(piece, stem, length, sound_font), generator.uniform(*STEM_LEVELS)) for stem in piece.stems
     }
     song["vocals"] = torch.zeros(2, length)
-    for start, phrase in _phrases(generator, voices[seed % len(voices)], length):
+    voice = generator.choices(voices, [voice.shape[1] for voice in voices])[0]
+    for start, phrase in _phrases(generator, voice, length):
         song["vocals"][:, start : start + phrase.shape[1]] = levelled(phrase, generator.uniform(*VOICE_LEVELS))
     peak = torch.stack(list(song.values())).sum(0).abs().max().item()
     return {stem: audio / max(1.0, peak / 0.98) for stem, audio in song.items()}
@@ -91,12 +128,19 @@ def levelled(audio: Tensor, decibels: float) -> Tensor:
     return audio * min(10 ** (decibels / 20) / level, 0.98 / peak) if level else audio
 
 
+def faded(audio: Tensor) -> Tensor:
+    """Returns audio that rises from and falls to nothing, so that a cut is not heard."""
+    samples = min(round(FADE_SECONDS * SAMPLE_RATE), audio.shape[1] // 2)
+    rise = torch.linspace(0, 1, samples)
+    return audio * torch.cat([rise, torch.ones(audio.shape[1] - 2 * samples), rise.flip(0)])
+
+
 def _phrases(generator: random.Random, voice: Tensor, length: int) -> Iterator[tuple[int, Tensor]]:
     start = round(generator.uniform(0, 1.5) * SAMPLE_RATE)
     while start < length:
         samples = min(round(PHRASE_SECONDS * SAMPLE_RATE), voice.shape[1], length - start)
         first = generator.randint(0, voice.shape[1] - samples)
-        yield start, voice[:, first : first + samples]
+        yield start, faded(voice[:, first : first + samples])
         start += samples + round(generator.uniform(0.5, 2) * SAMPLE_RATE)
 
 

@@ -30,6 +30,11 @@ def check_renderer(sound_font: Path) -> None:
             f"the program fluidsynth or the SoundFont {sound_font} is missing; run `apt install fluidsynth "
             "fluid-soundfont-gm`, or give --sound_font"
         )
+    # fluidsynth would render with whatever the system's default is.
+    with sound_font.open("rb") as file:
+        head = file.read(12)
+    if (head[:4], head[8:]) != (b"RIFF", b"sfbk"):
+        raise InputError(f"{sound_font} is no SoundFont; give the .sf2 file of one with --sound_font")
 
 
 def render(piece: Piece, stem: str, length: int, sound_font: Path) -> Tensor:
@@ -39,10 +44,13 @@ def render(piece: Piece, stem: str, length: int, sound_font: Path) -> Tensor:
         InputError: fluidsynth failed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        score, sound = Path(folder) / "piece.mid", Path(folder) / "piece.wav"
+        score, sound, settings = (Path(folder) / name for name in ("piece.mid", "piece.wav", "settings"))
         midi(piece, stem).save(score)
-        command = f"fluidsynth -ni -q -g {GAIN} -r {SAMPLE_RATE} -O float -F".split()
-        ended = subprocess.run([*command, sound, sound_font, score], capture_output=True, text=True, check=False)
+        # Instead of the settings of the user.
+        settings.touch()
+        command = ["fluidsynth", *f"-ni -q -g {GAIN} -r {SAMPLE_RATE} -O float -f".split(), str(settings)]
+        command += ["-F", str(sound), str(sound_font), str(score)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
         if ended.returncode or not sound.is_file():
             raise InputError(f"fluidsynth failed with status {ended.returncode}: {ended.stderr.strip()[-300:]}")
         audio = read_audio(sound)

@@ -11,7 +11,8 @@ from bsmamba2.data.tracks import track_paths
 from bsmamba2.errors import InputError
 from bsmamba2.resuming import find_resume_point
 
-CONFIG = Path("configs/default_model.yaml")
+PROJECT = Path(__file__).parents[2]
+CONFIG = PROJECT / "configs" / "default_model.yaml"
 # Options of `bsmamba2 train` by size; the middle one is the config as it is.
 SIZES = {
     "small": ("--model.network.dim=64", "--model.network.headdim=128", "--model.learning_rate=2e-3"),
@@ -34,7 +35,8 @@ def training_folder(data: Path, target: Path, songs: float = 1.0, with_selection
         songs: Share of the songs.
         with_selection: Whether the songs for selection are trained on too; the validation then says nothing.
     """
-    shutil.rmtree(target, ignore_errors=True)
+    if target.exists():
+        shutil.rmtree(target)
     kept = [path for rendered in (False, True) for path in _first(track_paths(data / "train"), rendered, songs)]
     kept += track_paths(data / "valid") if with_selection else []
     for path in kept:
@@ -54,18 +56,19 @@ def train(data: Path, folder: Path, *options: str) -> Path:
     Raises:
         InputError: The training ended with an error, which it has said itself.
     """
-    command = [
-        sys.executable,
-        "scripts/train.py",
-        f"--config={CONFIG}",
-        f"--data.root={data}",
-        f"--data.cache={folder}",
-    ]
-    command += [f"--trainer.default_root_dir={folder}", "--ckpt_path=last", *options]
-    ended = subprocess.run(command, check=False)
+    command = [sys.executable, str(PROJECT / "scripts" / "train.py"), f"--config={CONFIG}", f"--data.root={data}"]
+    command += [f"--data.cache={folder}", f"--trainer.default_root_dir={folder}", "--ckpt_path=last", *options]
+    process = subprocess.Popen(command)
+    try:
+        status = process.wait()
+    # Whatever ends this program ends the training too.
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
     checkpoint = find_resume_point(folder)
-    if ended.returncode or checkpoint is None:
-        raise InputError(f"the training in {folder} ended with status {ended.returncode}; see above")
+    if status or checkpoint is None:
+        raise InputError(f"the training in {folder} ended with status {status}; what it said last is above")
     return checkpoint
 
 
