@@ -100,19 +100,25 @@ def test_a_phrase_begins_and_ends_in_silence_and_is_itself_between() -> None:
     assert faded(torch.ones(2, 10)).shape == (2, 10)
 
 
-def test_the_artists_of_training_selection_and_report_are_apart(test_data: Path, tmp_path: Path) -> None:
-    sources = test_data / "data"
-    voices = lay_out_songs(sources, tmp_path)
-    tracks = {split: find_tracks(tmp_path, split) for split in SPLITS}
+@pytest.fixture(scope="module")
+def laid_out(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the dataset without what is rendered."""
+    root = tmp_path_factory.mktemp("data")
+    voices = lay_out_songs(test_data / "data", root)
+    assert len(voices) == 18 + 2, "all singers that are trained on, and two who sing alone"
+    return root
+
+
+def test_the_artists_of_training_selection_and_report_are_apart(test_data: Path, laid_out: Path) -> None:
+    tracks = {split: find_tracks(laid_out, split) for split in SPLITS}
     artists = {split: {track.artist for track in found} for split, found in tracks.items()}
     assert artists["valid"] == set(SELECTION)
     assert len(artists["test"]) == laying_out.REPORTED
     assert not artists["train"] & artists["valid"]
     assert not (artists["train"] | artists["valid"]) & artists["test"]
     assert [len(tracks[split]) for split in SPLITS] == [19, 7, 7]
-    assert len(voices) == 18 + 2, "all singers that are trained on, and two who sing alone"
     for track in (found[0] for found in tracks.values()):
-        preview = Track(sources / "musdb18-7-cc" / "train" / f"{track.name}.stem.mp4", track.length)
+        preview = Track(test_data / "data" / "musdb18-7-cc" / "train" / f"{track.name}.stem.mp4", track.length)
         torch.testing.assert_close(track.read("vocals"), preview.read("vocals"), rtol=0, atol=2**-15)
 
 
@@ -127,14 +133,13 @@ def test_without_their_vocals_the_reported_songs_are_what_accompanies_them(tmp_p
     torch.testing.assert_close(track.read("mixture"), song["drums"] + song["bass"] + song["other"], rtol=0, atol=2**-13)
 
 
-def test_what_is_there_is_kept_and_what_is_missing_returns(test_data: Path, tmp_path: Path) -> None:
-    lay_out_songs(test_data / "data", tmp_path)
-    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.wav")}
-    lost = tmp_path / "train" / "MDN - Multitrack" / "bass.wav"
+def test_what_is_there_is_kept_and_what_is_missing_returns(test_data: Path, laid_out: Path) -> None:
+    files = {path: path.stat().st_mtime_ns for path in laid_out.rglob("*.wav")}
+    lost = laid_out / "train" / "MDN - Multitrack" / "bass.wav"
     lost.unlink()
-    lay_out_songs(test_data / "data", tmp_path)
+    lay_out_songs(test_data / "data", laid_out)
     assert lost.stat().st_mtime_ns > files.pop(lost)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.wav") if path != lost} == files
+    assert {path: path.stat().st_mtime_ns for path in laid_out.rglob("*.wav") if path != lost} == files
 
 
 def test_the_song_of_the_demo_is_refused(tmp_path: Path) -> None:
