@@ -25,6 +25,8 @@ SOURCES = ("musdb18-7-cc", "everything-is-free-cc0", "mdn-multitrack-cc0", "sing
 # The artist of the song that the demo separates.
 DEMO_ARTIST = "The Easton Ellises"
 INSTRUMENTAL = "MDN - Multitrack"
+# What the names of rendered songs begin with.
+RENDERED = "Rendered"
 RENDERED_SONGS = 32
 RENDERED_SECONDS = 12.0
 PHRASE_SECONDS = 6.0
@@ -60,7 +62,7 @@ def lay_out(sources: Path, root: Path, sound_font: Path, rendered_songs: int = R
     check_renderer(sound_font)
     voices = lay_out_songs(sources, root)
     for number in tqdm(range(rendered_songs), "rendered"):
-        folder = root / "train" / f"Rendered {number:02} - Seed {number}"
+        folder = root / "train" / f"{RENDERED} {number:02} - Seed {number}"
         if not all((folder / f"{stem}.wav").exists() for stem in STEMS):
             _write(folder, rendered_song(number, voices, sound_font))
 
@@ -86,7 +88,7 @@ def lay_out_songs(sources: Path, root: Path) -> list[Tensor]:
     for path in track_paths(free):
         _write(root / "train" / path.name, {stem: _stereo(path / f"{stem}.flac") for stem in STEMS})
     _write(root / "train" / INSTRUMENTAL, _instrumental(multitrack))
-    sung = [path for path in track_paths(root / "train") if not path.name.startswith((INSTRUMENTAL, "Rendered"))]
+    sung = [path for path in track_paths(root / "train") if not path.name.startswith((INSTRUMENTAL, RENDERED))]
     solo = sorted(path for path in singing.iterdir() if not path.name.startswith("."))
     return [_stereo(path) for path in [*(folder / "vocals.wav" for folder in sung), *solo]]
 

@@ -10,6 +10,7 @@ from bsmamba2.checkpoint import load_network, save_model
 from bsmamba2.data.tracks import track_paths
 from bsmamba2.errors import InputError
 from bsmamba2.resuming import find_resume_point
+from default_model.laying_out import RENDERED
 
 PROJECT = Path(__file__).parents[2]
 CONFIG = PROJECT / "configs" / "default_model.yaml"
@@ -79,5 +80,5 @@ def export(checkpoint: Path, path: Path) -> None:
 
 def _first(paths: list[Path], rendered: bool, share: float) -> list[Path]:
     """Returns a share of the rendered or of the real songs, the same for every larger share too."""
-    alike = [path for path in paths if path.name.startswith("Rendered") == rendered]
+    alike = [path for path in paths if path.name.startswith(RENDERED) == rendered]
     return sorted(alike, key=lambda path: hashlib.sha256(path.name.encode()).hexdigest())[: round(share * len(alike))]
