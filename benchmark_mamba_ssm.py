@@ -30,11 +30,11 @@ from benchmarks.command import Row, exit_status, print_table
 from benchmarks.parts import Job, Precision, measure, measure_compiled_memory, measure_parts
 from benchmarks.timing import in_new_process, memory_meaning
 from bsmamba2.errors import InputError
-from bsmamba2.files import check_writable, complete_file
-from bsmamba2.machine import hardware, versions
 from bsmamba2.model import ModelConfig
 from bsmamba2.model.ssd import choose_scan, kernel_problem
-from bsmamba2.separation import choose_device
+from bsmamba2.system.devices import choose_device
+from bsmamba2.system.files import check_writable, complete_file
+from bsmamba2.system.versions import hardware, versions
 
 COMPILERS = ("c++", "g++", "clang++", "cl")
 QUICK = ModelConfig(dim=16, depth=1, headdim=16, d_state=8, segment_seconds=1.0)

@@ -31,13 +31,13 @@ from benchmarks.bounds import bound_seconds, multiply_adds, network_rate
 from benchmarks.command import Row, cell, exit_status
 from benchmarks.timing import elapsed
 from bsmamba2.errors import InputError
-from bsmamba2.files import complete_file
-from bsmamba2.machine import hardware, versions
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.dual_path import BidirectionalMixer, Folded, MambaBlock
 from bsmamba2.model.norms import rms_normalized
 from bsmamba2.model.ssd import Scan, kernel_module, kernel_problem
-from bsmamba2.separation import Separator
+from bsmamba2.separation.separator import Separator
+from bsmamba2.system.files import complete_file
+from bsmamba2.system.versions import hardware, versions
 
 # Runs before those that count: in them Triton tries its kernels, torch.compile compiles and the allocator grows.
 WARM_UP = 3

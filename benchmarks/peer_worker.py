@@ -105,7 +105,7 @@ def demucs(options: argparse.Namespace) -> Network:
 
 def ours(options: argparse.Namespace) -> Network:
     """Returns our network as `load_model` gives it."""
-    from bsmamba2.checkpoint import load_model
+    from bsmamba2.weights.checkpoint import load_model
 
     network = load_model(options.weights, compile=options.compile)
     return network, lambda mixture: network(mixture, options.scan), options.seconds
@@ -116,7 +116,7 @@ def save(options: argparse.Namespace) -> None:
     import yaml
 
     from bsmamba2 import BSMamba2, ModelConfig
-    from bsmamba2.checkpoint import save_model
+    from bsmamba2.weights.checkpoint import save_model
 
     sizes: dict[str, Any] = {}
     if options.quick:

@@ -27,8 +27,8 @@ import torch
 
 from benchmarks.command import Row, exit_status
 from bsmamba2.errors import InputError
-from bsmamba2.files import complete_file
-from bsmamba2.machine import hardware, package_version
+from bsmamba2.system.files import complete_file
+from bsmamba2.system.versions import hardware, package_version
 
 WORKER = Path(__file__).with_name("peer_worker.py")
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "PYTHONUTF8": "1"}

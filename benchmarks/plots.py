@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bsmamba2.errors import InputError
-from bsmamba2.files import complete_file
+from bsmamba2.system.files import complete_file
 
 # What varies from left to right, and which of its values the other columns show.
 COLUMNS = {

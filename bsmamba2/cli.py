@@ -14,7 +14,7 @@ from docstring_parser import parse
 from jsonargparse import ArgumentError, ArgumentParser
 
 from bsmamba2.errors import InputError
-from bsmamba2.stopping import stopped_by_exception
+from bsmamba2.system.stopping import stopped_by_exception
 
 USAGE = """usage: bsmamba2 COMMAND ...
 
@@ -102,7 +102,7 @@ def _log_shown() -> Iterator[None]:
 
 # Each command imports what it needs, so that `--help` answers at once and a separation loads no training code.
 def _separate(arguments: Sequence[str]) -> None:
-    from bsmamba2.song_files import separate_files
+    from bsmamba2.separation.command import separate_files
 
     inputs = {"nargs": "+", "metavar": "INPUT", "help": "audio or video files, folders, patterns, or - for a pipe"}
     stems = {"type": _names, "metavar": "STEM,..."}
@@ -110,14 +110,14 @@ def _separate(arguments: Sequence[str]) -> None:
 
 
 def _train(arguments: Sequence[str]) -> None:
-    from bsmamba2.training_command import train
+    from bsmamba2.training.command import train
 
     train(arguments)
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
+    from bsmamba2.evaluation.command import evaluate
     from bsmamba2.evaluation.table import results_table
-    from bsmamba2.evaluation_command import evaluate
 
     stems = {"type": _names, "metavar": "STEM,..."}
     chunks = {"type": float, "nargs": "+", "metavar": "SECONDS"}
@@ -132,7 +132,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
 
 def _report(arguments: Sequence[str]) -> None:
-    from bsmamba2.evaluation_command import report
+    from bsmamba2.report.command import report
 
     for path in _run("report", report, arguments, {"runs": {"nargs": "+", "metavar": "RUN", "type": Path}}):
         print(path)
@@ -148,7 +148,7 @@ def _check_data(arguments: Sequence[str]) -> None:
 
 
 def _models(arguments: Sequence[str]) -> None:
-    from bsmamba2.models import download_model, list_models, verify_models
+    from bsmamba2.weights.command import download_model, list_models, verify_models
 
     if arguments and arguments[0] in ("-h", "--help"):
         print(MODELS_USAGE, end="")
@@ -161,7 +161,7 @@ def _models(arguments: Sequence[str]) -> None:
 
 
 def _convert(arguments: Sequence[str]) -> None:
-    from bsmamba2.conversion import convert
+    from bsmamba2.weights.conversion import convert
 
     files = {
         "input": {"metavar": "INPUT", "type": Path, "help": "the checkpoint: a .ckpt, .pt or .safetensors file"},

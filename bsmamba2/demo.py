@@ -12,15 +12,15 @@ from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STREAMS
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
+from bsmamba2.evaluation.command import evaluate
 from bsmamba2.evaluation.results import ESTIMATE, MIXTURE_ROW, Results
 from bsmamba2.evaluation.runs import REPORT
 from bsmamba2.evaluation.scores import StemScores
 from bsmamba2.evaluation.songs import VOCALS
-from bsmamba2.evaluation_command import evaluate
-from bsmamba2.files import make_folder
 from bsmamba2.model.config import INSTRUMENTAL
-from bsmamba2.models import DEFAULT_MODEL, PUBLISHED
-from bsmamba2.song_files import separate_files
+from bsmamba2.separation.command import separate_files
+from bsmamba2.system.files import make_folder
+from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED
 
 FOLDER = Path("demo")
 MARKER = FOLDER / ".bsmamba2-demo"
@@ -122,7 +122,7 @@ def _separated() -> str:
 
 def _trained(config: Path, minutes: float) -> str:
     # Lightning is loaded only where it is needed.
-    from bsmamba2.training_command import train
+    from bsmamba2.training.command import train
 
     if not config.is_file():
         raise InputError(f"there is no config {config}; run the demo in the project's folder, or give --config")
@@ -189,7 +189,7 @@ def _separate(song: Track, model: str | Path) -> Path:
 
 def _draw(song: Track, stems: Path) -> None:
     # Drawing is loaded only where it is needed.
-    from bsmamba2.picture import write_picture
+    from bsmamba2.report.picture import write_picture
 
     sounds = {
         "What goes in: the mixture": _mixture_file(song),

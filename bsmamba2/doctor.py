@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bsmamba2.errors import InputError
-from bsmamba2.machine import package_version, torch_build, versions
 from bsmamba2.model.ssd import choose_scan, kernel_module, kernel_problem, ssd_chunked, ssd_kernel
-from bsmamba2.separation import choose_device
+from bsmamba2.system.devices import choose_device
+from bsmamba2.system.versions import package_version, torch_build, versions
 
 State = Literal["ok", "problem", "absent"]
 Arguments = dict[str, Tensor]

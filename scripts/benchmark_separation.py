@@ -21,7 +21,7 @@ import torch
 from bsmamba2 import BSMamba2, ModelConfig
 from bsmamba2.audio.reading import audio_info
 from bsmamba2.audio.writing import audio_writer
-from bsmamba2.checkpoint import save_model
+from bsmamba2.weights.checkpoint import save_model
 
 SAMPLE_RATE = 48_000
 NETWORK = ModelConfig(

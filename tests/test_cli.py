@@ -11,11 +11,11 @@ import soundfile
 
 from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import write_audio
-from bsmamba2.checkpoint import save_model
 from bsmamba2.cli import main
 from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS
 from bsmamba2.data.tracks import mixture_of
 from bsmamba2.model import BSMamba2
+from bsmamba2.weights.checkpoint import save_model
 
 COMMANDS = ("separate", "train", "evaluate", "report", "check-data", "models", "convert", "doctor", "demo")
 

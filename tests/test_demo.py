@@ -7,14 +7,14 @@ import torch
 from PIL import Image
 
 from bsmamba2.audio.reading import read_audio
+from bsmamba2.audio.spectrograms import single_spectrograms
 from bsmamba2.cli import main
 from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.demo import EXCERPTS_SECONDS, MARKER, SONG_SECONDS, example_song, verdict
 from bsmamba2.evaluation.results import ESTIMATE, MIXTURE_ROW, Results
 from bsmamba2.evaluation.scores import StemScores
-from bsmamba2.listening import single_spectrograms
-from bsmamba2.models import DEFAULT_MODEL, PUBLISHED
-from bsmamba2.picture import write_picture
+from bsmamba2.report.picture import write_picture
+from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED
 
 ROOT = Path(__file__).parent.parent
 # Rows of pixels inside the three spectrograms of a picture; columns 120 to 1000 are inside too.

@@ -14,7 +14,7 @@ from torch import Tensor
 from bsmamba2.audio.formats import INTEGER_BITS, LARGEST_WAV_BYTES, SUBTYPES, Depth, Format, check_channels, check_rate
 from bsmamba2.audio.reading import audio_info, native_name
 from bsmamba2.errors import InputError
-from bsmamba2.files import complete_file
+from bsmamba2.system.files import complete_file
 
 # libsndfile's scale from 0, the best, to 1: MP3 with 320 kbit/s at 44.1 kHz, Vorbis with quality 8.
 COMPRESSION: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from bsmamba2.audio.reading import read_blocks
 from bsmamba2.data.tracks import Source, Track
 from bsmamba2.errors import InputError
-from bsmamba2.files import complete_file
+from bsmamba2.system.files import complete_file
 
 BLOCKS = 10
 QUANTILE = 0.15

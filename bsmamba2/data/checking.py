@@ -14,6 +14,7 @@ from tqdm import tqdm
 from bsmamba2.audio.reading import AudioInfo, audio_info, read_blocks
 from bsmamba2.data.activity import StemScan, write_index
 from bsmamba2.data.decoding import DecodedDepth, decode_stem_files
+from bsmamba2.data.findings import LOWEST_DB, CheckedTrack, DataReport, Kind, Problem, Severity
 from bsmamba2.data.musdb import (
     MIXTURE,
     OFFICIAL_COUNTS,
@@ -23,11 +24,10 @@ from bsmamba2.data.musdb import (
     STREAMS,
     official_validation_tracks,
 )
-from bsmamba2.data.report import LOWEST_DB, CheckedTrack, DataReport, Kind, Problem, Severity
 from bsmamba2.data.tracks import STEM_FILE, SUFFIXES, Split, find_sources, track_name
 from bsmamba2.errors import InputError
 from bsmamba2.model.config import ModelConfig
-from bsmamba2.song_paths import SUFFIXES as AUDIO_SUFFIXES
+from bsmamba2.separation.paths import SUFFIXES as AUDIO_SUFFIXES
 
 CHANNELS = 2
 # Two steps of 16 bit: less than that is dither.

@@ -12,7 +12,7 @@ from bsmamba2.audio.writing import audio_writer, count_beyond_full_scale
 from bsmamba2.data.musdb import STREAMS
 from bsmamba2.data.tracks import track_name
 from bsmamba2.errors import InputError
-from bsmamba2.files import complete_file, remove_unfinished
+from bsmamba2.system.files import complete_file, remove_unfinished
 
 DecodedDepth = Literal["16", "24", "float"]
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from bsmamba2.errors import InputError
-from bsmamba2.files import complete_file
 from bsmamba2.metrics import defined_median
+from bsmamba2.system.files import complete_file
 
 METRICS = ("SDR", "ISR", "SIR", "SAR")
 WINDOW_SECONDS = 1.0

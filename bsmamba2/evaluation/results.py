@@ -9,7 +9,7 @@ from typing import Any
 
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.scores import StemScores
-from bsmamba2.files import complete_file
+from bsmamba2.system.files import complete_file
 
 RUN = "run.json"
 RESULTS = "results.json"

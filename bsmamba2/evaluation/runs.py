@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from bsmamba2.data.musdb import MIXTURE
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.results import EXCERPTS, RESULTS, RUN, TRACKS, TrackResult, to_json
-from bsmamba2.files import check_writable, complete_file, remove_unfinished
+from bsmamba2.system.files import check_writable, complete_file, remove_unfinished
 
 LOCK = ".lock"
 REPORT = "report.html"

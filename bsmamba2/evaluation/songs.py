@@ -18,7 +18,7 @@ from bsmamba2.data.tracks import SUFFIXES, Split, Track, mixture_of, split_paths
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.results import RUN
 from bsmamba2.model.config import INSTRUMENTAL, RESIDUAL
-from bsmamba2.models import sha256_of
+from bsmamba2.system.files import sha256_of
 
 VOCALS = "vocals"
 # What people call a file of everything but the vocals.

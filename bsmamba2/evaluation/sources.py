@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from bsmamba2.checkpoint import load_network
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.estimates import estimates_sha256, read_estimates, stems_in
 from bsmamba2.evaluation.results import ESTIMATE, chunk_row
@@ -18,8 +17,11 @@ from bsmamba2.evaluation.songs import VOCALS, Song
 from bsmamba2.model import BSMamba2
 from bsmamba2.model.config import INSTRUMENTAL
 from bsmamba2.model.ssd import Scan, choose_scan
-from bsmamba2.models import find_model, sha256_of
-from bsmamba2.separation import OVERLAP, Precision, Separator, check_settings, choose_device
+from bsmamba2.separation.separator import OVERLAP, Precision, Separator, check_settings
+from bsmamba2.system.devices import choose_device
+from bsmamba2.system.files import sha256_of
+from bsmamba2.weights.checkpoint import load_network
+from bsmamba2.weights.store import find_model
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model, with how it separates; see `bsmamba2.separation.Separator`.
+    """A model, with how it separates; see `bsmamba2.separation.separator.Separator`.
 
     Args:
         model: Name of a published model or a file.

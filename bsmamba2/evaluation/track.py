@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from bsmamba2.audio.spectrograms import loudest_stretch
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.musdb import MIXTURE
 from bsmamba2.data.tracks import Split, Track
@@ -16,7 +17,6 @@ from bsmamba2.evaluation.scores import with_museval
 from bsmamba2.evaluation.scoring import Protocol, museval_sources, museval_target, needed_stems, score_song
 from bsmamba2.evaluation.songs import Song, data_sha256, read_song
 from bsmamba2.evaluation.sources import Estimate, Estimated, Source
-from bsmamba2.listening import loudest_stretch
 from bsmamba2.metrics import active_blocks
 
 EXCERPT_SECONDS = 8.0

@@ -41,7 +41,6 @@ from bsmamba2.evaluation.statistics import (
     summarise_results,
     windows_by_track,
 )
-from bsmamba2.files import complete_file
 from bsmamba2.report import published
 from bsmamba2.report.plots import (
     Plot,
@@ -63,6 +62,7 @@ from bsmamba2.report.sounds import (
     read_excerpt,
     sounds,
 )
+from bsmamba2.system.files import complete_file
 
 # The columns of the main table behind cSDR and uSDR.
 OTHER_SCORES = ("si_sdr", "bleedless", "fullness", *MUSEVAL_SCORES)

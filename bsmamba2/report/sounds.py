@@ -15,11 +15,11 @@ from torch import Tensor
 from bsmamba2.audio.formats import MP3_RATES
 from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.audio.resampling import Resampler
+from bsmamba2.audio.spectrograms import LOWEST_HZ, ROWS, spectrograms
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.musdb import MIXTURE
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.results import EXCERPTS, TrackResult
-from bsmamba2.listening import LOWEST_HZ, ROWS, spectrograms
 
 REFERENCE, ESTIMATE_SOUND, RESIDUAL = "reference", "estimate", "reference − estimate"
 # MP3 with 320 kbit/s takes 0.5 MB of a page for these.

@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bsmamba2.checkpoint import load_network, save_model
 from bsmamba2.data.tracks import track_paths
 from bsmamba2.errors import InputError
-from bsmamba2.resuming import find_resume_point
+from bsmamba2.training.resuming import find_resume_point
+from bsmamba2.weights.checkpoint import load_network, save_model
 from default_model.laying_out import RENDERED
 
 PROJECT = Path(__file__).parents[2]

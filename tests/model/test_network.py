@@ -7,7 +7,6 @@ from typing import cast
 
 import pytest
 import torch
-from make_golden import CONFIG, GOLDEN
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from bsmamba2.model.dual_path import BidirectionalMixer, DualPathLayer, MambaBlo
 from bsmamba2.model.mamba2 import Mamba2
 from bsmamba2.model.norms import rms_normalized
 from bsmamba2.model.stft import istft, stft
+from tests.model.make_golden import CONFIG, GOLDEN
 
 
 def rms_ratio(value: Tensor, reference: Tensor) -> float:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example_runs import NAMES, SECONDS, write_run
 
 from bsmamba2.data.tracks import Track
 from bsmamba2.report import write_report
+from tests.report.example_runs import NAMES, SECONDS, write_run
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 WIDTHS = (390, 1280)

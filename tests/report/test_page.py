@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import soxr
 import torch
-from example_runs import NAMES, SECONDS, Page, estimate_of, excerpts, write_run
 
 from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.audio.writing import write_audio
@@ -20,6 +19,7 @@ from bsmamba2.evaluation.scores import StemScores
 from bsmamba2.evaluation.statistics import compare, summarise
 from bsmamba2.metrics import usdr
 from bsmamba2.report import write_report
+from tests.report.example_runs import NAMES, SECONDS, Page, estimate_of, excerpts, write_run
 
 
 def shown(value: float) -> str:

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from bsmamba2.audio.spectrograms import ROWS, spectrograms
 from bsmamba2.evaluation.statistics import summarise
-from bsmamba2.listening import ROWS, spectrograms
 from bsmamba2.report.plots import (
     Series,
     box_plot,

@@ -1,0 +1,241 @@
+"""Training from the command line: Lightning's own command line over our module and data."""
+
+import errno
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import (
+    Callback,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from bsmamba2.data.datamodule import MusdbDataModule
+from bsmamba2.errors import InputError
+from bsmamba2.system.files import check_writable
+from bsmamba2.training.health import Health
+from bsmamba2.training.module import SeparationModule
+from bsmamba2.training.pictures import Pictures
+from bsmamba2.training.progress import Progress
+from bsmamba2.training.resuming import RECORD, RUNS, CompleteCheckpointIO, ResumePoints, RunRecord, find_resume_point
+from bsmamba2.weights.checkpoint import load_model, read
+
+SEED = 42
+LAST = "last"
+# What the best checkpoints can be chosen by, and whether more of it is better.
+MONITORED = {"val/usdr": "max", "val/csdr": "max", "val/loss": "min"}
+
+log = logging.getLogger(__name__)
+
+
+class TrainingCLI(LightningCLI):
+    """Options of network, data, trainer, averaging and checkpoints; the network decides what the data looks like."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what is not the trainer's, the module's or the data's."""
+        parser.link_arguments("model.network.segment_seconds", "data.segment_seconds")
+        parser.link_arguments("model.network.sample_rate", "data.sample_rate")
+        parser.link_arguments("model.network.channels", "data.channels")
+        parser.link_arguments("model.network.stems", "data.targets")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=_whole)
+        parser.add_lightning_class_args(EMAWeightAveraging, "ema")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(ResumePoints, "resume")
+        parser.add_lightning_class_args(Health, "health")
+        parser.add_lightning_class_args(Pictures, "pictures")
+        parser.set_defaults(
+            {
+                "ema.decay": 0.999,
+                "checkpoint.monitor": "val/usdr",
+                "checkpoint.mode": "max",
+                "checkpoint.save_top_k": 4,
+                "checkpoint.filename": "{epoch}-{step}",
+                # The score is that of a validation, never that of an earlier one.
+                "checkpoint.save_on_train_epoch_end": False,
+                # A step that is trained again after a stop writes the same file again.
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+        parser.add_argument(
+            "--ckpt_path",
+            type=Path | None,
+            default=None,
+            help="checkpoint to go on from; `last` is the newest in --trainer.default_root_dir, if there is one",
+        )
+
+    def instantiate_classes(self) -> None:
+        """Makes network, data and trainer; a training that goes on does not need the weights it once started from."""
+        _check_options(self.config)
+        self.options = self.parser.dump(self.config, skip_none=False)
+        self.root = Path(self.config.trainer.default_root_dir or ".").absolute()
+        self.resume_point = self._resume_point()
+        init_from = self.config.model.init_from
+        if self.resume_point is not None:
+            self.config.model.init_from = None
+        super().instantiate_classes()
+        self.config.model.init_from = init_from
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Returns the trainer, which goes on in the folder of the run whose last checkpoint it takes."""
+        options = self.config_init.trainer
+        if options.logger in (None, True):
+            kwargs["logger"] = self._logger()
+        callbacks: list[Callback] = [RunRecord(self.options, self.datamodule)]
+        if options.logger is not False:
+            callbacks.append(LearningRateMonitor("step"))
+        if options.enable_progress_bar is not False:
+            callbacks.append(Progress())
+        kwargs["callbacks"] = [*_listed(options.callbacks), *callbacks]
+        kwargs["plugins"] = [*_listed(options.plugins), CompleteCheckpointIO()]
+        return super().instantiate_trainer(**kwargs)
+
+    def _logger(self) -> TensorBoardLogger:
+        run = self.resume_point.parent.parent if self.resume_point and self.config.ckpt_path == Path(LAST) else None
+        if self.resume_point is None or run is None or run.parent != self.root / RUNS:
+            return TensorBoardLogger(self.root, RUNS)
+        # Curves begin again where the checkpoint was written.
+        step = read(self.resume_point)["global_step"]
+        return TensorBoardLogger(self.root, RUNS, version=run.name, purge_step=step)
+
+    def _resume_point(self) -> Path | None:
+        given: Path | None = self.config.ckpt_path
+        if given != Path(LAST):
+            return given
+        found = find_resume_point(self.root)
+        if found is None:
+            log.info("there is no checkpoint to go on from in %s; starting afresh", self.root)
+        else:
+            log.info("going on from %s", found)
+        return found
+
+
+def train(arguments: Sequence[str]) -> Path:
+    """Trains as the options say and returns the path of the best checkpoint, or without validation of the last one.
+
+    It holds the averaged weights. A trial with fast_dev_run keeps none, and the folder of the trainings is returned.
+
+    Raises:
+        InputError: An option or the data cannot be used.
+    """
+    with warnings.catch_warnings():
+        # Lightning warns whoever calls its command line from Python while the process has arguments of its own.
+        warnings.filterwarnings("ignore", "LightningCLI's args parameter")
+        # Between Lightning and torch, not of our making.
+        warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
+        # A run that goes on writes into the folder it wrote into before.
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        # Our data goes on by itself, see RunRecord.
+        warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
+        cli = _parsed(arguments)
+        if cli.config.ckpt_path != Path(LAST):
+            # A run that starts from a checkpoint of another run has best checkpoints of its own.
+            warnings.filterwarnings("ignore", "The dirpath has changed")
+        check_writable(Path(cli.trainer.default_root_dir))
+        if cli.resume_point is not None:
+            _check_resume_point(cli.resume_point, cli.model)
+        _fit(cli)
+    if cli.trainer.fast_dev_run:  # type: ignore[attr-defined]
+        log.info("the trial run went well; it keeps no checkpoint")
+        return cli.root
+    paths = [callback.path for callback in cli.trainer.checkpoint_callbacks if isinstance(callback, ResumePoints)]
+    paths += [Path(c.best_model_path) for c in cli.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    written = [path for path in paths if path.is_file()]
+    if not written:
+        raise InputError("training ended before its first step, so there is no checkpoint; train for longer")
+    if cli.trainer.is_global_zero:
+        log.info("checkpoint: %s", written[-1])
+    return written[-1]
+
+
+def _check_options(options: Namespace) -> None:
+    """Refuses options of Lightning that would break what our checkpoints promise."""
+    checkpoint = options.checkpoint
+    if MONITORED.get(checkpoint.monitor) != checkpoint.mode:
+        allowed = ", ".join(f"{monitor} with mode {mode}" for monitor, mode in MONITORED.items())
+        raise InputError(
+            f"checkpoint.monitor={checkpoint.monitor} with checkpoint.mode={checkpoint.mode} is not allowed; give "
+            f"{allowed}"
+        )
+    if checkpoint.save_weights_only or checkpoint.save_last:
+        raise InputError(
+            "checkpoint.save_weights_only and checkpoint.save_last are not allowed: checkpoints hold the averaged "
+            "weights with all that is needed to go on, and last.ckpt is always written; leave them out"
+        )
+    if options.trainer.overfit_batches:
+        raise InputError(
+            "trainer.overfit_batches is not allowed, because every epoch has its own excerpts; use few tracks instead"
+        )
+
+
+def _check_resume_point(path: Path, module: SeparationModule) -> None:
+    if load_model(path).config != module.network.config:
+        raise InputError(f"{path} is of another network than the options say; give the --config it was trained with")
+    content = read(path)
+    if RECORD not in content:
+        raise InputError(
+            f"{path} holds weights, but not where a training stopped; start from them with --model.init_from instead"
+        )
+    if len(content["optimizer_states"][0]["param_groups"]) != len(module.optimizer().param_groups):
+        raise InputError(
+            f"{path} was trained with another --model.decayed than {module.decayed}; give the same to go on"
+        )
+
+
+def _whole(seed: int | bool) -> int:
+    # Lightning would take `true` for a seed of its own choice, and `false` for none.
+    if isinstance(seed, bool):
+        raise InputError(f"seed_everything={seed} is not allowed; give a whole number")
+    return seed
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+def _fit(cli: TrainingCLI) -> None:
+    try:
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.resume_point, weights_only=True)
+    except SystemExit as stop:
+        # Lightning's status after Ctrl-C; a signal of the system has one of its own.
+        if stop.code == 1 and cli.trainer.interrupted:
+            raise KeyboardInterrupt from stop
+        raise
+    except InputError as error:
+        # Of an error in a process that loads data, torch gives the traceback, which ends with the sentence.
+        raise InputError(str(error).strip().rpartition(f"{InputError.__name__}: ")[2]) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise InputError(
+            f"the training cannot be written on ({error.strerror}); free some space and go on with --ckpt_path last"
+        ) from error
+
+
+def _parsed(arguments: Sequence[str]) -> TrainingCLI:
+    try:
+        return TrainingCLI(
+            SeparationModule,
+            MusdbDataModule,
+            seed_everything_default=SEED,
+            save_config_kwargs={"overwrite": True},
+            args=list(arguments),
+            run=False,
+            auto_configure_optimizers=False,
+            parser_kwargs={
+                "prog": "bsmamba2 train",
+                "description": "Train a BSMamba2 on a folder of songs with stems, such as MUSDB18.",
+                "exit_on_error": False,
+            },
+        )
+    except (MisconfigurationException, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the training cannot run as asked ({reason}); change that option") from error

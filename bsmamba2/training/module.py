@@ -1,0 +1,226 @@
+"""Network, loss and optimiser as one Lightning module."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from bsmamba2.data.excerpts import Excerpts, Stems
+from bsmamba2.data.tracks import mixture_of
+from bsmamba2.errors import InputError
+from bsmamba2.metrics import csdr, defined_median, usdr
+from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.model.ssd import Scan
+from bsmamba2.separation.separator import OVERLAP, Separator
+from bsmamba2.training.losses import LossConfig, SeparationLoss
+from bsmamba2.weights.checkpoint import load_model, load_weights
+
+Scores = dict[str, float]
+
+
+class SeparationModule(LightningModule):
+    """Trains a BSMamba2. The defaults are the published recipe (paper, section 4).
+
+    Args:
+        network: Architecture.
+        loss: Terms of the loss and their weights.
+        learning_rate: Of AdamW; with a schedule, its highest.
+        betas: Of AdamW.
+        weight_decay: Of AdamW.
+        decayed: Which parameters decay: all, as published, or matrices alone: not A_log, D, dt_bias, norms and biases.
+        warmup_steps: Optimiser steps in which the rate rises linearly to its highest.
+        schedule: What the rate does then: constant, as published, or cosine, down to 0 at the end of the training.
+        init_from: Name of a published model or a file whose weights are the start, for fine-tuning.
+        validation_overlap: Share of a segment that overlaps the next one in validation.
+        scan: Which scan to run; by itself the best for the device.
+        recompute: Whether the backward pass computes each layer again instead of keeping what is inside it: less
+            memory for more time.
+        compile: Whether torch.compile makes kernels of the layers; the first steps are slow.
+    """
+
+    def __init__(
+        self,
+        network: ModelConfig = ModelConfig(),  # noqa: B008 (frozen; a None would hide the defaults from the help)
+        loss: LossConfig = LossConfig(),  # noqa: B008
+        learning_rate: float = 5e-4,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.01,
+        decayed: Literal["all", "matrices"] = "all",
+        warmup_steps: int = 0,
+        schedule: Literal["constant", "cosine"] = "constant",
+        init_from: str | Path | None = None,
+        validation_overlap: float = OVERLAP,
+        scan: Scan = "auto",
+        recompute: bool = False,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        if not (0 < learning_rate < math.inf and 0 <= weight_decay < math.inf and all(0 <= beta < 1 for beta in betas)):
+            raise InputError(
+                f"learning_rate={learning_rate}, betas={betas}, weight_decay={weight_decay} is not "
+                "allowed; give a rate above 0, betas from 0 to below 1 and a decay of at least 0"
+            )
+        if warmup_steps < 0:
+            raise InputError(f"warmup_steps={warmup_steps} is not allowed; give a number of at least 0")
+        if not 0 <= validation_overlap < 1:
+            raise InputError(
+                f"validation_overlap={validation_overlap} is not allowed; give a share of a segment from 0 to below 1"
+            )
+        # Plain values only: the checkpoint opens with weights_only=True and rebuilds the network without a config file.
+        self.save_hyperparameters({"network": asdict(network), "learning_rate": learning_rate})
+        self.network = BSMamba2(network)
+        self.loss = SeparationLoss(loss)
+        self.learning_rate = learning_rate
+        self.betas = betas
+        self.weight_decay = weight_decay
+        self.decayed = decayed
+        self.warmup_steps = warmup_steps
+        self.schedule = schedule
+        self.validation_overlap = validation_overlap
+        self.scan = scan
+        self.recompute = recompute
+        self.compiled = compile
+        self.gradient_norm = math.nan
+        self.validation_scores: dict[str, Scores] = {}
+        if init_from is not None:
+            load_weights(self.network, load_model(init_from).state_dict(), Path(init_from))
+
+    def on_fit_start(self) -> None:
+        """Compiles the network where asked to."""
+        if self.compiled:
+            self.network.compile()
+
+    def optimizer(self) -> Optimizer:
+        """Returns AdamW over all parameters, at the highest rate."""
+        groups: list[dict[str, Any]] = [{"params": list(self.parameters())}]
+        if self.decayed == "matrices":
+            groups = [
+                {"params": [parameter for parameter in self.parameters() if parameter.ndim > 1]},
+                {"params": [parameter for parameter in self.parameters() if parameter.ndim <= 1], "weight_decay": 0.0},
+            ]
+        return torch.optim.AdamW(groups, self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Returns the optimiser and, unless the learning rate is constant, its schedule per optimiser step."""
+        optimizer = self.optimizer()
+        if self.schedule == "constant" and not self.warmup_steps:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Gives the optimiser of a training that goes on the options of this run, not those it was saved with."""
+        optimizer = self.trainer.optimizers[0]
+        for group, fresh in zip(optimizer.param_groups, self.optimizer().param_groups, strict=True):
+            group |= {name: fresh[name] for name in ("lr", "betas", "weight_decay")}
+        for config in self.trainer.lr_scheduler_configs:
+            scheduler = cast(LambdaLR, config.scheduler)
+            scheduler.base_lrs = [group["lr"] for group in optimizer.param_groups]
+            for group, factor in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+                group |= {"initial_lr": group["lr"], "lr": group["lr"] * factor(scheduler.last_epoch)}
+
+    def training_step(self, batch: Excerpts, batch_index: int) -> Tensor:
+        """Returns the loss of a batch of stems (b, c, n) by name."""
+        estimates = self.network(mixture_of(batch.stems), self.scan, self.recompute)
+        terms = self.loss.terms(estimates=estimates, references=self._references(batch.stems, dim=1))
+        loss = self.loss.total(terms)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(estimates))
+        self.log_dict({f"train/{name}": term for name, term in terms.items()}, batch_size=len(estimates))
+        return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips the gradients as the trainer is told, or drops them where one is not finite: the step is skipped."""
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
+        self.gradient_norm = norm.item()
+        if math.isfinite(self.gradient_norm):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            optimizer.zero_grad(set_to_none=True)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the scores of the last validation."""
+        self.validation_scores = {}
+
+    def validation_step(self, batch: tuple[str, Stems], batch_index: int) -> dict[str, Any]:
+        """Separates a song as `separate` does everywhere, and scores it.
+
+        Returns its name, mixture (c, n), estimates and references (s, c, n), and scores: loss, and cSDR and uSDR in
+        dB, the means of its stems.
+        """
+        name, stems = batch
+        config = self.network.config
+        mixture = mixture_of(stems)
+        separator = Separator(self.network, overlap=self.validation_overlap, device=self.device, scan=self.scan)
+        estimates = torch.stack(list(separator(mixture, config.sample_rate).values())).to(self.device)
+        references = self._references(stems, dim=0)
+        # Segment by segment: the spectra of a whole song would not fit beside the network.
+        pieces = zip(*(t.split(config.segment, dim=-1) for t in (estimates, references)), strict=True)
+        losses = [self.loss(estimates=estimate, references=reference) for estimate, reference in pieces]
+        pairs = [{"estimate": e, "reference": r} for e, r in zip(estimates, references, strict=True)]
+        scores = {
+            "loss": torch.stack(losses).mean().item(),
+            "csdr": _mean([csdr(**pair, sample_rate=config.sample_rate) for pair in pairs]),
+            "usdr": _mean([usdr(**pair) for pair in pairs]),
+        }
+        self.validation_scores[name] = scores
+        audio = {"mixture": mixture, "estimates": estimates, "references": references}
+        return {"name": name, "scores": scores, **{kind: tensor.cpu() for kind, tensor in audio.items()}}
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the scores over all songs, means of loss and uSDR and the median of the cSDR, and those of each song."""
+        songs = self._gathered_scores()
+        scores = list(songs.values())
+        self.log("val/loss", _mean([score["loss"] for score in scores]), sync_dist=True)
+        self.log("val/usdr", _mean([score["usdr"] for score in scores]), prog_bar=True, sync_dist=True)
+        medians = torch.tensor([score["csdr"] for score in scores], dtype=torch.float64)
+        self.log("val/csdr", defined_median(medians), prog_bar=True, sync_dist=True)
+        if self.logger is not None and not self.trainer.sanity_checking:
+            named = {
+                f"val_tracks/{kind}/{name}": value for name, score in songs.items() for kind, value in score.items()
+            }
+            self.logger.log_metrics(named, self.global_step)
+
+    def _gathered_scores(self) -> dict[str, Scores]:
+        """Returns the scores of all processes by song; where they do not share evenly, one song is scored twice."""
+        if self.trainer.world_size == 1:
+            return self.validation_scores
+        shares: list[dict[str, Scores]] = [{}] * self.trainer.world_size
+        torch.distributed.all_gather_object(shares, self.validation_scores)
+        return {name: scores for share in shares for name, scores in share.items()}
+
+    def _scheduler(self, optimizer: Optimizer) -> LambdaLR:
+        steps = int(self.trainer.estimated_stepping_batches)
+        if self.schedule == "cosine" and steps <= self.warmup_steps:
+            raise InputError(
+                f"warmup_steps={self.warmup_steps} leaves nothing of a training of {steps} steps; give fewer, or "
+                "train for longer"
+            )
+
+        def factor(step: int) -> float:
+            if step < self.warmup_steps:
+                return (step + 1) / self.warmup_steps
+            if self.schedule == "constant":
+                return 1.0
+            done = (step - self.warmup_steps) / (steps - self.warmup_steps)
+            return (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+        return LambdaLR(optimizer, factor)
+
+    def _references(self, stems: Stems, dim: int) -> Tensor:
+        return torch.stack([stems[stem] for stem in self.network.config.stems], dim)
+
+
+def _mean(values: list[float]) -> float:
+    """Returns the mean of the values that are not NaN: the cSDR of a stem that is silent throughout is none."""
+    return torch.tensor(values, dtype=torch.float64).nanmean().item()

@@ -1,0 +1,102 @@
+"""Spectrograms and audio of validation songs for TensorBoard."""
+
+import logging
+from typing import Any, cast
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
+
+from bsmamba2.audio.spectrograms import loudest_stretch, spectrograms
+from bsmamba2.errors import InputError
+from bsmamba2.model import BSMamba2
+
+EXCERPTS = 3
+EXCERPT_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Pictures(Callback):
+    """Writes what the first three songs of each validation look and sound like.
+
+    Of a song, the ten seconds are taken in which the estimated stems are loudest. A picture shows mixture, estimate and
+    reference one above the other. In a training of several processes only the main one writes, of the songs it gets.
+
+    Args:
+        every_n_validations: Pictures and audio are written at the first of so many validations; 1 for each.
+    """
+
+    def __init__(self, every_n_validations: int = 1) -> None:
+        super().__init__()
+        if every_n_validations < 1:
+            raise InputError(f"every_n_validations={every_n_validations} is not allowed; give at least 1")
+        self.every_n_validations = every_n_validations
+        self._validations = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns how many validations there were."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self._validations = state_dict["validations"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says where nothing can be written."""
+        if trainer.is_global_zero and _writer(trainer) is None:
+            log.info("no pictures and audio of validation songs are kept, because TensorBoard is not the logger")
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Writes what there is of a song.
+
+        Args:
+            trainer: The trainer.
+            pl_module: A module with a `network`.
+            outputs: Of its validation_step: name, mixture (c, n), estimates and references (s, c, n), scores by name.
+            batch: The song.
+            batch_idx: Its number.
+            dataloader_idx: Of which there is only one.
+        """
+        writer = None if trainer.sanity_checking or not trainer.is_global_zero else _writer(trainer)
+        if writer is None:
+            return
+        if batch_idx < EXCERPTS and self._validations % self.every_n_validations == 0:
+            network = cast(BSMamba2, pl_module.network)
+            self._write_song(writer, outputs, network.config.stems, network.config.sample_rate, trainer.global_step)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Counts the validations."""
+        self._validations += not trainer.sanity_checking
+
+    def _write_song(
+        self, writer: SummaryWriter, song: dict[str, Any], stems: tuple[str, ...], sample_rate: int, step: int
+    ) -> None:
+        name, references = song["name"], song["references"]
+        excerpt = loudest_stretch(references, round(EXCERPT_SECONDS * sample_rate))
+        mixture = song["mixture"][..., excerpt].mean(0)
+        sounds = {"mixture": mixture} if self._validations == 0 else {}
+        for stem, estimate, reference in zip(stems, song["estimates"], references, strict=True):
+            estimate, reference = estimate[..., excerpt].mean(0), reference[..., excerpt].mean(0)
+            sounds[f"{stem} estimate"] = estimate
+            if self._validations == 0:
+                sounds[f"{stem} reference"] = reference
+            picture = spectrograms(torch.stack([mixture, estimate, reference]), sample_rate)
+            writer.add_image(f"val_pictures/{name}/{stem}: mixture, estimate, reference", picture, step)
+        for kind, audio in sounds.items():
+            writer.add_audio(f"val_audio/{name}/{kind}", audio.clamp(-1, 1)[None], step, sample_rate)
+
+
+def _writer(trainer: Trainer) -> SummaryWriter | None:
+    logger = next((logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
+    return None if logger is None else logger.experiment

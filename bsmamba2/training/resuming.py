@@ -1,0 +1,249 @@
+"""Going on where a training stopped: checkpoints along the way, what they tell, and which one to take."""
+
+import logging
+import time
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, Checkpoint
+
+from bsmamba2.data.datamodule import MusdbDataModule
+from bsmamba2.errors import InputError
+from bsmamba2.system.files import complete_file, remove_unfinished
+
+# Folders of the runs, and in each that of its checkpoints, as Lightning calls them.
+RUNS = "lightning_logs"
+FOLDER = "checkpoints"
+LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"
+NEW = "new.ckpt"
+RECORD = "bsmamba2"
+
+log = logging.getLogger(__name__)
+
+
+class CompleteCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints so that a file is never half there: a temporary one beside it, renamed when it is whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Writes a checkpoint; an older one of that name stays until then.
+
+        Raises:
+            InputError: It cannot be written, for instance because the disk is full.
+        """
+        with complete_file(Path(path)) as temporary:
+            try:
+                torch.save(checkpoint, temporary)
+            except RuntimeError as error:
+                # What torch makes of an error of the system in its writer.
+                raise OSError(0, next(iter(str(error).splitlines()))) from error
+
+
+class RunRecord(Callback):
+    """Writes into every checkpoint what made it, and goes on only with the same data, in the same order.
+
+    Args:
+        config: All options of the run, as YAML.
+        data: What the training hears.
+    """
+
+    def __init__(self, config: str, data: MusdbDataModule) -> None:
+        self.config = config
+        self.data = data
+        self.next_excerpt = self.seen_step = 0
+        self.metrics: dict[str, float] = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Counts on, step by step of the optimiser: what was accumulated for the next one is heard again."""
+        size = self.data.epoch_excerpts
+        if trainer.is_last_batch:
+            self.next_excerpt = (trainer.current_epoch + 1) * size
+        elif trainer.global_step > self.seen_step:
+            self.next_excerpt = trainer.current_epoch * size + (batch_idx + 1) * self._batch_over_devices(trainer)
+        self.seen_step = trainer.global_step
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds the record."""
+        self.metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
+        checkpoint[RECORD] = {
+            "version": version("bsmamba2"),
+            "config": self.config,
+            "metrics": self.metrics,
+            "next_excerpt": self.next_excerpt,
+            **self._of_order(trainer),
+        }
+        heard = self.next_excerpt % self.data.epoch_excerpts
+        _end_epoch(checkpoint["loops"]["fit_loop"], heard // self._batch_over_devices(trainer))
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Puts the data where the training stopped.
+
+        Raises:
+            InputError: The excerpts of this run would be others than those of the checkpoint's.
+        """
+        record = checkpoint[RECORD]
+        now = self._of_order(trainer)
+        for name, value in now.items():
+            if record[name] != value:
+                raise InputError(
+                    f"the checkpoint was trained with {name}={record[name]} and this run has {value}, so its excerpts "
+                    "would be others; give the same data and options, or start from the weights with --model.init_from"
+                )
+        self.next_excerpt = self.data.next_excerpt = record["next_excerpt"]
+        self.seen_step = checkpoint["global_step"]
+        self.metrics = record["metrics"]
+
+    def _of_order(self, trainer: Trainer) -> dict[str, Any]:
+        """What decides which excerpt comes when."""
+        return {
+            "seed": self.data.seed,
+            "data_hash": self.data.data_hash,
+            "epoch_excerpts": self.data.epoch_excerpts,
+            "batch_over_devices": self._batch_over_devices(trainer),
+        }
+
+    def _batch_over_devices(self, trainer: Trainer) -> int:
+        return self.data.batch_size * trainer.world_size
+
+
+class ResumePoints(Checkpoint):
+    """Writes `last.ckpt` along the way, and keeps the one before as `previous.ckpt`.
+
+    They are written between two optimiser steps, and at the end of an epoch after its validation.
+
+    Args:
+        every_steps: Optimiser steps after which one is due.
+        every_minutes: Minutes after which one is due, if a step was made.
+    """
+
+    def __init__(self, every_steps: int = 100, every_minutes: float = 10.0) -> None:
+        if every_steps < 1 or not every_minutes > 0:
+            raise InputError(
+                f"every_steps={every_steps}, every_minutes={every_minutes} is not allowed; give at least 1 and a time"
+            )
+        self.every_steps = every_steps
+        self.every_minutes = every_minutes
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Decides on the folder, that of the run, and clears what a kill in the middle of writing left there."""
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir) / FOLDER
+        if trainer.is_global_zero:
+            remove_unfinished(self.folder, Path(LAST).suffix)
+
+    @property
+    def path(self) -> Path:
+        """Where the newest lies."""
+        return self.folder / LAST
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Counts from here."""
+        self.seen_step = self.saved_step = trainer.global_step
+        self.saved_time = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Writes one if it is due and no gradient waits for a step; it waits for a validation that follows."""
+        stepped = trainer.global_step > self.seen_step
+        self.seen_step = trainer.global_step
+        if not stepped or _validation_follows(trainer, batch_idx):
+            return
+        late = time.monotonic() - self.saved_time >= 60 * self.every_minutes
+        due = trainer.global_step - self.saved_step >= self.every_steps or trainer.global_step == trainer.max_steps
+        if trainer.strategy.broadcast(late) or due:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes one."""
+        if trainer.global_step > self.saved_step:
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return  # A trial of some batches is nothing to go on from.
+        self.saved_step, self.saved_time = trainer.global_step, time.monotonic()
+        new, last, previous = (self.folder / name for name in (NEW, LAST, PREVIOUS))
+        try:
+            trainer.save_checkpoint(new, weights_only=False)
+        except InputError as error:
+            log.error("%s; the older %s is kept, and the training goes on", error, last)
+            # The other processes wait for this one at the end of saving.
+            trainer.strategy.barrier()
+            return
+        if trainer.is_global_zero:
+            if last.exists():
+                last.replace(previous)
+            new.replace(last)
+
+
+def _validation_follows(trainer: Trainer, batch_index: int) -> bool:
+    """Returns whether this batch is the last of an epoch or one that is validated after: going on would skip that."""
+    if trainer.check_val_every_n_epoch is None:
+        batch_index = trainer.fit_loop.total_batch_idx
+    every = trainer.val_check_batch
+    return trainer.is_last_batch or (isinstance(every, int) and (batch_index + 1) % every == 0)
+
+
+def _end_epoch(fit_loop: dict[str, Any], heard_batches: int) -> None:
+    """Says in the state of Lightning's loop where an epoch stands, if the state is of what follows its end.
+
+    Lightning itself says that it is over a little later, and would, in a training limited by steps, take its batches
+    for those of the next. And of an epoch that was stopped in its middle it says so, too.
+
+    Args:
+        fit_loop: The state, which is changed.
+        heard_batches: Batches of the epoch that the optimiser has used; 0 where it is over.
+    """
+    epochs, batches = fit_loop["epoch_progress"], fit_loop["epoch_loop.batch_progress"]
+    if epochs["current"]["processed"] != epochs["current"]["started"]:
+        return
+    for count in (epochs["current"], epochs["total"]):
+        if heard_batches:
+            count["processed"] -= 1
+        else:
+            count["completed"] = count["processed"]
+    unused = batches["current"]["ready"] - heard_batches if heard_batches else 0
+    batches["current"] = dict.fromkeys(batches["current"], heard_batches)
+    batches["total"] = {name: number - unused for name, number in batches["total"].items()}
+    batches["is_last_batch"] = False
+
+
+def find_resume_point(root: Path) -> Path | None:
+    """Returns the newest checkpoint that the trainings in a folder left to go on from, or None where there is none.
+
+    A damaged one is passed over for the one before, and the log says so.
+
+    Raises:
+        InputError: There are some, but all of the newest training are damaged.
+    """
+    folders = (FOLDER, f"{RUNS}/*/{FOLDER}")
+    found = [path for name in (LAST, PREVIOUS) for folder in folders for path in root.glob(f"{folder}/{name}")]
+    if not found:
+        return None
+    newest = max(found, key=lambda path: path.stat().st_mtime).parent
+    damaged: list[Path] = []
+    for path in (newest / LAST, newest / PREVIOUS):
+        if path.exists() and _is_whole(path):
+            if path.name != LAST:
+                log.warning("%s is %s; going on from %s", newest / LAST, "damaged" if damaged else "missing", path)
+            return path
+        damaged += [path] if path.exists() else []
+    raise InputError(
+        f"{' and '.join(str(path) for path in damaged)} cannot be read whole; give --ckpt_path another file, or leave "
+        "it out to start afresh"
+    )
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False

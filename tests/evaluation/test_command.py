@@ -1,0 +1,495 @@
+import functools
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from bsmamba2.audio.reading import audio_info, read_audio
+from bsmamba2.audio.writing import write_audio
+from bsmamba2.data.musdb import MIXTURE, STEMS
+from bsmamba2.data.tracks import Track, find_tracks
+from bsmamba2.errors import InputError, OutputError
+from bsmamba2.evaluation.command import evaluate as evaluate_and_report
+from bsmamba2.evaluation.results import ESTIMATE, HALF_ROW, MIXTURE_ROW, SCALE_ROWS, Results, to_json
+from bsmamba2.metrics import csdr, usdr
+from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.separation.separator import Separator
+from bsmamba2.weights.checkpoint import save_model
+
+NAME = "Three - Third"
+evaluate = functools.partial(evaluate_and_report, no_report=True)
+SCRIPT = str(Path(__file__).parents[2] / "scripts" / "evaluate.py")
+
+
+@pytest.fixture
+def model(tmp_path: Path, tiny_network: BSMamba2) -> Path:
+    path = tmp_path / "tiny.safetensors"
+    save_model(tiny_network, path)
+    return path
+
+
+@pytest.fixture
+def track(musdb_root: Path) -> Track:
+    (track,) = find_tracks(musdb_root, "test")
+    return track
+
+
+@pytest.fixture
+def songs(tmp_path: Path, musdb_root: Path) -> Path:
+    """Returns a folder of three songs, tracks at its top."""
+    for name in ("a - 1", "b - 2", "c - 3"):
+        shutil.copytree(musdb_root / "test" / NAME, tmp_path / "songs" / name)
+    return tmp_path / "songs"
+
+
+def write_song(folder: Path, stems: dict[str, Tensor], rate: int = 44100) -> None:
+    for stem, audio in stems.items():
+        write_audio(folder / f"{stem}.wav", audio, rate, depth="float")
+
+
+def written(run: Path) -> list[Path]:
+    """Returns the results of tracks, without those that a kill left half-written under hidden names."""
+    return sorted(path for path in (run / "tracks").glob("*.json") if not path.name.startswith("."))
+
+
+def content(run: Path) -> dict[str, Any]:
+    """Returns the results of tracks without times, to six decimals: the last bits differ between processes."""
+    found = {}
+    for path in written(run):
+        track = json.loads(path.read_text(), parse_float=lambda text: round(float(text), 6))
+        found[path.name] = track | {"computing_seconds": 0, "computed": {}}
+    return found
+
+
+def test_scores_are_those_of_the_separation(
+    tmp_path: Path, model: Path, tiny_network: BSMamba2, musdb_root: Path, track: Track
+) -> None:
+    results = evaluate_and_report(musdb_root, tmp_path / "run", model, overlap=0.5, chunk_seconds=[0.05])
+    mixture, vocals = track.read(MIXTURE), track.read("vocals")
+    rows = results.tracks[NAME].scores["vocals"]
+    assert list(rows) == [ESTIMATE, "chunks of 0.05 s", *SCALE_ROWS]
+    for row, seconds in ((ESTIMATE, 0.1), ("chunks of 0.05 s", 0.05)):
+        estimate = Separator(tiny_network, seconds, overlap=0.5)(mixture, 44100)["vocals"]
+        assert rows[row].csdr == pytest.approx(csdr(estimate=estimate, reference=vocals), abs=1e-6)
+        assert rows[row].usdr == pytest.approx(usdr(estimate=estimate, reference=vocals), abs=1e-6)
+    assert rows[MIXTURE_ROW].usdr == usdr(estimate=mixture, reference=vocals)
+    assert rows[HALF_ROW].usdr == usdr(estimate=mixture / 2, reference=vocals)
+    assert len(rows[ESTIMATE].windows) == 2
+    assert len(results.tracks[NAME].activity["vocals"]) == 20
+    settings = results.description["settings"]
+    assert settings == {"protocol": "single", "stems": ["vocals"], "museval": False, "save_estimates": False}
+    assert results.description["separation"]["overlap"] == 0.5
+    assert results.description["time"]["seconds_per_second_of_audio"] > 0
+    assert to_json(Results.read(tmp_path / "run").tracks) == to_json(results.tracks)
+    assert NAME in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_the_excerpt_is_what_was_scored(
+    tmp_path: Path, model: Path, tiny_network: BSMamba2, musdb_root: Path, track: Track
+) -> None:
+    results = evaluate(musdb_root, tmp_path / "run", model, save_estimates=True)
+    assert results.tracks[NAME].excerpt == (0.0, 2.0)
+    folder = tmp_path / "run" / "excerpts" / NAME
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "mixture.flac", "vocals.estimate.flac", "vocals.reference.flac"
+    ]  # fmt: skip
+    estimate = Separator(tiny_network)(track.read(MIXTURE), 44100)["vocals"]
+    assert read_audio(folder / "vocals.estimate.flac") == pytest.approx(estimate, abs=1e-6)
+    assert torch.equal(read_audio(tmp_path / "run" / "estimates" / NAME / "vocals.wav"), estimate)
+
+
+def test_the_estimates_of_a_model_score_the_same_as_files(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+    """What was kept of a model is what another tool could have written."""
+    first = evaluate(musdb_root, tmp_path / "a", model, stems=["vocals", "instrumental"], save_estimates=True)
+    second = evaluate(
+        musdb_root, tmp_path / "b", estimates=tmp_path / "a" / "estimates", stems=["vocals", "instrumental"]
+    )
+    assert to_json(second.tracks[NAME].scores) == to_json(first.tracks[NAME].scores)
+    assert "model" not in second.description
+    assert math.isnan(second.tracks[NAME].computing_seconds)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"estimates": Path("e"), "overlap": 0.5}, "--overlap cannot be used with --estimates"),
+        ({"estimates": Path("e"), "compile": True}, "--compile cannot be used with --estimates"),
+        ({"estimates": Path("e"), "save_estimates": True}, "--save-estimates cannot be used with --estimates"),
+        ({"model": "m", "validation_artists": ["Two"]}, "are for --split valid or train"),
+        ({"model": "{model}", "chunk_seconds": [0.1, 0.1]}, "give each length only once"),
+        ({"model": "{model}", "devices": 0}, "give at least 1 of each"),
+        ({"model": "{model}", "strategy": "ddp"}, "is for several processes"),
+    ],
+)
+def test_options_that_contradict_each_other(
+    tmp_path: Path, model: Path, musdb_root: Path, options: dict[str, Any], message: str
+) -> None:
+    options = {name: model if value == "{model}" else value for name, value in options.items()}
+    with pytest.raises(InputError, match=message):
+        evaluate(musdb_root, tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_excerpts_are_turned_down_rather_than_clipped(tmp_path: Path, model: Path, track: Track) -> None:
+    stems = {stem: track.read(stem) for stem in STEMS}
+    stems["vocals"] *= 2 / stems["vocals"].abs().max()
+    write_song(tmp_path / "data" / "A - B", stems)
+    result = evaluate(tmp_path / "data", tmp_path / "run", model).tracks["A - B"]
+    assert result.excerpt_gain <= 0.5
+    kept = read_audio(tmp_path / "run" / "excerpts" / "A - B" / "vocals.reference.flac")
+    assert kept == pytest.approx(result.excerpt_gain * stems["vocals"], abs=1e-6)
+
+
+@pytest.mark.parametrize("given", [{}, {"model": "m", "estimates": Path("e")}])
+def test_either_a_model_or_estimates(tmp_path: Path, musdb_root: Path, given: dict[str, str | Path]) -> None:
+    with pytest.raises(InputError, match="give either --model, or --estimates"):
+        evaluate(musdb_root, tmp_path / "run", **given)  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_splits_and_validation_tracks(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+    assert list(evaluate(musdb_root, tmp_path / "a", model, split="valid").tracks) == ["Leaf - Summerghost"]
+    artists = evaluate(musdb_root, tmp_path / "b", model, split="valid", validation_artists=["Two"])
+    assert list(artists.tracks) == ["Two - Second"]
+
+
+def test_the_pair_protocol_voids_windows_where_the_accompaniment_is_silent(
+    tmp_path: Path, model: Path, track: Track
+) -> None:
+    """In the second second only vocals are heard: it counts alone, and not beside a silent accompaniment."""
+    stems = {stem: track.read(stem) for stem in STEMS}
+    for stem in ("drums", "bass", "other"):
+        stems[stem][:, 44100:] = 0
+    write_song(tmp_path / "data" / "A - B", stems)
+    for protocol, defined in (("single", [True, True]), ("pair", [True, False])):
+        results = evaluate(tmp_path / "data", tmp_path / protocol, model, protocol=protocol)  # type: ignore[arg-type]
+        for row in (ESTIMATE, MIXTURE_ROW):
+            windows = results.tracks["A - B"].scores["vocals"][row].windows
+            assert [not math.isnan(window) for window in windows] == defined
+
+
+def test_four_sources_need_a_model_of_four(
+    tmp_path: Path, model: Path, tiny_config: ModelConfig, musdb_root: Path
+) -> None:
+    with pytest.raises(InputError, match="protocol='four' needs estimates of drums, bass, other, vocals"):
+        evaluate(musdb_root, tmp_path / "run", model, protocol="four")
+    assert not (tmp_path / "run").exists()
+    torch.manual_seed(0)
+    save_model(BSMamba2(replace(tiny_config, stems=STEMS)), tmp_path / "four.safetensors")
+    results = evaluate(musdb_root, tmp_path / "run", tmp_path / "four.safetensors", protocol="four")
+    assert results.stems == STEMS
+    assert all(math.isfinite(results.tracks[NAME].scores[stem][ESTIMATE].csdr) for stem in STEMS)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="museval cannot be imported without an ffmpeg program")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_museval_on_request(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+    """Its median SDR is our cSDR of the pair, but for the five decimals it keeps."""
+    results = evaluate(musdb_root, tmp_path / "run", model, protocol="pair", museval=True)
+    scores = results.tracks[NAME].scores["vocals"][ESTIMATE]
+    assert scores.museval_sdr == pytest.approx(scores.csdr, abs=1e-5)
+    assert all(math.isfinite(score) for score in (scores.museval_isr, scores.museval_sir, scores.museval_sar))
+    official = json.loads((tmp_path / "run" / "museval" / "test" / f"{NAME}.json").read_text())
+    assert [target["name"] for target in official["targets"]] == ["vocals", "accompaniment"]
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="museval cannot be imported without an ffmpeg program")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_song_that_museval_refuses_has_all_other_scores(tmp_path: Path, model: Path, track: Track) -> None:
+    stems = {stem: track.read(stem) for stem in STEMS}
+    stems["vocals"].zero_()
+    write_song(tmp_path / "data" / "A - B", stems)
+    result = evaluate(tmp_path / "data", tmp_path / "run", model, museval=True).tracks["A - B"]
+    scores = result.scores["vocals"][ESTIMATE]
+    assert math.isnan(scores.csdr)
+    assert math.isnan(scores.museval_sdr)
+    assert math.isfinite(scores.leakage_db)
+    assert any("which museval cannot score" in note for note in result.notes)
+
+
+def test_a_stopped_evaluation_goes_on(
+    tmp_path: Path, model: Path, songs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluate(songs, tmp_path / "whole", model)
+    evaluate(songs, tmp_path / "run", model)
+    records = tmp_path / "run" / "tracks"
+    (records / "b - 2.json").unlink()
+    (records / "c - 3.json").write_text('{"name": ')
+    kept = (records / "a - 1.json").read_bytes()
+    (tmp_path / "run" / "results.json").unlink()
+    with pytest.raises(InputError, match="was not finished; give its command again"):
+        Results.read(tmp_path / "run")
+    with caplog.at_level("INFO", "bsmamba2"):
+        evaluate(songs, tmp_path / "run", model)
+    assert [record.getMessage() for record in caplog.records if "already" in record.getMessage()] == [
+        "a - 1: already scored"
+    ]
+    assert (records / "a - 1.json").read_bytes() == kept
+    assert content(tmp_path / "run") == content(tmp_path / "whole")
+    assert Results.read(tmp_path / "run").tracks.keys() == {"a - 1", "b - 2", "c - 3"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_killed_evaluation_gives_the_same_table(tmp_path: Path, model: Path, songs: Path) -> None:
+    options = ["--model", str(model), "--root", str(songs), "--device", "cpu", "--no-report", "--output"]
+    with subprocess.Popen([sys.executable, SCRIPT, *options, str(tmp_path / "run")], stderr=subprocess.DEVNULL) as job:
+        deadline = time.monotonic() + 60
+        while not written(tmp_path / "run"):
+            assert job.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        job.send_signal(signal.SIGKILL)
+    finished = content(tmp_path / "run").keys()
+    assert finished < {"a - 1.json", "b - 2.json", "c - 3.json"}
+    evaluate(songs, tmp_path / "run", model, device="cpu")
+    evaluate(songs, tmp_path / "whole", model, device="cpu")
+    assert content(tmp_path / "run") == content(tmp_path / "whole")
+    assert [path.name for path in (tmp_path / "run").rglob(".*")] == [".lock"]
+
+
+def another_overlap(options: dict[str, object], tmp_path: Path) -> str:
+    options["overlap"] = 0.5
+    return r"overlap was 0\.25 and is 0\.5"
+
+
+def another_protocol(options: dict[str, object], tmp_path: Path) -> str:
+    options["protocol"] = "pair"
+    return "protocol was single and is pair"
+
+
+def another_model(options: dict[str, object], tmp_path: Path) -> str:
+    torch.manual_seed(1)
+    from tests.conftest import TINY
+
+    save_model(BSMamba2(TINY), tmp_path / "other.safetensors")
+    options["model"] = tmp_path / "other.safetensors"
+    return "model was "
+
+
+@pytest.mark.parametrize("change", [another_overlap, another_protocol, another_model])
+def test_results_of_other_settings_are_never_mixed(
+    tmp_path: Path, model: Path, musdb_root: Path, change: Callable[[dict[str, object], Path], str]
+) -> None:
+    options: dict[str, object] = {"model": model}
+    evaluate(musdb_root, tmp_path / "run", **options)  # type: ignore[arg-type]
+    before = content(tmp_path / "run")
+    message = change(options, tmp_path)
+    with pytest.raises(InputError, match=f"holds results of other settings .*{message}"):
+        evaluate(musdb_root, tmp_path / "run", **options)  # type: ignore[arg-type]
+    assert content(tmp_path / "run") == before
+    evaluate(musdb_root, tmp_path / "run", overwrite=True, **options)  # type: ignore[arg-type]
+    assert content(tmp_path / "run") != before
+
+
+def test_a_song_that_changed_is_scored_again(tmp_path: Path, model: Path, songs: Path) -> None:
+    before = evaluate(songs, tmp_path / "run", model)
+    shutil.copyfile(songs / "b - 2" / "drums.wav", songs / "b - 2" / "vocals.wav")
+    after = evaluate(songs, tmp_path / "run", model)
+    changed = [name for name in after.tracks if to_json(after.tracks[name]) != to_json(before.tracks[name])]
+    assert changed == ["b - 2"]
+    assert after.description["data"]["sha256"] != before.description["data"]["sha256"]
+
+
+def test_estimates_that_changed_are_scored_again(tmp_path: Path, musdb_root: Path, track: Track) -> None:
+    write_song(tmp_path / "tool" / NAME, {"vocals": track.read(MIXTURE)})
+    evaluate(musdb_root, tmp_path / "run", estimates=tmp_path / "tool")
+    write_song(tmp_path / "tool" / NAME, {"vocals": track.read(MIXTURE) / 2})
+    results = evaluate(musdb_root, tmp_path / "run", estimates=tmp_path / "tool")
+    rows = results.tracks[NAME].scores["vocals"]
+    assert to_json(rows[ESTIMATE]) == to_json(rows[HALF_ROW])
+
+
+def test_estimates_that_one_track_lacks_cost_no_other_its_score(tmp_path: Path, songs: Path, track: Track) -> None:
+    for name in ("a - 1", "b - 2", "c - 3"):
+        write_song(tmp_path / "tool" / name, {"vocals" if name != "b - 2" else "bass": track.read("vocals") / 2})
+    results = evaluate(songs, tmp_path / "run", estimates=tmp_path / "tool", stems=["vocals"])
+    assert list(results.tracks) == ["a - 1", "c - 3"]
+    assert "there is no estimate of vocals" in results.failures["b - 2"]
+
+
+def test_files_that_no_evaluation_wrote_are_not_replaced_unasked(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"results\.json is already there, and no evaluation wrote it"):
+            evaluate(musdb_root, tmp_path / "run", model, overwrite=overwrite)
+    assert (tmp_path / "run" / "results.json").read_text() == "mine"
+
+
+def test_the_songs_are_never_in_the_way_of_the_results(tmp_path: Path, model: Path, songs: Path) -> None:
+    shutil.move(songs, tmp_path / "data" / "tracks")
+    before = sorted(tmp_path.rglob("*"))
+    for root, output in (("data/tracks", "data"), ("data/tracks", "data/tracks/run"), ("data", "data")):
+        with pytest.raises(InputError, match="lie inside each other"):
+            evaluate(tmp_path / root, tmp_path / output, model, overwrite=True)
+    with pytest.raises(InputError, match="lie inside each other"):
+        evaluate(tmp_path / "data" / "tracks", tmp_path / "data", estimates=tmp_path / "data" / "tracks")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_another_program_put_into_a_run_stays(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+    evaluate(musdb_root, tmp_path / "run", model, save_estimates=True)
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    (tmp_path / "run" / "estimates" / "list.txt").write_text("mine")
+    evaluate(musdb_root, tmp_path / "run", model, overlap=0.5, overwrite=True)
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+    assert [path.name for path in (tmp_path / "run" / "estimates").iterdir()] == ["list.txt"]
+
+
+def test_two_evaluations_do_not_share_a_folder(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+    evaluate(musdb_root, tmp_path / "run", model)
+    before = content(tmp_path / "run")
+    with (
+        FileLock(tmp_path / "run" / ".lock"),
+        pytest.raises(InputError, match="another evaluation is writing to"),
+    ):
+        evaluate(musdb_root, tmp_path / "run", model, overlap=0.5, overwrite=True)
+    assert content(tmp_path / "run") == before
+
+
+def test_overwrite_goes_on_with_the_same_settings(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+    first = evaluate(musdb_root, tmp_path / "run", model).tracks[NAME]
+    assert evaluate(musdb_root, tmp_path / "run", model, overwrite=True).tracks[NAME].computed == first.computed
+
+
+def test_a_lost_excerpt_is_made_again(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+    evaluate(musdb_root, tmp_path / "run", model)
+    excerpt = tmp_path / "run" / "excerpts" / NAME / "vocals.estimate.flac"
+    before = excerpt.read_bytes()
+    excerpt.unlink()
+    evaluate(musdb_root, tmp_path / "run", model)
+    assert excerpt.read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_full_disk_ends_the_evaluation(
+    tmp_path: Path, model: Path, songs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other songs would be separated in vain."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(OutputError, match="cannot be written"):
+            evaluate(songs, tmp_path / "run", model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "failed: " not in caplog.text
+    assert evaluate(songs, tmp_path / "run", model).tracks.keys() == {"a - 1", "b - 2", "c - 3"}
+
+
+def test_a_name_that_is_not_unicode(tmp_path: Path, model: Path, songs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    name = os.fsdecode(b"b \xff")
+    try:
+        (songs / "b - 2").rename(songs / name)
+    except OSError:
+        pytest.skip("this file system takes Unicode names alone")
+    # Tests that run side by side cannot tell each other such a name.
+    with caplog.at_level("ERROR", "bsmamba2"):
+        results = evaluate_and_report(songs, tmp_path / "run", model)
+    assert name in results.tracks
+    assert (
+        "b \ufffd" in (tmp_path / "run" / "report.html").read_text()
+        or "b ?" in (tmp_path / "run" / "report.html").read_text()
+    )
+
+
+def test_an_empty_test_folder_is_an_error(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "test").mkdir()
+    with pytest.raises(InputError, match="there is no track in"):
+        evaluate(tmp_path, tmp_path / "run", model)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("stems", "message"),
+    [
+        (["drums"], "the stem 'drums' cannot be scored; the model gives vocals, instrumental"),
+        (["vocals", "vocals"], "give at least one, each only once"),
+        ([], "give at least one"),
+    ],
+)
+def test_stems_that_cannot_be_scored(
+    tmp_path: Path, model: Path, musdb_root: Path, stems: list[str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate(musdb_root, tmp_path / "run", model, stems=stems)
+
+
+def test_broken_tracks_cost_no_other_its_score(tmp_path: Path, model: Path, songs: Path) -> None:
+    write_audio(songs / "a - 1" / "bass.wav", torch.full((2, 88200), torch.nan), 44100, depth="float")
+    (songs / "b - 2" / "vocals.wav").unlink()
+    results = evaluate(songs, tmp_path / "run", model)
+    assert list(results.tracks) == ["c - 3"]
+    assert list(results.failures) == ["a - 1", "b - 2"]
+    assert "not finite" in results.failures["a - 1"]
+    assert "the track 'b - 2' has no stem 'vocals'" in results.failures["b - 2"]
+    assert Results.read(tmp_path / "run").failures == results.failures
+    (songs / "c - 3" / "vocals.wav").write_text("no audio")
+    with pytest.raises(InputError, match="no track could be scored; the first failed so: "):
+        evaluate(songs, tmp_path / "run", model)
+    assert not (tmp_path / "run" / "results.json").exists(), "the old results are of other songs"
+
+
+def test_songs_of_another_rate_in_mono(tmp_path: Path, model: Path, track: Track) -> None:
+    """They are scored at their own rate, on one channel."""
+    stems = {stem: track.read(stem)[:1, :48000] for stem in STEMS}
+    write_song(tmp_path / "data" / "A - B", stems, rate=24000)
+    result = evaluate(tmp_path / "data", tmp_path / "run", model).tracks["A - B"]
+    assert result.seconds == 2.0
+    assert len(result.scores["vocals"][ESTIMATE].windows) == 2
+    info = audio_info(tmp_path / "run" / "excerpts" / "A - B" / "vocals.estimate.flac")
+    assert (info.sample_rate, info.channels) == (24000, 1)
+
+
+def test_an_output_that_cannot_be_written_is_found_before_any_work(
+    tmp_path: Path, model: Path, musdb_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    with caplog.at_level("INFO"), pytest.raises(InputError, match="cannot be made"):
+        evaluate(musdb_root, tmp_path / "file" / "run", model)
+    assert "uSDR" not in caplog.text
+
+
+def test_two_processes_share_the_songs(tmp_path: Path, model: Path, songs: Path) -> None:
+    (songs / "b - 2" / "vocals.wav").unlink()
+    command = [
+        sys.executable,
+        SCRIPT,
+        "--model",
+        str(model),
+        "--root",
+        str(songs),
+        "--device",
+        "cpu",
+        "--devices",
+        "2",
+        "--no-report",
+    ]
+    job = subprocess.run(
+        [*command, "--output", str(tmp_path / "run")],
+        capture_output=True, text=True, timeout=100, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert job.returncode == 1
+    assert job.stderr.count("bsmamba2: error: 1 of 3 tracks could not be scored; the first: b - 2: ") == 1
+    assert job.stdout.count("vocals, protocol single, 2 tracks") == 1
+    alone = evaluate(songs, tmp_path / "alone", model, device="cpu")
+    results = Results.read(tmp_path / "run")
+    assert results.failures == alone.failures
+    for name, track in alone.tracks.items():
+        for row, scores in track.scores["vocals"].items():
+            assert results.tracks[name].scores["vocals"][row].usdr == pytest.approx(scores.usdr, abs=1e-5)

@@ -1,0 +1,431 @@
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bsmamba2.data.tracks import Track
+from bsmamba2.errors import InputError
+from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.separation.overlap_add import overlap_add
+from bsmamba2.separation.separator import Separator
+from bsmamba2.system.devices import choose_device
+from bsmamba2.training.losses import LossConfig, SeparationLoss
+from tests.conftest import TINY
+
+RATE = 44100
+
+
+def noise(length: int, channels: int = 2) -> Tensor:
+    return torch.randn(channels, length, generator=torch.Generator().manual_seed(length))
+
+
+def two_stems(segments: Tensor) -> Tensor:
+    return torch.stack([segments, -2 * segments], dim=1)
+
+
+def whole(process: Any, mixture: Tensor, block: int = 10**9, **settings: Any) -> Tensor:
+    return torch.cat(list(overlap_add(process, mixture.split(block, dim=-1), **settings)), dim=-1)
+
+
+def vocals(network: BSMamba2, mixture: Tensor, rate: int = RATE, **settings: Any) -> Tensor:
+    return Separator(network, device="cpu", **settings)(mixture, rate)["vocals"]
+
+
+@pytest.mark.parametrize("length", [1, 5, 999, 1000, 1001, 2500])
+@pytest.mark.parametrize(("segment", "hop"), [(1000, 1000), (1000, 750), (1000, 500), (1000, 301), (7, 5), (50, 1)])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_identity_returns_the_mixture(length: int, segment: int, hop: int, batch_size: int) -> None:
+    mixture = noise(length)
+    expected = two_stems(mixture[None])[0]
+    estimates = whole(two_stems, mixture, segment=segment, hop=hop, batch_size=batch_size)
+    assert estimates.shape == (2, 2, length)
+    torch.testing.assert_close(estimates, expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
+
+
+@given(
+    length=st.integers(1, 3000),
+    segment=st.integers(1, 700),
+    hop_share=st.floats(0.05, 1),
+    batch_size=st.integers(1, 5),
+    cuts=st.lists(st.integers(1, 900), max_size=6),
+)
+@settings(max_examples=60, deadline=None)
+def test_segments_do_not_depend_on_the_blocks(
+    length: int, segment: int, hop_share: float, batch_size: int, cuts: list[int]
+) -> None:
+    """Each segment is scaled by its own loudness, so that any other segment would be seen."""
+
+    def process(segments: Tensor) -> Tensor:
+        return (segments * segments.abs().mean(dim=(1, 2), keepdim=True))[:, None]
+
+    mixture, hop = noise(length), max(1, round(hop_share * segment))
+    ends = np.clip(np.cumsum([0, *cuts, 10**6]), 0, length)
+    blocks = [mixture[:, a:b] for a, b in pairwise(ends)]
+    cut = torch.cat(list(overlap_add(process, blocks, segment=segment, hop=hop, batch_size=batch_size)), dim=-1)
+    assert torch.equal(cut, whole(process, mixture, segment=segment, hop=hop))
+    assert cut.shape == (1, 2, length)
+
+
+@pytest.mark.parametrize("hop", [1000, 750, 500, 100])
+def test_every_process_is_weighted_to_one(hop: int) -> None:
+    ones = whole(lambda segments: torch.ones_like(segments)[:, None], noise(3456), segment=1000, hop=hop)
+    torch.testing.assert_close(ones, torch.ones(1, 2, 3456), rtol=0, atol=1e-6)
+
+
+def test_segments_cross_fade_linearly() -> None:
+    """The first segment says 0, the second 1: between them lies a ramp over the overlap, nothing elsewhere."""
+    calls: list[int] = []
+
+    def numbered(segments: Tensor) -> Tensor:
+        calls.append(len(calls))
+        return torch.full_like(segments, calls[-1])[:, None]
+
+    faded = whole(numbered, noise(175), segment=100, hop=75)[0, 0]
+    assert calls == [0, 1]
+    assert faded[:75].eq(0).all()
+    assert faded[100:].eq(1).all()
+    torch.testing.assert_close(faded[75:100], (torch.arange(25) + 0.5) / 25)
+
+
+@pytest.mark.parametrize(("length", "expected"), [(1, 1), (100, 1), (101, 2), (175, 2), (176, 3)])
+def test_no_segment_more_than_needed(length: int, expected: int) -> None:
+    seen: list[int] = []
+
+    def count(segments: Tensor) -> Tensor:
+        seen.append(len(segments))
+        assert segments.shape[1:] == (2, 100)
+        return segments[:, None]
+
+    whole(count, noise(length), segment=100, hop=75, batch_size=2)
+    assert sum(seen) == expected
+    assert max(seen) <= 2
+
+
+def test_estimates_come_as_soon_as_their_segments_are_done() -> None:
+    """What is asked of the mixture stays a few segments ahead of what was given back: the memory does not grow."""
+    asked = 0
+
+    def blocks() -> Any:
+        nonlocal asked
+        for block in noise(100_000).split(500, dim=-1):
+            asked += 500
+            yield block
+
+    given_back = 0
+    for piece in overlap_add(two_stems, blocks(), segment=1000, hop=750, batch_size=2):
+        given_back += piece.shape[-1]
+        assert asked - given_back <= 2 * 1000 + 500
+    assert given_back == 100_000
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+@pytest.mark.parametrize("length", [50, 4410, 20000])
+def test_progress_rises_to_one(tiny_network: BSMamba2, batch_size: int, length: int) -> None:
+    shares: list[float] = []
+    Separator(tiny_network, batch_size=batch_size)(noise(length), RATE, callback=shares.append)
+    assert shares[-1] == 1
+    assert all(0 <= earlier <= later for earlier, later in pairwise(shares))
+    assert length < 20000 or batch_size > 2 or len(set(shares)) > 2
+
+
+@pytest.mark.parametrize("length", [1, 4410, 4411, 20000])
+def test_the_result_does_not_depend_on_the_batch_size(tiny_network: BSMamba2, length: int) -> None:
+    one, three = (vocals(tiny_network, noise(length), batch_size=size) for size in (1, 3))
+    assert one.shape == (2, length)
+    torch.testing.assert_close(three, one, rtol=0, atol=1e-6)
+
+
+def test_one_segment_at_a_time_on_a_cpu_unless_asked_otherwise(tiny_network: BSMamba2) -> None:
+    assert Separator(tiny_network, device="cpu").batch_size == 1
+    assert Separator(tiny_network, device="cpu", batch_size=5).batch_size == 5
+
+
+def test_without_overlap_segments_are_processed_one_by_one(tiny_network: BSMamba2) -> None:
+    """The published test protocol: chunks side by side, the last one zero-padded."""
+    mixture = noise(10000)
+    with torch.inference_mode():
+        chunks = [tiny_network(F.pad(chunk, (0, 4410 - chunk.shape[-1]))[None])[0] for chunk in mixture.split(4410, 1)]
+    expected = torch.cat(chunks, dim=-1)[0, :, :10000]
+    torch.testing.assert_close(vocals(tiny_network, mixture, overlap=0), expected, rtol=0, atol=1e-6)
+
+
+def test_overlap_is_a_share_of_the_segment_in_seconds(tiny_network: BSMamba2) -> None:
+    def process(segments: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return tiny_network(segments)
+
+    mixture = noise(9000)
+    expected = whole(process, mixture, segment=2205, hop=1654)[0]
+    torch.testing.assert_close(vocals(tiny_network, mixture, segment_seconds=0.05), expected, rtol=0, atol=1e-6)
+    assert not torch.allclose(vocals(tiny_network, mixture, segment_seconds=0.05, overlap=0.5), expected, atol=1e-4)
+
+
+def test_no_seams_in_real_music(tiny_config: ModelConfig, song: Track) -> None:
+    """Where segments begin elsewhere, estimates differ; with an overlap no more at the borders than in between.
+
+    The network has learnt a little first: a random one differs everywhere.
+    """
+    mixture, reference = song.read("mixture"), song.read("vocals")
+    torch.manual_seed(0)
+    network = BSMamba2(replace(tiny_config, segment_seconds=0.25))
+    loss = SeparationLoss(LossConfig(stft_windows=(2048, 512)))
+    optimizer = torch.optim.Adam(network.parameters(), 5e-3)
+    segment = network.config.segment
+    for _ in range(40):
+        starts = torch.randint(0, mixture.shape[-1] - segment, (4,))
+        batch, vocals = (torch.stack([t[:, s : s + segment] for s in starts]) for t in (mixture, reference))
+        optimizer.zero_grad()
+        loss(estimates=network(batch), references=vocals[:, None]).backward()
+        optimizer.step()
+    borders, elsewhere = _differences(network, mixture, overlap=0.25)
+    assert borders <= elsewhere
+    borders, elsewhere = _differences(network, mixture, overlap=0.0)
+    assert borders > 1.5 * elsewhere
+
+
+def _differences(network: BSMamba2, mixture: Tensor, overlap: float) -> tuple[float, float]:
+    """Returns the energy of the difference between two segment offsets, near the borders of either and elsewhere."""
+    segment = network.config.segment
+    hop = segment - round(segment * overlap)
+    width, shift = segment // 4, hop // 2
+    straight = vocals(network, mixture, overlap=overlap, batch_size=8)[:, shift:]
+    shifted = vocals(network, mixture[:, shift:], overlap=overlap, batch_size=8)
+    energy = (straight - shifted).square().sum(0)
+    place = torch.arange(len(energy))
+    inner = (place > segment) & (place < len(energy) - segment)
+    # Without an overlap a border is a point: look at both sides of it.
+    lead = 0 if overlap else width // 2
+    near = ((place + lead) % hop < width) | ((place + shift + lead) % hop < width)
+    return energy[inner & near].mean().item(), energy[inner & ~near].mean().item()
+
+
+@pytest.mark.parametrize("kind", ["float32 tensor", "float64 tensor", "float32 array", "float64 array", "big-endian"])
+def test_what_comes_back_is_of_the_type_given(tiny_network: BSMamba2, kind: str) -> None:
+    tensor = noise(6000)
+    audio: Any = {
+        "float32 tensor": tensor,
+        "float64 tensor": tensor.double(),
+        "float32 array": tensor.numpy(),
+        "float64 array": tensor.double().numpy(),
+        "big-endian": tensor.numpy().astype(">f4"),
+    }[kind]
+    estimate = Separator(tiny_network)(audio, RATE)["vocals"]
+    assert type(estimate) is type(audio)
+    assert estimate.dtype == audio.dtype
+    expected = vocals(tiny_network, tensor)
+    torch.testing.assert_close(torch.as_tensor(np.asarray(estimate, np.float32)), expected, rtol=0, atol=1e-6)
+
+
+def test_inputs_stay_as_they_are(tiny_network: BSMamba2) -> None:
+    mixture = noise(6000)
+    Separator(tiny_network)(mixture, 48000)
+    assert torch.equal(mixture, noise(6000))
+    read_only = noise(6000).numpy()
+    read_only.flags.writeable = False
+    Separator(tiny_network)(read_only, RATE)
+
+    def greedy(segments: Tensor) -> Tensor:
+        return segments.mul_(2)[:, None]
+
+    whole(greedy, mixture, segment=1000, hop=1000)
+    assert torch.equal(mixture, noise(6000))
+
+
+def test_again_and_again_and_under_inference_mode(tiny_network: BSMamba2) -> None:
+    separator, mixture = Separator(tiny_network), noise(6000).requires_grad_()
+    first = separator(mixture, RATE)["vocals"]
+    separator(noise(777), 8000)
+    assert torch.equal(separator(mixture, RATE)["vocals"], first)
+    assert not first.requires_grad
+    first.mul_(1)  # no inference tensor: it can be changed
+    with torch.inference_mode():
+        assert torch.equal(separator(mixture, RATE)["vocals"], first)
+
+
+def test_precision_and_scan_of_a_call(tiny_network: BSMamba2) -> None:
+    separator, mixture = Separator(tiny_network), noise(6000)
+    exact = separator(mixture, RATE)["vocals"]
+    coarse = separator(mixture, RATE, precision="bfloat16")["vocals"]
+    assert 1e-4 < (coarse - exact).norm() / exact.norm() < 0.1
+    assert torch.equal(separator(mixture, RATE)["vocals"], exact)
+    assert torch.equal(Separator(tiny_network, precision="bfloat16")(mixture, RATE)["vocals"], coarse)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(separator(mixture, RATE)["vocals"], coarse)
+        assert torch.equal(separator(mixture, RATE, precision="float32")["vocals"], exact)
+    sequential = separator(mixture, RATE, scan="sequential")["vocals"]
+    torch.testing.assert_close(sequential, exact, rtol=0, atol=1e-5)
+    assert not torch.equal(sequential, exact)
+
+
+def test_a_mono_song_stays_mono(tiny_network: BSMamba2) -> None:
+    """A stereo network hears it on both sides, and its two estimates are averaged."""
+    mono = noise(6000, channels=1)
+    both = vocals(tiny_network, mono.expand(2, -1))
+    torch.testing.assert_close(vocals(tiny_network, mono), both.mean(0, keepdim=True), rtol=0, atol=1e-6)
+
+
+def test_stems_have_their_names(tiny_config: ModelConfig) -> None:
+    network = BSMamba2(replace(tiny_config, stems=("drums", "bass"))).eval()
+    estimates = Separator(network)(noise(4410), RATE)
+    assert list(estimates) == ["drums", "bass"]
+    with torch.inference_mode():
+        expected = network(noise(4410)[None])[0]
+    torch.testing.assert_close(torch.stack(list(estimates.values())), expected, rtol=0, atol=1e-6)
+
+
+@given(
+    length=st.integers(1, 30_000),
+    rate=st.sampled_from([8000, 11025, 22050, 44100, 44101, 48000, 96000, 192000]),
+    channels=st.integers(1, 2),
+    segment_seconds=st.floats(0.01, 0.3),
+    overlap=st.floats(0, 0.9),
+    batch_size=st.integers(1, 4),
+)
+@settings(max_examples=25, deadline=None)
+def test_every_sample_comes_back(
+    length: int, rate: int, channels: int, segment_seconds: float, overlap: float, batch_size: int
+) -> None:
+    separator = Separator(_identity(), segment_seconds, overlap, batch_size, "cpu")
+    mixture = 0.3 * noise(length, channels)
+    estimate = separator(mixture, rate)["vocals"]
+    assert estimate.shape == mixture.shape
+    assert estimate.isfinite().all()
+    if rate == RATE:
+        torch.testing.assert_close(estimate, mixture, rtol=0, atol=1e-5)
+
+
+def _identity() -> BSMamba2:
+    """Returns a network that returns the mixture: every mask is 1, whatever the features."""
+    torch.manual_seed(0)
+    network = BSMamba2(TINY).eval()
+    for to_freqs in network.mask_estimators[0].to_freqs:  # type: ignore[union-attr]
+        last = to_freqs[0][-1]
+        nn.init.zeros_(last.weight)
+        values = len(last.bias) // 2
+        with torch.no_grad():
+            last.bias.copy_(torch.cat([torch.tensor([1.0, 0.0]).repeat(values // 2), torch.full((values,), 50.0)]))
+    return network
+
+
+@pytest.mark.parametrize("value", [0.0, 0.25])
+def test_silence_and_a_constant(value: float) -> None:
+    """Silence separates to silence, and a constant offset is audio like any other."""
+    estimate = vocals(_identity(), torch.full((2, 9000), value))
+    torch.testing.assert_close(estimate, torch.full((2, 9000), value), rtol=0, atol=1e-5)
+
+
+def test_silence_separates_to_silence(tiny_network: BSMamba2) -> None:
+    assert vocals(tiny_network, torch.zeros(2, 9000)).eq(0).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"overlap": 1}, "overlap=1 is not allowed"),
+        ({"overlap": -0.1}, r"overlap=-0\.1 is not allowed"),
+        ({"overlap": float("nan")}, "overlap=nan is not allowed"),
+        ({"segment_seconds": 0}, "segment_seconds=0 is not allowed; give a length of at least one sample"),
+        ({"segment_seconds": -1.0}, r"segment_seconds=-1\.0 is not allowed"),
+        ({"batch_size": 0}, "batch_size=0 is not allowed"),
+        ({"precision": "int8"}, "precision='int8' does not exist; choose float32, bfloat16, float16"),
+        ({"scan": "fast"}, "scan='fast' does not exist"),
+        ({"device": "abacus"}, "the device 'abacus' is not on this machine"),
+    ],
+)
+def test_bad_settings_are_errors(tiny_network: BSMamba2, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Separator(tiny_network, **settings)
+
+
+@pytest.mark.parametrize(
+    ("audio", "rate", "message"),
+    [
+        (torch.zeros(2, 0), RATE, r"the audio has shape \(2, 0\); give \(channels, samples\), not empty"),
+        (torch.zeros(100), RATE, r"the audio has shape \(100,\)"),
+        (torch.zeros(1, 2, 100), RATE, r"the audio has shape \(1, 2, 100\)"),
+        (torch.zeros(3, 100), RATE, "the audio has 3 channels; the model takes 1 or 2"),
+        (torch.zeros(2, 100, dtype=torch.int16), RATE, "of type torch.int16; give floats with full scale at 1"),
+        (np.zeros((2, 100), np.int32), RATE, "of type torch.int32; give floats"),
+        (torch.full((2, 100), torch.nan), RATE, "samples that are not finite"),
+        (torch.zeros(2, 100), 0, "a sampling rate of 0 Hz is not allowed"),
+        (torch.zeros(2, 100), float("nan"), "a sampling rate of nan Hz is not allowed"),
+        (torch.zeros(2, 100), 44100.5, "a sampling rate of 44100.5 Hz is not allowed"),
+        ([[0.0, 0.0]], RATE, "the audio is a list; give a tensor or array"),
+        (np.zeros((2, 9), np.longdouble), RATE, "give a tensor or array of floats up to 64 bit"),
+    ],
+)
+def test_audio_that_cannot_be_used(tiny_network: BSMamba2, audio: Any, rate: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Separator(tiny_network)(audio, rate)
+
+
+def test_a_network_that_gives_no_numbers_is_an_error(tiny_network: BSMamba2) -> None:
+    with torch.no_grad():
+        next(tiny_network.parameters()).fill_(torch.nan)
+    with pytest.raises(InputError, match="the network gave values that are not finite; choose the precision float32"):
+        vocals(tiny_network, noise(100))
+
+
+@pytest.mark.parametrize(("segment", "hop"), [(10, 0), (10, 11), (0, 0)])
+def test_segments_without_a_fitting_hop_are_errors(segment: int, hop: int) -> None:
+    with pytest.raises(InputError, match=f"segment={segment}, hop={hop}, batch_size=1 is not allowed"):
+        whole(two_stems, noise(100), segment=segment, hop=hop)
+
+
+MEMORY = """
+import logging, resource, sys, torch
+from bsmamba2 import BSMamba2, InputError, ModelConfig, Separator
+logging.basicConfig(format="%(message)s")
+torch.manual_seed(0)
+torch.set_num_threads(1)
+batch_size, segment_seconds, seconds, room_bytes = (int(float(value)) for value in sys.argv[1:])
+network = BSMamba2(ModelConfig(dim=32, depth=1, headdim=32, d_state=16)).eval()
+separator = Separator(network, segment_seconds, batch_size=batch_size)
+mixture = torch.randn(2, 44100 * seconds)
+separator(mixture[:, :44100], 44100)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + room_bytes, resource.RLIM_INFINITY))
+try:
+    print(*separator(mixture, 44100)["vocals"].shape, separator.batch_size)
+except InputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is limited as Linux does it")
+@pytest.mark.parametrize(
+    ("batch_size", "segment_seconds", "seconds", "room_bytes", "expected"),
+    [
+        (16, 1, 20, 120e6, r"^2 882000 [1248]$"),
+        (1, 39, 40, 50e6, "^a segment of 39 s does not fit into the memory of cpu; give a smaller"),
+    ],
+)
+def test_too_little_memory_halves_the_batch_and_then_gives_up(
+    batch_size: int, segment_seconds: int, seconds: int, room_bytes: float, expected: str
+) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", MEMORY, *(str(value) for value in (batch_size, segment_seconds, seconds, room_bytes))],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert re.search(expected, run.stdout.strip()), run.stdout + run.stderr
+    assert batch_size == 1 or "out of memory on cpu: going on with batches of 8" in run.stderr
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device(torch.device("cpu")) == torch.device("cpu")
+    assert choose_device().type in ("cpu", "cuda", "mps")
+    for name in ("cuda:99", "abacus"):
+        with pytest.raises(InputError, match=f"the device '{name}' is not on this machine; choose auto"):
+            choose_device(name)

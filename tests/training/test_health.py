@@ -1,0 +1,179 @@
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from bsmamba2.data.excerpts import Excerpts
+from bsmamba2.errors import InputError
+from bsmamba2.model import ModelConfig
+from bsmamba2.training.health import Health
+from tests.training.small_training import SmallTraining, batches, broken, scalars, small_trainer
+
+Song = dict[str, Tensor]
+
+
+def test_the_figures_are_those_of_the_gradients_and_masks(
+    tmp_path: Path, tiny_config: ModelConfig, song_stems: Song
+) -> None:
+    module = SmallTraining(tiny_config, batches(song_stems, tiny_config, 2))
+    masks: list[Tensor] = []
+    hook = module.network.mask_estimators[0].register_forward_hook(lambda *call: masks.append(call[-1].detach()))
+    loss = sum((module.loss(batch.stems) / 2 for batch in module.train_batches), torch.tensor(0.0))
+    gradients = torch.autograd.grad(loss, list(module.parameters()))
+    hook.remove()
+    named = dict(zip([name for name, _ in module.named_parameters()], gradients, strict=True))
+
+    def norm(part: str) -> float:
+        squares = [float(gradient.square().sum()) for name, gradient in named.items() if part in name]
+        assert squares
+        return math.sqrt(sum(squares))
+
+    small_trainer(tmp_path, Health(), accumulate_grad_batches=2).fit(module)
+    expected = {
+        "health/gradient_forward_to_backward": norm("forward_blocks") / norm("backward_blocks"),
+        "health/gradient_time_to_bands": norm("layers.0.0") / norm("layers.0.1"),
+        "health/gradient_norm": norm(""),
+        "health/mask_magnitude": float(torch.stack(masks).abs().mean()),
+        "health/skipped_share": 0,
+        "health/unreadable": 0,
+    }
+    for name, value in expected.items():
+        assert scalars(tmp_path, name) == [pytest.approx(value, rel=1e-4)], name
+    assert 0.1 < scalars(tmp_path, "health/peak_memory_gib")[0] < 64
+    assert not module.network.mask_estimators[0]._forward_hooks
+
+
+def test_figures_are_due_at_steps_of_the_optimiser(tmp_path: Path, tiny_config: ModelConfig, song_stems: Song) -> None:
+    module = SmallTraining(tiny_config, batches(song_stems, tiny_config, 8))
+    looked = []
+    module.network.mask_estimators[0].register_forward_pre_hook(
+        lambda *call: looked.append(len(call[0]._forward_hooks))
+    )
+    small_trainer(tmp_path, Health(), accumulate_grad_batches=2, log_every_n_steps=2).fit(module)
+    assert len(scalars(tmp_path, "health/mask_magnitude")) == 2
+    assert looked == [0, 0, 1, 1] * 2
+
+
+@pytest.mark.parametrize("seconds", [(0, 0.5, 0), (0, 0, 0.5)], ids=["validation", "checkpoint"])
+def test_throughput_is_that_of_training_alone(
+    tmp_path: Path, tiny_config: ModelConfig, song_stems: Song, seconds: tuple[float, float, float]
+) -> None:
+    module = SmallTraining(tiny_config, batches(song_stems, tiny_config, 2), [("song", song_stems)], seconds=seconds)
+    options: dict[str, Any] = {"log_every_n_steps": 2}
+    if seconds[1]:
+        trainer = small_trainer(tmp_path, Health(), limit_val_batches=1, val_check_interval=1, **options)
+    else:
+        checkpoint = ModelCheckpoint(tmp_path / "checkpoints", every_n_train_steps=1)
+        trainer = small_trainer(tmp_path, Health(), checkpoint, enable_checkpointing=True, **options)
+    start = time.perf_counter()
+    trainer.fit(module)
+    training_seconds = time.perf_counter() - start - module.waited_seconds
+    (throughput,) = scalars(tmp_path, "train/audio_seconds_per_second")
+    assert 0.005 < 2 * 2 * tiny_config.segment_seconds / throughput < training_seconds
+
+
+def test_steps_that_are_not_finite_are_counted(tmp_path: Path, tiny_config: ModelConfig, song_stems: Song) -> None:
+    train = batches(song_stems, tiny_config, 4)
+    train[1] = broken(train[1])
+    small_trainer(tmp_path, Health()).fit(SmallTraining(tiny_config, train, spoiled=[3]))
+    assert scalars(tmp_path, "health/skipped_share") == [pytest.approx(share) for share in (0, 1 / 2, 1 / 3, 2 / 4)]
+    assert scalars(tmp_path, "health/skipped") == [0, 1, 1, 2]
+
+
+def test_a_loss_that_is_not_finite_stops_after_ten_steps(
+    tmp_path: Path, tiny_config: ModelConfig, song_stems: Song
+) -> None:
+    train = batches(song_stems, tiny_config, 40)
+    train[10::2] = [broken(batch) for batch in train[10::2]]
+    # Every second batch of 15 steps, with the odd ones in between: a step is as bad as its worst batch.
+    health = Health(max_skipped_share=1)
+    message = r"the loss is not finite, in 10 of the last 15 steps .* since step 6, .*lower --model.learning_rate"
+    with pytest.raises(InputError, match=message):
+        small_trainer(tmp_path, health, logger=False, accumulate_grad_batches=2).fit(SmallTraining(tiny_config, train))
+    assert health.skipped == 10
+
+
+def test_too_many_skipped_steps_stop_though_none_follow_each_other(
+    tmp_path: Path, tiny_config: ModelConfig, song_stems: Song
+) -> None:
+    train = batches(song_stems, tiny_config, 24)
+    spoiled = range(1, 24, 2)
+    small_trainer(tmp_path, Health(max_skipped_share=0.5), logger=False).fit(
+        SmallTraining(tiny_config, train, spoiled=spoiled)
+    )
+    with pytest.raises(InputError, match=r"the gradients are not finite, in 10 of the last 20 steps .* since step 2"):
+        small_trainer(tmp_path, Health(), logger=False).fit(SmallTraining(tiny_config, train, spoiled=spoiled))
+
+
+def test_the_counts_go_on_with_a_checkpoint(tmp_path: Path, tiny_config: ModelConfig, song_stems: Song) -> None:
+    train = batches(song_stems, tiny_config, 7)
+    train[0] = Excerpts(train[0].stems, ["one.wav cannot be read"])
+    module = SmallTraining(tiny_config, train, spoiled=range(1, 7))
+    trainer = small_trainer(tmp_path, Health(), logger=False)
+    trainer.fit(module)
+    trainer.save_checkpoint(tmp_path / "seven.ckpt")
+    health = Health()
+    with pytest.raises(InputError, match=r"in 10 of the last 12 steps .* since step 2,"):
+        small_trainer(tmp_path, health, logger=False, max_epochs=2).fit(
+            module, ckpt_path=tmp_path / "seven.ckpt", weights_only=True
+        )
+    assert health.unreadable == 2
+
+
+def test_unreadable_files_are_named_once_and_stop_when_there_are_too_many(
+    tmp_path: Path, tiny_config: ModelConfig, song_stems: Song, caplog: pytest.LogCaptureFixture
+) -> None:
+    train = batches(song_stems, tiny_config, 4)
+    faults = [["one.wav is broken"], ["one.wav is broken", "two.wav is broken"], [], ["three.wav is broken"]]
+    train = [Excerpts(batch.stems, fault) for batch, fault in zip(train, faults, strict=True)]
+    with caplog.at_level(logging.WARNING, "bsmamba2"):
+        small_trainer(tmp_path, Health(max_unreadable=4)).fit(SmallTraining(tiny_config, train))
+    assert [record.getMessage() for record in caplog.records] == [f"{n}.wav is broken" for n in ("one", "two", "three")]
+    assert scalars(tmp_path, "health/unreadable") == [1, 3, 3, 4]
+    with pytest.raises(InputError, match=r"4 pieces of audio .* was: three\.wav is broken; `bsmamba2 check-data`"):
+        small_trainer(tmp_path, Health(max_unreadable=3), logger=False).fit(SmallTraining(tiny_config, train))
+
+
+def test_the_first_batch_has_to_be_what_the_network_takes(
+    tmp_path: Path, tiny_config: ModelConfig, song_stems: Song
+) -> None:
+    stems = batches(song_stems, tiny_config, 1)[0].stems
+    cases = {
+        r"'drums' of the first batch has samples that are not finite": broken(Excerpts(stems, [])).stems,
+        r"no stem 'vocals', which the network estimates, but drums, bass, other": {
+            name: stems[name] for name in ("drums", "bass", "other")
+        },
+        r"'bass' of the first batch has shape \(2, 2, 4409\), .* \(2, 2, 4410\)": stems
+        | {"bass": stems["bass"][..., 1:]},
+        r"'other' of the first batch has shape \(1, 2, 4410\)": stems | {"other": stems["other"][:1]},
+        r"'drums' of the first batch has shape \(2, 1, 4410\)": {name: audio[:, :1] for name, audio in stems.items()},
+    }
+    for message, batch in cases.items():
+        with pytest.raises(InputError, match=message):
+            small_trainer(tmp_path, Health(), logger=False).fit(SmallTraining(tiny_config, [Excerpts(batch, [])]))
+
+
+def test_the_first_loss_has_to_be_finite_also_after_a_resume(
+    tmp_path: Path, tiny_config: ModelConfig, song_stems: Song
+) -> None:
+    module = SmallTraining(tiny_config, batches(song_stems, tiny_config, 1))
+    health = Health()
+    trainer = small_trainer(tmp_path, health, logger=False)
+    trainer.fit(module)
+    with torch.no_grad():
+        module.network.final_norm.gamma[0] = math.nan
+    trainer.save_checkpoint(tmp_path / "broken.ckpt")
+    with pytest.raises(InputError, match=r"the loss of the first batch is nan"):
+        small_trainer(tmp_path, health, logger=False, max_epochs=2).fit(module, ckpt_path=tmp_path / "broken.ckpt")
+
+
+@pytest.mark.parametrize("options", [{"max_skipped_share": 1.5}, {"max_unreadable": -1}])
+def test_limits_that_mean_nothing_are_errors(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(options))}={next(iter(options.values()))}"):
+        Health(**options)

@@ -1,0 +1,394 @@
+"""A training that was stopped and goes on ends with the weights of one that was not."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from bsmamba2.errors import InputError
+from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.training.command import train
+from bsmamba2.training.resuming import CompleteCheckpointIO, find_resume_point
+from bsmamba2.weights.checkpoint import save_model
+from tests.training.test_command import options
+
+BATCHES = 4
+EPOCHS = 3
+
+Train = Callable[..., Path]
+
+
+class StopAt(Callback):
+    """Stops a training like Ctrl-C, before a batch, in a validation or after it, or gently after a batch."""
+
+    def __init__(self, batch: int = -1, validation: int = -1, after_validation: int = -1, gently: int = -1) -> None:
+        self.batch, self.validation, self.after_validation, self.gently = batch, validation, after_validation, gently
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch * BATCHES + batch_idx == self.batch:
+            raise KeyboardInterrupt
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *arguments: Any) -> None:
+        # As Lightning's own limit of time does.
+        if trainer.current_epoch * BATCHES + arguments[-1] == self.gently:
+            trainer.should_stop = True
+
+    def on_validation_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        if trainer.current_epoch == self.validation and not trainer.sanity_checking:
+            raise KeyboardInterrupt
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.current_epoch == self.after_validation:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns one folder for the index of all trainings here."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def training(tiny_config: ModelConfig, musdb_root: Path, cache: Path) -> Train:
+    """Returns a function that trains three epochs of four batches into a folder."""
+
+    def run(output: Path, *more: str) -> Path:
+        return train(arguments(tiny_config, musdb_root, cache, output, *more))
+
+    return run
+
+
+def arguments(config: ModelConfig, root: Path, cache: Path, output: Path, *more: str) -> list[str]:
+    return options(
+        config,
+        root,
+        output,
+        f"--data.cache={cache}",
+        f"--data.epoch_excerpts={2 * BATCHES}",
+        f"--trainer.max_epochs={EPOCHS}",
+        "--trainer.num_sanity_val_steps=0",
+        "--ema.decay=0.9",
+        "--checkpoint.save_top_k=2",
+        "--resume.every_steps=1",
+        *more,
+    )
+
+
+def last_of(output: Path) -> dict[str, Any]:
+    (path,) = output.rglob("last.ckpt")
+    return torch.load(path, weights_only=True)
+
+
+def differences(left: Any, right: Any, name: str = "") -> list[str]:
+    """Returns where two nested values differ, but for the text of the options, which tells where each was written."""
+    if isinstance(left, dict) and isinstance(right, dict) and left.keys() == right.keys():
+        names = [key for key in left if key != "config"]
+        return [found for key in names for found in differences(left[key], right[key], f"{name}.{key}")]
+    if isinstance(left, list | tuple) and len(left) == len(right):
+        pairs = enumerate(zip(left, right, strict=True))
+        return [found for key, pair in pairs for found in differences(*pair, f"{name}.{key}")]
+    same = torch.equal(left, right) if isinstance(left, torch.Tensor) else left == right
+    return [] if same else [name]
+
+
+def results(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Returns what has to be the same: weights, average, optimiser, schedule, position, scores of the best."""
+    names = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers")
+    callbacks = checkpoint["callbacks"].items()
+    (best,) = (state for name, state in callbacks if name.startswith("ModelCheckpoint"))
+    scores = {Path(path).name: score for path, score in best["best_k_models"].items()}
+    timeless = {name: value for name, value in checkpoint["bsmamba2"]["metrics"].items() if "seconds" not in name}
+    return {
+        **{name: checkpoint[name] for name in (*names, "epoch", "global_step")},
+        "record": checkpoint["bsmamba2"] | {"metrics": timeless},
+        "best": scores,
+        "best_path": Path(best["best_model_path"]).name,
+    }
+
+
+@pytest.fixture(scope="module")
+def straight(
+    tmp_path_factory: pytest.TempPathFactory, musdb_root: Path, cache: Path, request: pytest.FixtureRequest
+) -> Callable[..., dict[str, Any]]:
+    """Returns a function that gives the end of an uninterrupted training, trained once for each set of options."""
+    from tests.conftest import TINY
+
+    ends: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def end(*more: str) -> dict[str, Any]:
+        if more not in ends:
+            output = tmp_path_factory.mktemp("straight")
+            train(arguments(TINY, musdb_root, cache, output, *more))
+            ends[more] = results(last_of(output))
+        return ends[more]
+
+    return end
+
+
+SCHEDULE = ("--model.schedule=cosine", "--model.warmup_steps=2")
+ACCUMULATED = ("--trainer.accumulate_grad_batches=2",)
+BY_STEPS = ("--trainer.max_epochs=-1", "--trainer.max_steps=10")
+VALIDATED_TWICE = ("--trainer.val_check_interval=0.5",)
+
+
+@pytest.mark.parametrize(
+    ("more", "stop"),
+    [
+        *[(SCHEDULE, f"batch={batch}") for batch in (1, 4, 5)],
+        *[(ACCUMULATED, f"batch={batch}") for batch in (3, 8)],
+        *[(BY_STEPS, f"batch={batch}") for batch in (4, 9)],
+        *[(options, "validation=1") for options in (SCHEDULE, BY_STEPS, VALIDATED_TWICE)],
+        *[(options, "gently=2") for options in (SCHEDULE, ACCUMULATED, BY_STEPS)],
+        *[(options, "after_validation=1") for options in (SCHEDULE, ACCUMULATED, BY_STEPS)],
+    ],
+)
+def test_resume_gives_what_an_uninterrupted_training_gives(
+    training: Train, straight: Callable[..., dict[str, Any]], tmp_path: Path, more: tuple[str, ...], stop: str
+) -> None:
+    name, value = stop.split("=")
+    stopped = (*more, "--trainer.callbacks=test_resuming.StopAt", f"--trainer.callbacks.{name}={value}")
+    with pytest.raises(KeyboardInterrupt) if name != "gently" else contextlib.nullcontext():
+        training(tmp_path, *stopped)
+    before = last_of(tmp_path)["global_step"]
+    training(tmp_path, *more, "--ckpt_path=last")
+    after = results(last_of(tmp_path))
+    assert before < after["global_step"]
+    assert differences(after, straight(*more)) == []
+    assert [path.name for path in tmp_path.glob("lightning_logs/*")] == ["version_0"]
+
+
+def test_resume_from_a_best_checkpoint_gives_the_same_end(
+    training: Train, straight: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """It was written after the validation of its epoch; another file than `last` begins another run."""
+    with pytest.raises(KeyboardInterrupt):
+        training(tmp_path, "--trainer.callbacks=test_resuming.StopAt", "--trainer.callbacks.after_validation=2")
+    (best,) = tmp_path.rglob("epoch=1-step=8.ckpt")
+    (first,) = tmp_path.rglob("last.ckpt")
+    training(tmp_path, f"--ckpt_path={best}")
+    (last,) = set(tmp_path.rglob("last.ckpt")) - {first}
+    weights = torch.load(last, weights_only=True)["current_model_state"]
+    assert differences(weights, straight()["current_model_state"]) == []
+
+
+def test_resume_with_other_options_of_the_optimiser(training: Train, tmp_path: Path) -> None:
+    training(tmp_path, "--trainer.max_epochs=1")
+    slower = ("--model.learning_rate=1e-5", "--model.weight_decay=0.5", "--model.betas=[0.5,0.9]")
+    training(tmp_path, *slower, "--ckpt_path=last", "--trainer.max_epochs=2")
+    (group,) = last_of(tmp_path)["optimizer_states"][0]["param_groups"]
+    assert (group["lr"], group["weight_decay"], tuple(group["betas"])) == (1e-5, 0.5, (0.5, 0.9))
+    with pytest.raises(InputError, match=r"was trained with another --model\.decayed than matrices"):
+        training(tmp_path, "--model.decayed=matrices", "--ckpt_path=last")
+
+
+def test_resume_does_not_need_the_weights_it_once_started_from(
+    training: Train, tmp_path: Path, tiny_network: BSMamba2
+) -> None:
+    start = tmp_path / "start.safetensors"
+    save_model(tiny_network, start)
+    training(tmp_path, f"--model.init_from={start}", "--trainer.max_epochs=1")
+    start.unlink()
+    training(tmp_path, f"--model.init_from={start}", "--ckpt_path=last")
+    assert f"init_from: {start}" in last_of(tmp_path)["bsmamba2"]["config"]
+
+
+def test_resume_by_two_processes(tiny_config: ModelConfig, musdb_root: Path, cache: Path, tmp_path: Path) -> None:
+    """Together they give what one gives, but for the order of sums."""
+    script = Path(__file__).parents[2] / "scripts" / "train.py"
+    pair = ("--trainer.devices=2", "--data.batch_size=1", "--ckpt_path=last")
+    for epochs in (1, 2):
+        line = arguments(tiny_config, musdb_root, cache, tmp_path / "two", *pair, f"--trainer.max_epochs={epochs}")
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        run = subprocess.run([sys.executable, str(script), *line], capture_output=True, text=True, env=environment)
+        assert run.returncode == 0, run.stderr
+    train(arguments(tiny_config, musdb_root, cache, tmp_path / "one", "--trainer.max_epochs=2"))
+    two, one = last_of(tmp_path / "two"), last_of(tmp_path / "one")
+    assert two["bsmamba2"]["next_excerpt"] == one["bsmamba2"]["next_excerpt"] == 4 * BATCHES
+    for name, value in one["current_model_state"].items():
+        assert torch.allclose(value, two["current_model_state"][name], atol=1e-3), name
+
+
+def test_resume_after_kill_9(tiny_config: ModelConfig, musdb_root: Path, cache: Path, tmp_path: Path) -> None:
+    """The real thing: a process that is killed as it trains, and the same command again, with data loading workers."""
+    slow = ("--data.workers=1", "--data.epoch_excerpts=24", "--trainer.max_epochs=2", "--resume.every_steps=3")
+    command = [sys.executable, str(Path(__file__).parents[2] / "scripts" / "train.py")]
+
+    def start(output: Path, *more: str) -> subprocess.Popen[str]:
+        line = [*command, *arguments(tiny_config, musdb_root, cache, output, *slow, *more)]
+        return subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+    def points(output: Path) -> list[Path]:
+        return [*output.rglob("previous.ckpt")]
+
+    straight, killed = start(tmp_path / "straight"), start(tmp_path / "killed", "--ckpt_path=last")
+    while not points(tmp_path / "killed") and killed.poll() is None:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    _, told = killed.communicate()
+    assert "starting afresh" in told
+    assert killed.returncode == -signal.SIGKILL
+    step = last_of(tmp_path / "killed")["global_step"]
+    again = start(tmp_path / "killed", "--ckpt_path=last")
+    _, told = again.communicate(timeout=120)
+    assert again.returncode == straight.wait(timeout=120) == 0, told
+    assert "going on from" in told
+    straight.stderr.close()  # type: ignore[union-attr]
+    ends = [last_of(tmp_path / name) for name in ("killed", "straight")]
+    assert 0 < step < ends[0]["global_step"] == 24
+    assert differences(results(ends[0]), results(ends[1])) == []
+
+
+@pytest.mark.parametrize("kept", [0, 100, -100])
+def test_resume_passes_over_a_truncated_file(
+    training: Train, tmp_path: Path, kept: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    training(tmp_path)
+    (last,) = tmp_path.rglob("last.ckpt")
+    last.write_bytes(last.read_bytes()[:kept])
+    previous = last.with_name("previous.ckpt")
+    assert find_resume_point(tmp_path) == previous
+    assert f"{last} is damaged; going on from {previous}" in caplog.text
+    training(tmp_path, "--ckpt_path=last")
+    assert last_of(tmp_path)["global_step"] == EPOCHS * BATCHES
+    previous.write_bytes(last.read_bytes()[:1000])
+    last.write_bytes(b"")
+    with pytest.raises(InputError, match=r"last\.ckpt and .*previous\.ckpt cannot be read whole; give --ckpt_path"):
+        training(tmp_path, "--ckpt_path=last")
+
+
+def test_resume_notices_a_changed_byte(training: Train, tmp_path: Path) -> None:
+    training(tmp_path)
+    (last,) = tmp_path.rglob("last.ckpt")
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    assert find_resume_point(tmp_path) == last.with_name("previous.ckpt")
+
+
+def test_resume_between_the_two_renames(training: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    training(tmp_path)
+    (last,) = tmp_path.rglob("last.ckpt")
+    last.replace(last.with_name("previous.ckpt"))
+    assert find_resume_point(tmp_path) == last.with_name("previous.ckpt")
+    assert f"{last} is missing; going on from" in caplog.text
+
+
+def test_resume_clears_what_a_kill_left(training: Train, tmp_path: Path) -> None:
+    training(tmp_path, "--trainer.max_epochs=1")
+    (last,) = tmp_path.rglob("last.ckpt")
+    left = last.with_name(f".{'0a' * 16}.ckpt")
+    left.write_bytes(b"half")
+    training(tmp_path, "--ckpt_path=last")
+    assert not left.exists()
+    assert last.exists()
+
+
+def test_resume_takes_the_newest_run(training: Train, tmp_path: Path) -> None:
+    training(tmp_path / "elsewhere", "--trainer.max_epochs=1")
+    assert find_resume_point(tmp_path) is None
+    for _ in range(2):
+        training(tmp_path, "--trainer.max_epochs=1")
+    assert find_resume_point(tmp_path) == tmp_path / "lightning_logs" / "version_1" / "checkpoints" / "last.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--seed_everything=7", "seed=42 and this run has 7"),
+        ("--data.epoch_excerpts=10", "epoch_excerpts=8 and this run has 10"),
+        ("--data.batch_size=1", "batch_over_devices=2 and this run has 1"),
+        ("--data.validation_artists=[One]", "data_hash="),
+    ],
+)
+def test_resume_with_other_excerpts_is_an_error(training: Train, tmp_path: Path, option: str, message: str) -> None:
+    training(tmp_path, "--trainer.max_epochs=1")
+    with pytest.raises(InputError, match=f"{message}.*start from the weights with --model.init_from"):
+        training(tmp_path, "--ckpt_path=last", option)
+
+
+def test_resume_points_are_written_when_due(training: Train, tmp_path: Path) -> None:
+    """Never between the batches that are accumulated for a step, and at the end in any case."""
+    training(
+        tmp_path, "--trainer.accumulate_grad_batches=2", "--resume.every_steps=100", "--resume.every_minutes=0.0001"
+    )
+    (previous,) = tmp_path.rglob("previous.ckpt")
+    points = [torch.load(path, weights_only=True) for path in (previous, previous.with_name("last.ckpt"))]
+    assert [point["global_step"] for point in points] == [5, 6]
+    assert [point["bsmamba2"]["next_excerpt"] for point in points] == [20, 24]
+    training(tmp_path / "rare", "--resume.every_steps=100")
+    (previous,) = (tmp_path / "rare").rglob("previous.ckpt")
+    assert torch.load(previous, weights_only=True)["global_step"] == BATCHES * (EPOCHS - 1)
+
+
+@pytest.mark.parametrize("option", ["--resume.every_steps=0", "--resume.every_minutes=0"])
+def test_resume_points_need_an_interval(training: Train, tmp_path: Path, option: str) -> None:
+    with pytest.raises(InputError, match="is not allowed; give at least 1 and a time"):
+        training(tmp_path, option)
+
+
+def test_checkpoints_tell_what_made_them(training: Train, tmp_path: Path) -> None:
+    best = training(tmp_path, "--model.learning_rate=0.003")
+    for path in (best, *tmp_path.rglob("last.ckpt")):
+        record = torch.load(path, weights_only=True)["bsmamba2"]
+        assert record["seed"] == 42
+        assert "learning_rate: 0.003" in record["config"]
+        assert {"train/loss", "val/loss", "val/usdr", "val/csdr"} <= set(record["metrics"])
+        assert record["data_hash"]
+        assert record["version"]
+
+
+DISK_FULL = """
+import resource, sys
+from bsmamba2.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")
+def test_a_full_disk_keeps_the_old_checkpoint(
+    training: Train, tiny_config: ModelConfig, musdb_root: Path, cache: Path, tmp_path: Path
+) -> None:
+    """A limit of file sizes is met like the end of a disk: while a checkpoint is written."""
+    training(tmp_path, "--trainer.max_epochs=1", "--trainer.logger=false")
+    (last,) = tmp_path.rglob("last.ckpt")
+    before = {path.name: path.read_bytes() for path in last.parent.iterdir()}
+    program = DISK_FULL.format(limit=last.stat().st_size // 2)
+    more = ("--ckpt_path=last", "--trainer.logger=false")
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        line = arguments(tiny_config, musdb_root, cache, tmp_path, *more, *options)
+        return subprocess.run([sys.executable, "-c", program, "train", *line], capture_output=True, text=True)
+
+    blind = run("--trainer.limit_val_batches=0")
+    assert blind.returncode == 0
+    assert "last.ckpt is kept, and the training goes on" in blind.stderr
+    assert {path.name: path.read_bytes() for path in last.parent.iterdir()} == before
+    # The best of a validation would be lost.
+    stopped = run()
+    assert stopped.returncode == 1
+    assert "Traceback" not in stopped.stderr
+    assert "cannot be written" in stopped.stderr.strip().splitlines()[-1]
+    assert {path.name: path.read_bytes() for path in last.parent.iterdir()} == before
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be made"):
+        CompleteCheckpointIO().save_checkpoint({"a": 1}, tmp_path / "file" / "x.ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_trial_run_leaves_nothing_to_go_on_from(training: Train, tmp_path: Path) -> None:
+    assert training(tmp_path, "--trainer.fast_dev_run=true") == tmp_path
+    assert find_resume_point(tmp_path) is None

@@ -1,0 +1,179 @@
+import json
+import os
+import pickle
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bsmamba2 import load_model
+from bsmamba2.errors import InputError
+from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.weights.checkpoint import ARCHITECTURE
+
+# What the shapes of plain weights tell of the tiny network; the rest has to be said.
+UNTOLD: dict[str, Any] = {"hop_length": 64, "segment_seconds": 0.1}
+
+
+def same(first: BSMamba2, second: BSMamba2) -> bool:
+    pairs = zip(first.state_dict().items(), second.state_dict().items(), strict=True)
+    return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".safetensors"])
+def test_plain_weights_tell_their_architecture(tmp_path: Path, tiny_network: BSMamba2, suffix: str) -> None:
+    path = tmp_path / f"weights{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(tiny_network.state_dict(), path)
+    network = load_model(path, **UNTOLD)
+    assert network.config == tiny_network.config
+    assert same(network, tiny_network)
+    assert not network.training
+    assert {p.device.type for p in network.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stems": ("drums", "bass", "other", "vocals"), "depth": 2, "mask_depth": 3},
+        {"mask_depth": 1, "mask_expand": 4, "d_conv": 3, "expand": 3, "headdim": 8},
+    ],
+)
+def test_other_architectures_are_read_off_too(
+    tmp_path: Path, tiny_config: ModelConfig, changes: dict[str, Any]
+) -> None:
+    config = replace(tiny_config, **changes)
+    torch.save(BSMamba2(config).state_dict(), tmp_path / "weights.pt")
+    assert load_model(tmp_path / "weights.pt", **UNTOLD).config == config
+
+
+def test_what_shapes_do_not_tell_can_be_said(tmp_path: Path, tiny_config: ModelConfig) -> None:
+    config = replace(tiny_config, channels=1, ngroups=2, stems=("left", "right"))
+    torch.save(BSMamba2(config).state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(InputError, match="estimates 2 stems but does not name them"):
+        load_model(tmp_path / "weights.pt", channels=1, ngroups=2)
+    network = load_model(tmp_path / "weights.pt", channels=1, ngroups=2, stems=["left", "right"], **UNTOLD)
+    assert network.config == config
+
+
+def test_published_layout_gives_the_published_values(tmp_path: Path) -> None:
+    torch.save(BSMamba2(ModelConfig(dim=16, depth=1, headdim=16, d_state=8)).state_dict(), tmp_path / "published.ckpt")
+    config = load_model(tmp_path / "published.ckpt").config
+    assert config == ModelConfig(dim=16, depth=1, headdim=16, d_state=8)
+
+
+def test_golden_weights_open_under_their_published_names(test_data: Path) -> None:
+    network = load_model(test_data / "golden" / "small.weights.safetensors")
+    assert network.config == ModelConfig(dim=32, depth=2)
+
+
+def training_checkpoint(network: BSMamba2) -> dict[str, Any]:
+    weights = {f"network.{name}": value for name, value in network.state_dict().items()}
+    return {"state_dict": weights, "hyper_parameters": {"network": asdict(network.config)}}
+
+
+def test_training_checkpoints_rebuild_the_model(tmp_path: Path, tiny_network: BSMamba2) -> None:
+    torch.save(training_checkpoint(tiny_network), tmp_path / "own.ckpt")
+    network = load_model(str(tmp_path / "own.ckpt"))
+    assert network.config == tiny_network.config
+    assert same(network, tiny_network)
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("owned",)
+
+
+def test_code_in_a_checkpoint_is_never_run(
+    tmp_path: Path, tiny_network: BSMamba2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(training_checkpoint(tiny_network) | {"extra": Malicious()}, tmp_path / "evil.ckpt")
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(InputError, match=r"evil\.ckpt holds Python objects .* it was not opened.* `bsmamba2 convert "):
+        load_model(tmp_path / "evil.ckpt")
+    with pytest.raises(InputError, match="no checkpoint"):
+        load_model(tmp_path / "evil.pkl")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_truncated_files_are_errors(tmp_path: Path, tiny_network: BSMamba2, suffix: str, share: float) -> None:
+    path = tmp_path / f"cut{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(tiny_network.state_dict(), path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match=rf"cut{suffix} is (truncated|damaged)"):
+        load_model(path)
+
+
+def test_missing_files_and_folders_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.ckpt is neither a file nor a published model"):
+        load_model(tmp_path / "none.ckpt")
+    with pytest.raises(InputError, match="is a folder"):
+        load_model(tmp_path)
+
+
+def test_weights_of_another_model_are_errors(tmp_path: Path, tiny_network: BSMamba2) -> None:
+    path = tmp_path / "other.pt"
+    torch.save(torch.nn.Linear(2, 2).state_dict(), path)
+    with pytest.raises(InputError, match="does not hold the weights of a BSMamba2"):
+        load_model(path)
+    torch.save({"state_dict": tiny_network.state_dict(), "hyper_parameters": {"lr": 1.0}}, path)
+    with pytest.raises(InputError, match=r"checkpoint of another program.* `bsmamba2 convert "):
+        load_model(path)
+    torch.save({"epoch": 3}, path)
+    with pytest.raises(InputError, match="'epoch' is not a named tensor"):
+        load_model(path)
+    torch.save([1, 2], path)
+    with pytest.raises(InputError, match="holds a list"):
+        load_model(path)
+
+
+def test_weights_that_do_not_fit_name_the_first(tmp_path: Path, tiny_network: BSMamba2) -> None:
+    content = training_checkpoint(tiny_network)
+    content["hyper_parameters"]["network"]["d_conv"] = 3
+    torch.save(content, tmp_path / "own.ckpt")
+    with pytest.raises(InputError, match=r"conv1d\.weight has shape .* instead of .* more"):
+        load_model(tmp_path / "own.ckpt")
+    content = training_checkpoint(tiny_network)
+    del content["state_dict"]["network.final_norm.gamma"]
+    torch.save(content, tmp_path / "own.ckpt")
+    with pytest.raises(InputError, match=r"final_norm\.gamma is missing"):
+        load_model(tmp_path / "own.ckpt")
+
+
+def test_safetensors_files_describe_their_architecture(tmp_path: Path, tiny_network: BSMamba2) -> None:
+    path, config = tmp_path / "own.safetensors", tiny_network.config
+    save_file(tiny_network.state_dict(), path, metadata={ARCHITECTURE: json.dumps(asdict(config))})
+    network = load_model(path)
+    assert network.config == config
+    assert same(network, tiny_network)
+    assert load_model(path, stems=["other"], hop_length=32).config == replace(config, stems=("other",), hop_length=32)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
+        ("[1]", "is a list"),
+        ('{"width": 3}', r"unknown keys \['width'\]"),
+        ('{"dim": 0}', "dim=0 is not allowed"),
+        ('{"segment_seconds": 1e308}', "cannot be used"),
+    ],
+)
+def test_architectures_that_cannot_be_used(tmp_path: Path, tiny_network: BSMamba2, text: str, message: str) -> None:
+    path = tmp_path / "own.safetensors"
+    save_file(tiny_network.state_dict(), path, metadata={ARCHITECTURE: text})
+    with pytest.raises(InputError, match=rf"the network config in .*own\.safetensors .*{message}"):
+        load_model(path)
+
+
+def test_an_unknown_architecture_field_is_an_error(tmp_path: Path, tiny_network: BSMamba2) -> None:
+    torch.save(tiny_network.state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(InputError, match=r"\['hop'\] is not part of the architecture; allowed are dim, depth"):
+        load_model(tmp_path / "weights.pt", hop=441)
