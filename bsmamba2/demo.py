@@ -9,23 +9,24 @@ from pathlib import Path
 
 from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import write_audio
-from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STREAMS
+from bsmamba2.data.musdb import SAMPLE_RATE, STREAMS
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.command import evaluate
 from bsmamba2.evaluation.results import ESTIMATE, MIXTURE_ROW, Results
 from bsmamba2.evaluation.runs import REPORT
 from bsmamba2.evaluation.scores import StemScores
-from bsmamba2.evaluation.songs import VOCALS
-from bsmamba2.model.config import INSTRUMENTAL
 from bsmamba2.separation.command import separate_files
+from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, VOCALS
 from bsmamba2.system.files import make_folder
-from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED
+from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED_MODELS
 
-FOLDER = Path("demo")
-MARKER = FOLDER / ".bsmamba2-demo"
-DATA, RUNS, SCORES, STEMS = (FOLDER / name for name in ("data", "runs", "evaluation", "stems"))
-PICTURE = FOLDER / "spectrograms.png"
+DEMO_FOLDER = Path("demo")
+MARKER = DEMO_FOLDER / ".bsmamba2-demo"
+DATA_FOLDER, RUNS_FOLDER, SCORES_FOLDER, STEMS_FOLDER = (
+    DEMO_FOLDER / name for name in ("data", "runs", "evaluation", "stems")
+)
+PICTURE = DEMO_FOLDER / "spectrograms.png"
 TRAINING_CONFIG, TRAINING_MINUTES = Path("configs/tiny.yaml"), 3.0
 # After these the stem file has only what its encoder filled its last frames with.
 SONG_SECONDS = 6.05
@@ -93,11 +94,11 @@ def verdict(scores: Mapping[str, StemScores]) -> str:
 
 def _separated() -> str:
     song = _fresh_folder()
-    lay_out(song, DATA, WHOLE_SONG)
+    lay_out(song, DATA_FOLDER, WHOLE_SONG)
     stems = _separate(song, DEFAULT_MODEL)
-    results = evaluate(DATA, SCORES, DEFAULT_MODEL)
+    results = evaluate(DATA_FOLDER, SCORES_FOLDER, DEFAULT_MODEL)
     _draw(song, stems)
-    scores, model = results.tracks[song.name].scores[VOCALS], PUBLISHED[DEFAULT_MODEL]
+    scores, model = results.tracks[song.name].scores[VOCALS], PUBLISHED_MODELS[DEFAULT_MODEL]
     rows = {"mixture as estimate": MIXTURE_ROW, f"model {model.name}": ESTIMATE}
     return "\n".join(
         [
@@ -113,7 +114,7 @@ def _separated() -> str:
                     "song": _mixture_file(song),
                     "stems": _stem_files(stems),
                     "picture": PICTURE,
-                    "report": SCORES / REPORT,
+                    "report": SCORES_FOLDER / REPORT,
                 }
             ),
         ]
@@ -129,22 +130,22 @@ def _trained(config: Path, minutes: float) -> str:
     if not 0 < minutes < math.inf:
         raise InputError(f"training_minutes={minutes} is not allowed; give a time above 0")
     song = _fresh_folder()
-    lay_out(song, DATA, EXCERPTS_SECONDS)
+    lay_out(song, DATA_FOLDER, EXCERPTS_SECONDS)
     hours, seconds = divmod(round(60 * minutes), 3600)
     started = time.monotonic()
     checkpoint = train(
         [
             f"--config={config}",
-            f"--data.root={DATA}",
-            f"--data.cache={DATA}",
+            f"--data.root={DATA_FOLDER}",
+            f"--data.cache={DATA_FOLDER}",
             "--data.shared_artists=true",
             "--trainer.devices=1",
             f"--trainer.max_time=00:{hours:02}:{seconds // 60:02}:{seconds % 60:02}",
-            f"--trainer.default_root_dir={RUNS}",
+            f"--trainer.default_root_dir={RUNS_FOLDER}",
         ]
     )
     training_seconds = time.monotonic() - started
-    results = evaluate(DATA, SCORES, checkpoint)
+    results = evaluate(DATA_FOLDER, SCORES_FOLDER, checkpoint)
     stems = _separate(song, checkpoint)
     scores = results.tracks[song.name].scores[VOCALS]
     model, mixture = scores[ESTIMATE], scores[MIXTURE_ROW]
@@ -161,7 +162,7 @@ def _trained(config: Path, minutes: float) -> str:
             "",
             _listed(
                 _circumstances(results)
-                | {"report": SCORES / REPORT, "stems": _stem_files(stems), "checkpoint": checkpoint}
+                | {"report": SCORES_FOLDER / REPORT, "stems": _stem_files(stems), "checkpoint": checkpoint}
             ),
         ]
     )
@@ -169,12 +170,12 @@ def _trained(config: Path, minutes: float) -> str:
 
 def _fresh_folder() -> Track:
     """Returns the song, once there is a folder demo/ without what an earlier demo left."""
-    if FOLDER.exists() and not MARKER.exists():
+    if DEMO_FOLDER.exists() and not MARKER.exists():
         raise InputError("there is a folder demo/ here that no demo made; run the demo in another folder")
     song = example_song()
-    make_folder(FOLDER)
+    make_folder(DEMO_FOLDER)
     MARKER.touch()
-    for part in (DATA, RUNS, SCORES, STEMS):
+    for part in (DATA_FOLDER, RUNS_FOLDER, SCORES_FOLDER, STEMS_FOLDER):
         shutil.rmtree(part, ignore_errors=True)
     PICTURE.unlink(missing_ok=True)
     return song
@@ -182,9 +183,9 @@ def _fresh_folder() -> Track:
 
 def _separate(song: Track, model: str | Path) -> Path:
     """Returns the folder of the stems of what is laid out for the test."""
-    shutil.copyfile(DATA / "test" / song.name / f"{MIXTURE}.wav", _mixture_file(song))
-    separate_files([_mixture_file(song)], model, STEMS)
-    return STEMS / song.name
+    shutil.copyfile(DATA_FOLDER / "test" / song.name / f"{MIXTURE}.wav", _mixture_file(song))
+    separate_files([_mixture_file(song)], model, STEMS_FOLDER)
+    return STEMS_FOLDER / song.name
 
 
 def _draw(song: Track, stems: Path) -> None:
@@ -194,7 +195,7 @@ def _draw(song: Track, stems: Path) -> None:
     sounds = {
         "What goes in: the mixture": _mixture_file(song),
         "What comes out: the vocals that the model found": stems / f"{VOCALS}.wav",
-        "What is wanted: the true vocals": DATA / "test" / song.name / f"{VOCALS}.wav",
+        "What is wanted: the true vocals": DATA_FOLDER / "test" / song.name / f"{VOCALS}.wav",
     }
     audio = {title: read_audio(path) for title, path in sounds.items()}
     write_picture(PICTURE, f"{song.name}, separated by {DEFAULT_MODEL}", audio, SAMPLE_RATE)
@@ -202,7 +203,7 @@ def _draw(song: Track, stems: Path) -> None:
 
 def _mixture_file(song: Track) -> Path:
     # Its name is that of the folder of its stems.
-    return DATA / f"{song.name}.wav"
+    return DATA_FOLDER / f"{song.name}.wav"
 
 
 def _stem_files(stems: Path) -> str:

@@ -25,7 +25,7 @@ from bsmamba2.model.ssd import choose_scan, kernel_module, kernel_problem, ssd_c
 from bsmamba2.system.devices import choose_device
 from bsmamba2.system.versions import package_version, torch_build, versions
 
-State = Literal["ok", "problem", "absent"]
+CheckState = Literal["ok", "problem", "absent"]
 Arguments = dict[str, Tensor]
 
 # Limits for the RMS ratio of outputs and gradients. Triton multiplies in TF32, which keeps 10 bits; the convolution
@@ -75,7 +75,7 @@ class Check:
     """Something tried out: absent is no failure; remedy holds the commands that mend a problem, one per line."""
 
     name: str
-    state: State
+    state: CheckState
     detail: str
     remedy: str | None = None
 

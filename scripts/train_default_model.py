@@ -15,13 +15,13 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from bsmamba2.data.augment import VOCALS
 from bsmamba2.data.tracks import Split
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.command import evaluate
 from bsmamba2.evaluation.results import ESTIMATE, Results
 from bsmamba2.evaluation.statistics import summarise_results
 from bsmamba2.evaluation.table import results_table
+from bsmamba2.stem_names import VOCALS
 from bsmamba2.system.stopping import stopped_by_exception
 from default_model.laying_out import lay_out, lay_out_muted
 from default_model.rendering import SOUND_FONT

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from bsmamba2.audio.writing import write_audio
-from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS
+from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.data.tracks import Track
 from bsmamba2.demo import example_song
 from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
 TINY = ModelConfig(
     dim=8,
@@ -64,7 +65,7 @@ def song() -> Track:
 @pytest.fixture(scope="session")
 def song_stems(song: Track) -> dict[str, Tensor]:
     """Returns two seconds of its stems and its mixture, (c, n) by name."""
-    return {name: song.read(name, 0, 2 * SAMPLE_RATE) for name in (MIXTURE, *STEMS)}
+    return {name: song.read(name, 0, 2 * SAMPLE_RATE) for name in (MIXTURE, *MUSDB_STEMS)}
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,10 @@ import soundfile
 from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.cli import main
-from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS
+from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.data.tracks import mixture_of
 from bsmamba2.model import BSMamba2
+from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 from bsmamba2.weights.checkpoint import save_model
 
 COMMANDS = ("separate", "train", "evaluate", "report", "check-data", "models", "convert", "doctor", "demo")
@@ -254,7 +255,7 @@ def test_data_are_checked_decoded_and_indexed(
     root = shutil.copytree(musdb_root, tmp_path / "root")
     for number, track in enumerate(root.glob("*/*"), start=1):
         # Four songs of one sound would be four times the same, and the mixture of this song was mastered.
-        stems = {name: read_audio(track / f"{name}.wav") / number for name in STEMS}
+        stems = {name: read_audio(track / f"{name}.wav") / number for name in MUSDB_STEMS}
         for name, audio in {**stems, MIXTURE: mixture_of(stems)}.items():
             write_audio(track / f"{name}.wav", audio, SAMPLE_RATE, depth="float")
     index = tmp_path / "index.json"

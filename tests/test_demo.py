@@ -14,7 +14,7 @@ from bsmamba2.demo import EXCERPTS_SECONDS, MARKER, SONG_SECONDS, example_song, 
 from bsmamba2.evaluation.results import ESTIMATE, MIXTURE_ROW, Results
 from bsmamba2.evaluation.scores import StemScores
 from bsmamba2.report.picture import write_picture
-from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED
+from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED_MODELS
 
 ROOT = Path(__file__).parent.parent
 # Rows of pixels inside the three spectrograms of a picture; columns 120 to 1000 are inside too.
@@ -63,7 +63,7 @@ def test_the_demo_separates_scores_and_draws_a_song(
     said = capsys.readouterr().out
     lines = {line[:29].strip(): line[29:].strip() for line in said.splitlines()}
     assert f"{name}, vocals, 0 to 6.05 s: a song the model never heard" in said
-    assert lines["model"] == f"{DEFAULT_MODEL}, licence of its weights: {PUBLISHED[DEFAULT_MODEL].licence}"
+    assert lines["model"] == f"{DEFAULT_MODEL}, licence of its weights: {PUBLISHED_MODELS[DEFAULT_MODEL].licence}"
     results = Results.read(demo / "evaluation")
     scores = results.tracks[name].scores["vocals"]
     assert results.tracks[name].seconds == pytest.approx(SONG_SECONDS, abs=1e-4)

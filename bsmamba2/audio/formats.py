@@ -18,6 +18,13 @@ DEPTHS: dict[str, Depth] = {
     "PCM_S8": "8", "PCM_U8": "8", "PCM_16": "16", "PCM_24": "24", "PCM_32": "32", "FLOAT": "float", "DOUBLE": "double",
 }  # fmt: skip
 
+# What is taken from a folder; a file that is named itself may be called anything.
+AUDIO_SUFFIXES = frozenset(
+    {".aac", ".ac3", ".aif", ".aifc", ".aiff", ".ape", ".au", ".avi", ".caf", ".flac", ".flv", ".m4a", ".m4b", ".m4v"}
+    | {".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpg", ".oga", ".ogg", ".opus", ".rf64", ".tta", ".w64"}
+    | {".wav", ".wave", ".webm", ".wma", ".wv"}
+)
+
 # Of samples: a WAV file counts its bytes in 32 bits, and this leaves room for its header, tags and cover.
 LARGEST_WAV_BYTES = 2**32 - 2**26
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)

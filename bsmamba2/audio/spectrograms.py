@@ -11,7 +11,7 @@ N_FFT = 4096
 COLUMNS = 800
 ROWS = 160
 LOWEST_HZ = 40.0
-RANGE_DB = 80.0
+SHOWN_RANGE_DB = 80.0
 # From silence to full scale, ever brighter: black, violet, red, orange, light yellow.
 COLOURS = ((0, 0, 8), (72, 18, 120), (200, 45, 85), (250, 150, 40), (255, 255, 200))
 
@@ -45,7 +45,7 @@ def single_spectrograms(audio: Tensor, sample_rate: int) -> Tensor:
     power = stft(audio, n_fft=N_FFT, window_length=N_FFT // 2, hop_length=hop).abs().square()
     rows = _rows(sample_rate, power) @ power
     peak = rows[0].max().clamp(min=torch.finfo(rows.dtype).tiny)
-    level = (1 + 10 / RANGE_DB * (rows / peak).clamp(min=1e-30).log10()).clamp(0, 1)
+    level = (1 + 10 / SHOWN_RANGE_DB * (rows / peak).clamp(min=1e-30).log10()).clamp(0, 1)
     return _coloured(level.flip(-2))
 
 

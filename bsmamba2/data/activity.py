@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bsmamba2.audio.reading import read_blocks
-from bsmamba2.data.tracks import Source, Track
+from bsmamba2.data.tracks import StemLocation, Track
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import complete_file
 
@@ -102,7 +102,7 @@ class StemScan:
             rest = rest[:, len(active) * step :]
         self._rest = rest
 
-    def activity(self, source: Source) -> StemActivity:
+    def activity(self, source: StemLocation) -> StemActivity:
         """Returns what was found, for the index file.
 
         Raises:

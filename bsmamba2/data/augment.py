@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bsmamba2.errors import InputError
+from bsmamba2.stem_names import VOCALS
 
-VOCALS = "vocals"
 # Octaves; below the first and above the last an equaliser goes on as there.
 BANDS_HZ = (62.5, 125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0)
 

@@ -11,31 +11,27 @@ from typing import get_args
 from torch import Tensor
 from tqdm import tqdm
 
+from bsmamba2.audio.formats import AUDIO_SUFFIXES
 from bsmamba2.audio.reading import AudioInfo, audio_info, read_blocks
 from bsmamba2.data.activity import StemScan, write_index
 from bsmamba2.data.decoding import DecodedDepth, decode_stem_files
 from bsmamba2.data.findings import LOWEST_DB, CheckedTrack, DataReport, Kind, Problem, Severity
-from bsmamba2.data.musdb import (
-    MIXTURE,
-    OFFICIAL_COUNTS,
-    OTHER_MIXTURES,
-    SAMPLE_RATE,
-    STEMS,
-    STREAMS,
-    official_validation_tracks,
+from bsmamba2.data.musdb import OFFICIAL_COUNTS, OTHER_MIXTURES, SAMPLE_RATE, STREAMS, official_validation_tracks
+from bsmamba2.data.tracks import (
+    COMPRESSED_LIMIT_DB,
+    ROUNDED_LIMIT_DB,
+    SILENT_PEAK,
+    STEM_FILE,
+    STEM_SUFFIXES,
+    Split,
+    find_sources,
+    track_name,
 )
-from bsmamba2.data.tracks import STEM_FILE, SUFFIXES, Split, find_sources, track_name
 from bsmamba2.errors import InputError
 from bsmamba2.model.config import ModelConfig
-from bsmamba2.separation.paths import SUFFIXES as AUDIO_SUFFIXES
+from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
 CHANNELS = 2
-# Two steps of 16 bit: less than that is dither.
-SILENT_PEAK = 2**-14
-# Limits of mixture minus sum relative to the mixture. Stem files were compressed one by one, which leaves -25 to -33 dB
-# in the previews of MUSDB18; rounding to 16 bit leaves -94 dB of full scale.
-COMPRESSED_LIMIT_DB = -20.0
-ROUNDED_LIMIT_DB = -50.0
 SIMILARITY = 0.8
 
 
@@ -161,7 +157,7 @@ def _usual_names(tracks: Sequence[CheckedTrack]) -> list[str]:
     half = sum(bool(track.sources) for track in tracks) / 2
     counts = Counter(name for track in tracks for name in track.sources)
     usual = {name for name, count in counts.items() if count > half or (count == half and name in STREAMS)}
-    if len(usual & set(STEMS)) >= 2:
+    if len(usual & set(MUSDB_STEMS)) >= 2:
         others = [name for name in STREAMS if name not in usual]
         usual = {next(iter(_similar(name, others)), name) for name in usual}
     return sorted(usual) or list(STREAMS)
@@ -195,12 +191,12 @@ def _check_file_names(track: CheckedTrack, root: Path, usual: Sequence[str]) -> 
     missing = [name for name in usual if name not in track.sources]
     for file in sorted(track.path.iterdir()):
         suffix = file.suffix.lower()
-        if file.name.startswith(".") or suffix not in AUDIO_SUFFIXES | set(SUFFIXES):
+        if file.name.startswith(".") or suffix not in AUDIO_SUFFIXES | set(STEM_SUFFIXES):
             continue
         like = [] if file.stem in usual else _similar(file.stem, missing)
         missing = [name for name in missing if name not in like]
-        if suffix not in SUFFIXES:
-            _add(track, root, "error", f"is not read; convert it to one of {', '.join(SUFFIXES)}", file=file)
+        if suffix not in STEM_SUFFIXES:
+            _add(track, root, "error", f"is not read; convert it to one of {', '.join(STEM_SUFFIXES)}", file=file)
         elif like:
             _add(track, root, "error", f"is called {file.stem!r} instead of {like[0]!r}; rename it", file=file)
         elif file.stem not in usual and file.stem not in STREAMS:

@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler, default_collate
 
 from bsmamba2.data.activity import Windows
-from bsmamba2.data.augment import VOCALS, Augmentation, Change
+from bsmamba2.data.augment import Augmentation, Change
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
+from bsmamba2.stem_names import VOCALS
 
 Stems = dict[str, Tensor]
 # Windows of one excerpt that cannot be read before it is an error.
-ATTEMPTS = 10
+DRAW_ATTEMPTS = 10
 
 
 class Excerpts(NamedTuple):
@@ -76,7 +77,9 @@ class RandomMixes(Dataset[Excerpts]):
         # All is drawn before anything is read, so that neither a setting nor a fault changes what else is drawn.
         remix, silence = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
         changes = {stem: self.augmentation.draw(generator) for stem in self.windows}
-        places = [iter(torch.rand(ATTEMPTS, 2, generator=generator, dtype=torch.float64).tolist()) for _ in changes]
+        places = [
+            iter(torch.rand(DRAW_ATTEMPTS, 2, generator=generator, dtype=torch.float64).tolist()) for _ in changes
+        ]
         if silence < self.augmentation.silent_vocals:
             changes[VOCALS] = replace(changes[VOCALS], gain=0)
         stems: Stems = {}
@@ -104,7 +107,7 @@ class RandomMixes(Dataset[Excerpts]):
                 }
             except InputError as error:
                 faults.append(str(error))
-                if len(faults) == ATTEMPTS:
+                if len(faults) == DRAW_ATTEMPTS:
                     raise
 
     def _changed(self, stem: str, change: Change, track: Track, start: int) -> Tensor:

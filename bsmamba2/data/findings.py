@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from bsmamba2.data.activity import StemActivity
-from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE
-from bsmamba2.data.tracks import Source
+from bsmamba2.data.musdb import SAMPLE_RATE
+from bsmamba2.data.tracks import StemLocation
+from bsmamba2.stem_names import MIXTURE
 
 Severity = Literal["error", "note"]
 Kind = Literal["MUSDB18", "MUSDB18-HQ", "folders of stems"]
@@ -54,7 +55,7 @@ class CheckedTrack:
     split: str
     name: str
     path: Path
-    sources: Mapping[str, Source] = field(default_factory=dict)
+    sources: Mapping[str, StemLocation] = field(default_factory=dict)
     samples: int | None = None
     activities: dict[str, StemActivity] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)

@@ -6,11 +6,10 @@ from pathlib import Path
 import yaml
 
 from bsmamba2.errors import InputError
+from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
-STEMS = ("drums", "bass", "other", "vocals")
-MIXTURE = "mixture"
 SAMPLE_RATE = 44100
-STREAMS = {name: number for number, name in enumerate((MIXTURE, *STEMS))}
+STREAMS = {name: number for number, name in enumerate((MIXTURE, *MUSDB_STEMS))}
 OFFICIAL_COUNTS = {"train": 100, "test": 50}
 # Its left channel is not the sum of the stems (errata at sigsep.github.io/datasets/musdb.html).
 OTHER_MIXTURES = ("PR - Oh No",)

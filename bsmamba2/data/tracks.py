@@ -11,16 +11,23 @@ import torch
 from torch import Tensor
 
 from bsmamba2.audio.reading import AudioInfo, audio_info, read_audio
-from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STREAMS, official_validation_tracks
+from bsmamba2.data.musdb import SAMPLE_RATE, STREAMS, official_validation_tracks
 from bsmamba2.errors import InputError
+from bsmamba2.stem_names import MIXTURE
 
 STEM_FILE = ".stem.mp4"
 # Formats of stems that can be read by position.
-SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".w64", ".rf64", ".caf")
+STEM_SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".w64", ".rf64", ".caf")
+# Two steps of 16 bit: less than that is dither.
+SILENT_PEAK = 2**-14
+# Limits of mixture minus sum relative to the mixture. Stem files were compressed one by one, which leaves -25 to -33 dB
+# in the previews of MUSDB18; rounding to 16 bit leaves -94 dB of full scale.
+COMPRESSED_LIMIT_DB = -20.0
+ROUNDED_LIMIT_DB = -50.0
 
 Split = Literal["train", "valid", "test"]
 # A file and, of a stem file, the number of the stream.
-Source = tuple[Path, int | None]
+StemLocation = tuple[Path, int | None]
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +55,7 @@ class Track:
         return track_artist(self.path)
 
     @functools.cached_property
-    def sources(self) -> Mapping[str, Source]:
+    def sources(self) -> Mapping[str, StemLocation]:
         """Where each stem, and the mixture where there is one, is read from."""
         return find_sources(self.path)
 
@@ -171,7 +178,7 @@ def track_artist(path: Path) -> str:
     return track_name(path).split(" - ")[0]
 
 
-def find_sources(path: Path) -> dict[str, Source]:
+def find_sources(path: Path) -> dict[str, StemLocation]:
     """Returns where the mixture, if there is one, and each stem of a track is read from: MUSDB18's order, then A to Z.
 
     Raises:
@@ -179,7 +186,9 @@ def find_sources(path: Path) -> dict[str, Source]:
     """
     if not path.is_dir():
         return {name: (path, stream) for name, stream in STREAMS.items()}
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+    files = sorted(
+        file for file in path.iterdir() if file.suffix.lower() in STEM_SUFFIXES and not file.name.startswith(".")
+    )
     names = [file.stem for file in files]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -213,7 +222,7 @@ def _checked(paths: Sequence[Path], sample_rate: int, channels: int) -> list[Tra
     sources = {path: find_sources(path) for path in paths}
     stems = {name for found in sources.values() for name in found if name != MIXTURE}
     if not stems:
-        raise InputError(f"{paths[0]} holds no stem; a track has one audio file per stem ({', '.join(SUFFIXES)})")
+        raise InputError(f"{paths[0]} holds no stem; a track has one audio file per stem ({', '.join(STEM_SUFFIXES)})")
     for path, found in sources.items():
         for stem in sorted(stems - set(found)):
             raise InputError(
@@ -222,7 +231,7 @@ def _checked(paths: Sequence[Path], sample_rate: int, channels: int) -> list[Tra
     return [Track(path, _common_length(path, found, sample_rate, channels)) for path, found in sources.items()]
 
 
-def _common_length(path: Path, sources: Mapping[str, Source], sample_rate: int, channels: int) -> int:
+def _common_length(path: Path, sources: Mapping[str, StemLocation], sample_rate: int, channels: int) -> int:
     infos: dict[str, AudioInfo] = {name: audio_info(file, stream) for name, (file, stream) in sources.items()}
     for stem, info in infos.items():
         if info.sample_rate != sample_rate or info.channels != channels:

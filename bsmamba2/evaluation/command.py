@@ -14,7 +14,7 @@ from bsmamba2.evaluation.museval_scores import require_museval
 from bsmamba2.evaluation.results import FORMAT, Results, TrackResult
 from bsmamba2.evaluation.runs import REPORT, Run
 from bsmamba2.evaluation.scoring import Protocol, check_protocol, needed_stems
-from bsmamba2.evaluation.songs import find_songs
+from bsmamba2.evaluation.songs import find_scored_tracks
 from bsmamba2.evaluation.sources import FolderSource, ModelSource, Source, chosen_stems
 from bsmamba2.evaluation.statistics import summarise_results
 from bsmamba2.evaluation.track import Failure, Plan, evaluate_track
@@ -97,7 +97,7 @@ def evaluate(
         raise InputError("validation tracks and artists are for --split valid or train; leave them out")
     if museval:
         require_museval()
-    tracks = find_songs(root, split, validation_tracks, validation_artists)
+    tracks = find_scored_tracks(root, split, validation_tracks, validation_artists)
     _check_apart(output, root, tracks[0].path.parent)
     source: Source
     if model is not None and estimates is None:

@@ -7,13 +7,12 @@ from pathlib import Path
 from torch import Tensor
 
 from bsmamba2.audio.reading import audio_info, read_audio
-from bsmamba2.data.musdb import STEMS
-from bsmamba2.data.tracks import SUFFIXES
+from bsmamba2.data.tracks import STEM_SUFFIXES
 from bsmamba2.errors import InputError
-from bsmamba2.evaluation.songs import INSTRUMENTAL_NAMES, NO_STEMS, VOCALS, Song, files_sha256, fit
-from bsmamba2.model.config import INSTRUMENTAL
+from bsmamba2.evaluation.songs import INSTRUMENTAL_NAMES, NO_STEMS, Song, files_sha256, fit
+from bsmamba2.stem_names import INSTRUMENTAL, MUSDB_STEMS, VOCALS
 
-ESTIMATE_SUFFIXES = (*SUFFIXES, ".mp3", ".m4a", ".ogg")
+ESTIMATE_SUFFIXES = (*STEM_SUFFIXES, ".mp3", ".m4a", ".ogg")
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +92,7 @@ def stems_in(folder: Path) -> tuple[str, ...]:
         )
     if left_out:
         log.warning("left out, as there are not estimates of all tracks in %s: %s", folder, ", ".join(sorted(lacking)))
-    return (*(name for name in STEMS if name in shared), *sorted(shared - set(STEMS)))
+    return (*(name for name in MUSDB_STEMS if name in shared), *sorted(shared - set(MUSDB_STEMS)))
 
 
 def _files(folder: Path) -> dict[str, Path]:

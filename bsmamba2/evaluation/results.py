@@ -13,8 +13,8 @@ from bsmamba2.system.files import complete_file
 
 RUN = "run.json"
 RESULTS = "results.json"
-TRACKS = "tracks"
-EXCERPTS = "excerpts"
+TRACKS_FOLDER = "tracks"
+EXCERPTS_FOLDER = "excerpts"
 FORMAT = 1
 
 # The rows of every table: what is scored, then what gives its score a scale.

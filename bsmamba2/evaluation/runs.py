@@ -10,9 +10,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from bsmamba2.data.musdb import MIXTURE
 from bsmamba2.errors import InputError
-from bsmamba2.evaluation.results import EXCERPTS, RESULTS, RUN, TRACKS, TrackResult, to_json
+from bsmamba2.evaluation.results import EXCERPTS_FOLDER, RESULTS, RUN, TRACKS_FOLDER, TrackResult, to_json
+from bsmamba2.stem_names import MIXTURE
 from bsmamba2.system.files import check_writable, complete_file, remove_unfinished
 
 LOCK = ".lock"
@@ -23,7 +23,7 @@ MUSEVAL = "museval"
 # What is gathered from the tracks at the end.
 GATHERED = (RESULTS, REPORT, REPORT_DATA)
 # Below each of these folders, the files that are written there.
-WRITTEN = {TRACKS: "*.json", EXCERPTS: "*/*.flac", ESTIMATES: "*/*.wav", MUSEVAL: "*/*.json"}
+WRITTEN = {TRACKS_FOLDER: "*.json", EXCERPTS_FOLDER: "*/*.flac", ESTIMATES: "*/*.wav", MUSEVAL: "*/*.json"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Run:
 
     def record(self, track: str) -> Path:
         """Returns where the result of a track is written."""
-        return self.folder / TRACKS / f"{track}.json"
+        return self.folder / TRACKS_FOLDER / f"{track}.json"
 
     def found(self, track: str, key: str) -> TrackResult | None:
         """Returns the result of a track that is there already, unless it is of other data, damaged or lacks a file."""
@@ -91,7 +91,7 @@ class Run:
 
     def excerpts(self, track: str) -> Path:
         """Returns the folder of what is kept of a track for listening."""
-        return self.folder / EXCERPTS / track
+        return self.folder / EXCERPTS_FOLDER / track
 
     def estimates(self, track: str) -> Path:
         """Returns the folder of the estimates of a track."""

@@ -6,11 +6,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from bsmamba2.data.musdb import STEMS
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.oracles import scale_estimates
 from bsmamba2.evaluation.scores import ACTIVITY_SCORES, StemScores
-from bsmamba2.evaluation.songs import VOCALS, Song
+from bsmamba2.evaluation.songs import Song
 from bsmamba2.metrics import (
     active_blocks,
     bleedless_fullness,
@@ -23,7 +22,7 @@ from bsmamba2.metrics import (
     usdr,
     windowed_sdr,
 )
-from bsmamba2.model.config import INSTRUMENTAL
+from bsmamba2.stem_names import INSTRUMENTAL, MUSDB_STEMS, VOCALS
 
 Protocol = Literal["single", "pair", "four"]
 # Everything but the stem that is scored.
@@ -66,7 +65,7 @@ def score_song(
 
 def needed_stems(stems: Sequence[str], protocol: Protocol) -> tuple[str, ...]:
     """Returns of which stems estimates are needed to score some: those alone, but by the protocol of the four all."""
-    return STEMS if protocol == "four" else tuple(stems)
+    return MUSDB_STEMS if protocol == "four" else tuple(stems)
 
 
 def source_references(song: Song, stem: str, protocol: Protocol) -> dict[str, Tensor]:
@@ -76,7 +75,7 @@ def source_references(song: Song, stem: str, protocol: Protocol) -> dict[str, Te
         InputError: The song lacks one of them.
     """
     if protocol == "four":
-        return {source: song.reference(source) for source in (stem, *(other for other in STEMS if other != stem))}
+        return {source: song.reference(source) for source in (stem, *(other for other in MUSDB_STEMS if other != stem))}
     references = {stem: song.reference(stem)}
     return references if protocol == "single" else references | {REST: song.rest(stem)}
 
@@ -136,10 +135,12 @@ def check_protocol(protocol: Protocol, stems: Sequence[str], estimated: Sequence
     """
     if protocol not in get_args(Protocol):
         raise InputError(f"protocol={protocol!r} does not exist; choose {', '.join(get_args(Protocol))}")
-    if protocol == "four" and not set(STEMS) <= set(estimated):
-        raise InputError(f"protocol='four' needs estimates of {', '.join(STEMS)}; these are of {', '.join(estimated)}")
-    if protocol == "four" and not set(stems) <= set(STEMS):
-        raise InputError(f"protocol='four' scores {', '.join(STEMS)}; stems={','.join(stems)} holds another one")
+    if protocol == "four" and not set(MUSDB_STEMS) <= set(estimated):
+        raise InputError(
+            f"protocol='four' needs estimates of {', '.join(MUSDB_STEMS)}; these are of {', '.join(estimated)}"
+        )
+    if protocol == "four" and not set(stems) <= set(MUSDB_STEMS):
+        raise InputError(f"protocol='four' scores {', '.join(MUSDB_STEMS)}; stems={','.join(stems)} holds another one")
 
 
 def _check_references(song: Song, stems: Sequence[str]) -> None:

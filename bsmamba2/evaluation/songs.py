@@ -12,15 +12,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bsmamba2.audio.reading import audio_info
-from bsmamba2.data.checking import COMPRESSED_LIMIT_DB, SILENT_PEAK
-from bsmamba2.data.musdb import MIXTURE
-from bsmamba2.data.tracks import SUFFIXES, Split, Track, mixture_of, split_paths, track_paths
+from bsmamba2.data.tracks import (
+    COMPRESSED_LIMIT_DB,
+    SILENT_PEAK,
+    STEM_SUFFIXES,
+    Split,
+    Track,
+    mixture_of,
+    split_paths,
+    track_paths,
+)
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.results import RUN
-from bsmamba2.model.config import INSTRUMENTAL, RESIDUAL
+from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, RESIDUAL, VOCALS
 from bsmamba2.system.files import sha256_of
 
-VOCALS = "vocals"
 # What people call a file of everything but the vocals.
 INSTRUMENTAL_NAMES = (INSTRUMENTAL, "accompaniment", "no_vocals")
 # What people call files beside stems that are none: the song as a whole, and what is left of it.
@@ -89,7 +95,7 @@ class Song:
         return torch.stack(self.others(stem)).sum(0)
 
 
-def find_songs(
+def find_scored_tracks(
     root: Path,
     split: Split,
     validation_tracks: Sequence[str] | None = None,
@@ -208,7 +214,9 @@ def _note_of_sum(mixture: Tensor, stems: Mapping[str, Tensor]) -> list[str]:
 
 def _check_stems(track: Track) -> None:
     if not track.stems:
-        raise InputError(f"{track.path} holds no stem; a track has one audio file per stem ({', '.join(SUFFIXES)})")
+        raise InputError(
+            f"{track.path} holds no stem; a track has one audio file per stem ({', '.join(STEM_SUFFIXES)})"
+        )
     for name in track.stems:
         if name.lower() in NO_STEMS:
             raise InputError(

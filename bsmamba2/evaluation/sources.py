@@ -13,11 +13,11 @@ from torch import Tensor
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.estimates import estimates_sha256, read_estimates, stems_in
 from bsmamba2.evaluation.results import ESTIMATE, chunk_row
-from bsmamba2.evaluation.songs import VOCALS, Song
+from bsmamba2.evaluation.songs import Song
 from bsmamba2.model import BSMamba2
-from bsmamba2.model.config import INSTRUMENTAL
 from bsmamba2.model.ssd import Scan, choose_scan
 from bsmamba2.separation.separator import OVERLAP, Precision, Separator, check_settings
+from bsmamba2.stem_names import INSTRUMENTAL, VOCALS
 from bsmamba2.system.devices import choose_device
 from bsmamba2.system.files import sha256_of
 from bsmamba2.weights.checkpoint import load_network

@@ -18,7 +18,7 @@ CONFIDENCE = 0.95
 # The range of n tracks holds the median of all tracks with a probability of 1 - 2^(1 - n): 0.97 of six, 0.94 of five.
 FEWEST_TRACKS = 6
 RESAMPLES = 10_000
-SEED = 0
+BOOTSTRAP_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _summaries(results: Results, stem: str, row: str) -> dict[str, Summary]:
 @functools.lru_cache(maxsize=8)
 def _resamples(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns what is drawn from ascending values in each resample (r, count), and the middle two of that (r) each."""
-    drawn = np.random.default_rng(SEED).integers(count, size=(RESAMPLES, count))
+    drawn = np.random.default_rng(BOOTSTRAP_SEED).integers(count, size=(RESAMPLES, count))
     middle = (count - 1) // 2, count // 2
     ordered = np.sort(drawn, axis=1)
     return drawn, ordered[:, middle[0]], ordered[:, middle[1]]

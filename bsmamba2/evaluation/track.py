@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 from bsmamba2.audio.spectrograms import loudest_stretch
 from bsmamba2.audio.writing import write_audio
-from bsmamba2.data.musdb import MIXTURE
 from bsmamba2.data.tracks import Split, Track
 from bsmamba2.errors import InputError, OutputError
 from bsmamba2.evaluation.museval_scores import MusevalScores, museval_medians, score_with_museval
@@ -18,6 +17,7 @@ from bsmamba2.evaluation.scoring import Protocol, museval_sources, museval_targe
 from bsmamba2.evaluation.songs import Song, data_sha256, read_song
 from bsmamba2.evaluation.sources import Estimate, Estimated, Source
 from bsmamba2.metrics import active_blocks
+from bsmamba2.stem_names import MIXTURE
 
 EXCERPT_SECONDS = 8.0
 

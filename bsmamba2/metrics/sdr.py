@@ -16,7 +16,7 @@ from bsmamba2.errors import InputError
 Audio = Tensor | np.ndarray
 
 # Samples per channel: small enough for a processor's cache.
-BLOCK = 1 << 16
+SUM_BLOCK = 1 << 16
 # What float64 leaves of the error of a scaled copy, as a ratio of energies (-260 dB).
 ROUNDING = 1e-26
 
@@ -173,5 +173,5 @@ def _energy(audio: Tensor) -> Tensor:
 
 
 def _blocks(*audio: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    for blocks in zip(*(one.split(BLOCK, -1) for one in audio), strict=True):
+    for blocks in zip(*(one.split(SUM_BLOCK, -1) for one in audio), strict=True):
         yield tuple(block.double() for block in blocks)

@@ -5,10 +5,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from bsmamba2.errors import InputError
+from bsmamba2.stem_names import INSTRUMENTAL, RESIDUAL
 
 BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
-INSTRUMENTAL = "instrumental"
-RESIDUAL = "residual"
 
 
 @dataclass(frozen=True)

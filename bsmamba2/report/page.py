@@ -12,7 +12,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bsmamba2.data.musdb import MIXTURE
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.results import (
     COMPLEX_MASK_ROW,
@@ -54,7 +53,7 @@ from bsmamba2.report.plots import (
 from bsmamba2.report.sounds import (
     ESTIMATE_SOUND,
     REFERENCE,
-    RESIDUAL,
+    RESIDUAL_SOUND,
     Excerpt,
     Sound,
     frequency_ticks,
@@ -62,6 +61,7 @@ from bsmamba2.report.sounds import (
     read_excerpt,
     sounds,
 )
+from bsmamba2.stem_names import MIXTURE
 from bsmamba2.system.files import complete_file
 
 # The columns of the main table behind cSDR and uSDR.
@@ -405,7 +405,7 @@ def _undefined(runs: Sequence[ReportedRun], stem: str) -> list[tuple[ReportedRun
 
 
 def _fits_published(run: ReportedRun) -> bool:
-    return run.fact("split") == published.SPLIT and len(run.results.tracks) == published.TRACKS
+    return run.fact("split") == published.SPLIT and len(run.results.tracks) == published.TEST_TRACKS
 
 
 def _beside_published(
@@ -413,7 +413,7 @@ def _beside_published(
 ) -> list[tuple[str, float, float | None, ReportedRun | None]]:
     """Returns system, cSDR and uSDR of publications and of the runs that fit them, in the order of the cSDR."""
     systems: list[tuple[str, float, float | None, ReportedRun | None]] = [
-        (system.name, system.csdr, system.usdr, None) for system in published.PUBLISHED
+        (system.name, system.csdr, system.usdr, None) for system in published.PUBLISHED_SCORES
     ]
     for run in filter(_fits_published, runs):
         summaries = run.summaries[stem].get(ESTIMATE, {})
@@ -651,7 +651,7 @@ def _heard(runs: Sequence[ReportedRun], stem: str, name: str, audio: bool) -> di
         found = sounds(own, audio)
         if run is first:
             columns.append((None, [(kind, found[kind]) for kind in (MIXTURE, REFERENCE)]))
-        columns.append((run, [(kind, found[kind]) for kind in (ESTIMATE_SOUND, RESIDUAL)]))
+        columns.append((run, [(kind, found[kind]) for kind in (ESTIMATE_SOUND, RESIDUAL_SOUND)]))
     if excerpt is None:
         return {"start": math.nan, "end": math.nan, "columns": columns, "notes": notes}
     seconds = excerpt.end - excerpt.start

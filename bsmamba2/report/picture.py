@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 from torch import Tensor
 
-from bsmamba2.audio.spectrograms import COLOURS, RANGE_DB, single_spectrograms
+from bsmamba2.audio.spectrograms import COLOURS, SHOWN_RANGE_DB, single_spectrograms
 from bsmamba2.report.sounds import frequency_ticks
 from bsmamba2.system.files import complete_file
 
@@ -50,7 +50,7 @@ def write_picture(path: Path, title: str, sounds: Mapping[str, Tensor], sample_r
         panels[-1].xaxis.set_major_locator(MultipleLocator(max(1, round(seconds / 10))))
         panels[-1].set_xlabel("time in seconds")
         colours = LinearSegmentedColormap.from_list("", [tuple(part / 255 for part in colour) for colour in COLOURS])
-        levels = ScalarMappable(Normalize(-RANGE_DB, 0), colours)
+        levels = ScalarMappable(Normalize(-SHOWN_RANGE_DB, 0), colours)
         label = "level in dB, 0 at the loudest point of the top picture"
         figure.colorbar(levels, ax=list(panels), label=label, pad=0.02)
         figure.suptitle(f"{title}\n{HINT}", fontsize=13)

@@ -10,7 +10,7 @@ SOURCE = (
 # Of the figures, what they are comparable with.
 STEM = "vocals"
 SPLIT = "test"
-TRACKS = 50
+TEST_TRACKS = 50
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Published:
     usdr: float | None = None
 
 
-PUBLISHED = (
+PUBLISHED_SCORES = (
     Published("Open-Unmix", 6.25),
     Published("HT Demucs", 7.93),
     Published("TFC-TDF-UNet v3", 9.59),

@@ -17,11 +17,11 @@ from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.audio.resampling import Resampler
 from bsmamba2.audio.spectrograms import LOWEST_HZ, ROWS, spectrograms
 from bsmamba2.audio.writing import write_audio
-from bsmamba2.data.musdb import MIXTURE
 from bsmamba2.errors import InputError
-from bsmamba2.evaluation.results import EXCERPTS, TrackResult
+from bsmamba2.evaluation.results import EXCERPTS_FOLDER, TrackResult
+from bsmamba2.stem_names import MIXTURE
 
-REFERENCE, ESTIMATE_SOUND, RESIDUAL = "reference", "estimate", "reference − estimate"
+REFERENCE, ESTIMATE_SOUND, RESIDUAL_SOUND = "reference", "estimate", "reference − estimate"
 # MP3 with 320 kbit/s takes 0.5 MB of a page for these.
 LONGEST_SECONDS = 10.0
 TICKS_HZ = {100: "100", 300: "300", 1000: "1k", 3000: "3k", 10000: "10k"}
@@ -84,7 +84,7 @@ def read_excerpt(run: Path, track: TrackResult, stem: str) -> Excerpt:
     if rates or len({tuple(part.shape) for part in audio.values()}) > 1 or not audio[MIXTURE].numel():
         raise InputError(f"the excerpts of {stem} in {paths[MIXTURE].parent} do not fit together; evaluate again")
     start = track.excerpt[0] if track.excerpt else 0.0
-    audio[RESIDUAL] = audio[REFERENCE] - audio[ESTIMATE_SOUND]
+    audio[RESIDUAL_SOUND] = audio[REFERENCE] - audio[ESTIMATE_SOUND]
     gain_db = 20 * math.log10(track.excerpt_gain) if track.excerpt_gain > 0 else math.nan
     return Excerpt(start, start + audio[MIXTURE].shape[-1] / sample_rate, sample_rate, audio, gain_db)
 
@@ -117,7 +117,7 @@ def frequency_ticks(sample_rate: int) -> dict[str, float]:
 
 
 def _paths(run: Path, track: TrackResult, stem: str) -> dict[str, Path]:
-    folder = run / EXCERPTS / track.name
+    folder = run / EXCERPTS_FOLDER / track.name
     return {
         MIXTURE: folder / f"{MIXTURE}.flac",
         REFERENCE: folder / f"{stem}.reference.flac",

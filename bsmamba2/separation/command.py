@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from bsmamba2.audio.formats import Format
 from bsmamba2.errors import InputError
-from bsmamba2.model.config import INSTRUMENTAL, RESIDUAL
 from bsmamba2.model.ssd import Scan
-from bsmamba2.separation.paths import STANDARD_INPUT, TEMPLATE, Song, find_songs, standard_input, stem_paths
+from bsmamba2.separation.paths import STANDARD_INPUT, TEMPLATE, SongFile, find_song_files, standard_input, stem_paths
 from bsmamba2.separation.separator import OVERLAP, Precision, Separator, check_settings
 from bsmamba2.separation.stems import BitDepth, Peak, StemSettings, write_stems
+from bsmamba2.stem_names import INSTRUMENTAL, RESIDUAL
 from bsmamba2.system.files import check_writable
 from bsmamba2.weights.checkpoint import load_model
 from bsmamba2.weights.registry import DEFAULT_MODEL
@@ -121,7 +121,7 @@ def separate_files(
     names = _chosen(stems, network.config.stems)
     settings = StemSettings(names, format, bit_depth, peak, start, duration, downmix)
     with standard_input(inputs) as spooled:
-        songs = find_songs(inputs, output, spooled)
+        songs = find_song_files(inputs, output, spooled)
         paths = stem_paths(songs, output, template, names, format)
         if not overwrite:
             paths = {song: _missing(files, skip_existing, peak) for song, files in paths.items()}
@@ -129,7 +129,7 @@ def separate_files(
             if os.path.isdir(path):
                 raise InputError(f"{path} is a folder; remove it, or give another --output")
 
-        def worker(device: str) -> Callable[[Song], Outcome]:
+        def worker(device: str) -> Callable[[SongFile], Outcome]:
             separator = Separator(network, segment_seconds, overlap, batch_size, device, precision, scan)
             log.info(
                 "%s · segments %g s, %d in a pass · overlap %g %%",
@@ -190,7 +190,7 @@ def _missing(files: Mapping[str, Path], skip_existing: bool, peak: Peak) -> dict
 
 
 def _separate(
-    separator: Separator, song: Song, paths: Mapping[str, Path], settings: StemSettings, bar: bool
+    separator: Separator, song: SongFile, paths: Mapping[str, Path], settings: StemSettings, bar: bool
 ) -> Outcome:
     if not paths:
         log.info("skipped: %s: its stems are all there", song.path)

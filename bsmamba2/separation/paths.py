@@ -11,21 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bsmamba2.audio.formats import Format
+from bsmamba2.audio.formats import AUDIO_SUFFIXES, Format
 from bsmamba2.errors import InputError
 
 STANDARD_INPUT = "-"
 TEMPLATE = "{track}/{stem}.{ext}"
-# What is taken from a folder; a file that is named itself may be called anything.
-SUFFIXES = frozenset(
-    {".aac", ".ac3", ".aif", ".aifc", ".aiff", ".ape", ".au", ".avi", ".caf", ".flac", ".flv", ".m4a", ".m4b", ".m4v"}
-    | {".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpg", ".oga", ".ogg", ".opus", ".rf64", ".tta", ".w64"}
-    | {".wav", ".wave", ".webm", ".wma", ".wv"}
-)
 
 
 @dataclass(frozen=True)
-class Song:
+class SongFile:
     """A file to separate.
 
     Args:
@@ -39,7 +33,7 @@ class Song:
     track: str
 
 
-def find_songs(inputs: Sequence[str | Path], output: Path, spooled: Path | None = None) -> list[Song]:
+def find_song_files(inputs: Sequence[str | Path], output: Path, spooled: Path | None = None) -> list[SongFile]:
     """Returns the songs of files, folders and patterns, in their order and each file once, whatever links lead to it.
 
     Folders are searched with all folders in them, but for the output and what is hidden.
@@ -52,12 +46,12 @@ def find_songs(inputs: Sequence[str | Path], output: Path, spooled: Path | None 
     Raises:
         InputError: A folder cannot be listed, holds no song or is the output; or a pattern matches folders alone.
     """
-    songs: dict[Path, Song] = {}
+    songs: dict[Path, SongFile] = {}
     for given in inputs:
         if not str(given):
             raise InputError("an input is empty; give a file, a folder or a pattern")
         if str(given) == STANDARD_INPUT and spooled is not None:
-            found: Iterable[Song] = [Song(spooled, Path(), "stdin")]
+            found: Iterable[SongFile] = [SongFile(spooled, Path(), "stdin")]
         else:
             found = _songs(Path(given), output)
         for song in found:
@@ -66,8 +60,8 @@ def find_songs(inputs: Sequence[str | Path], output: Path, spooled: Path | None 
 
 
 def stem_paths(
-    songs: Sequence[Song], output: Path, template: str, stems: Sequence[str], format: Format
-) -> dict[Song, dict[str, Path]]:
+    songs: Sequence[SongFile], output: Path, template: str, stems: Sequence[str], format: Format
+) -> dict[SongFile, dict[str, Path]]:
     """Returns the file of every stem of every song.
 
     Args:
@@ -86,7 +80,7 @@ def stem_paths(
         for song in songs
     }
     sources = {_real(song.path) for song in songs}
-    owners: dict[str, Song] = {}
+    owners: dict[str, SongFile] = {}
     for song, files in paths.items():
         for path in files.values():
             other = owners.setdefault(os.path.normcase(path), song)
@@ -124,13 +118,13 @@ def standard_input(inputs: Sequence[str | Path]) -> Iterator[Path | None]:
         yield path
 
 
-def _songs(given: Path, output: Path) -> Iterator[Song]:
+def _songs(given: Path, output: Path) -> Iterator[SongFile]:
     if os.path.isdir(given):
         yield from _in_folder(given, output)
         return
     matches = [] if os.path.exists(given) or not glob.has_magic(str(given)) else list(_matches(given))
     if not matches:
-        yield Song(given, Path(), _track(given))
+        yield SongFile(given, Path(), _track(given))
         return
     root = _without_pattern(given)
     # The stems of an earlier run are meant only where the pattern begins beside or in them.
@@ -141,18 +135,18 @@ def _songs(given: Path, output: Path) -> Iterator[Song]:
     if not files:
         raise InputError(f"the pattern {given} matches no file but folders or stems; end it with a part such as *.flac")
     for path in sorted(files):
-        yield Song(path, path.parent.relative_to(root), _track(path))
+        yield SongFile(path, path.parent.relative_to(root), _track(path))
 
 
-def _in_folder(root: Path, output: Path) -> Iterator[Song]:
+def _in_folder(root: Path, output: Path) -> Iterator[SongFile]:
     if _real(root) == _real(output):
         raise InputError(f"the folder {root} is the output too; give another --output")
     count = 0
     for folder, files in _walk(root, output):
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES:
                 count += 1
-                yield Song(folder / name, folder.relative_to(root), _track(folder / name))
+                yield SongFile(folder / name, folder.relative_to(root), _track(folder / name))
     if not count:
         raise InputError(f"the folder {root} holds no audio file; give one that does, or name the files")
 

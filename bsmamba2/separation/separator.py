@@ -29,8 +29,8 @@ BATCH_SIZES = {"cuda": 8}
 NO_COMPILER = re.compile("InvalidCxxCompiler|TritonMissing|C compiler")
 
 Precision = Literal["float32", "bfloat16", "float16"]
-Progress = Callable[[float], None]
-Audio = TypeVar("Audio", Tensor, np.ndarray)
+ProgressCallback = Callable[[float], None]
+AudioT = TypeVar("AudioT", Tensor, np.ndarray)
 
 log = logging.getLogger(__name__)
 
@@ -76,13 +76,13 @@ class Separator:
 
     def __call__(
         self,
-        audio: Audio,
+        audio: AudioT,
         sample_rate: int,
         *,
-        callback: Progress | None = None,
+        callback: ProgressCallback | None = None,
         precision: Precision | None = None,
         scan: Scan | None = None,
-    ) -> dict[str, Audio]:
+    ) -> dict[str, AudioT]:
         """Returns the estimates {stem: (c, n)} of a mixture, of its type, shape, sampling rate and device.
 
         Args:

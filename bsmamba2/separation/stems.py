@@ -17,14 +17,13 @@ from bsmamba2.audio.reading import AudioInfo, audio_info, channel_layout, file_s
 from bsmamba2.audio.tags import read_tags, write_tags
 from bsmamba2.audio.writing import audio_writer, count_beyond_full_scale, quantise
 from bsmamba2.errors import InputError
-from bsmamba2.model.config import INSTRUMENTAL, RESIDUAL
-from bsmamba2.separation.separator import Progress, Separator
+from bsmamba2.separation.separator import ProgressCallback, Separator
 from bsmamba2.separation.threads import read_ahead, write_behind
+from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, RESIDUAL
 from bsmamba2.system.files import complete_file
 
 BitDepth = Literal["source", "16", "24", "float"]
 Peak = Literal["clip", "rescale", "float"]
-MIXTURE = "mixture"
 
 # Samples (c, m) of a mixture, and the estimates of the same samples by stem.
 Part = tuple[Tensor, dict[str, Tensor]]
@@ -73,7 +72,7 @@ def write_stems(
     source: Path,
     paths: Mapping[str, Path],
     settings: StemSettings,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> str:
     """Writes stems of a song, and returns what there is to know about them, empty where there is nothing.
 
@@ -227,7 +226,7 @@ def _first(blocks: Iterable[Tensor], length: int) -> Iterator[Tensor]:
             return
 
 
-def _with_progress(parts: Iterable[Part], length: int, progress: Progress | None) -> Iterator[Part]:
+def _with_progress(parts: Iterable[Part], length: int, progress: ProgressCallback | None) -> Iterator[Part]:
     done = 0
     for mixture, estimates in parts:
         yield mixture, estimates

@@ -25,12 +25,19 @@ from bsmamba2.system.files import check_writable
 from bsmamba2.training.health import Health
 from bsmamba2.training.module import SeparationModule
 from bsmamba2.training.pictures import Pictures
-from bsmamba2.training.progress import Progress
-from bsmamba2.training.resuming import RECORD, RUNS, CompleteCheckpointIO, ResumePoints, RunRecord, find_resume_point
+from bsmamba2.training.progress import TrainingProgressBar
+from bsmamba2.training.resuming import (
+    LIGHTNING_LOGS,
+    RECORD,
+    CompleteCheckpointIO,
+    ResumePoints,
+    RunRecord,
+    find_resume_point,
+)
 from bsmamba2.weights.checkpoint import load_model, read
 
-SEED = 42
-LAST = "last"
+DEFAULT_SEED = 42
+LAST_KEYWORD = "last"
 # What the best checkpoints can be chosen by, and whether more of it is better.
 MONITORED = {"val/usdr": "max", "val/csdr": "max", "val/loss": "min"}
 
@@ -93,22 +100,26 @@ class TrainingCLI(LightningCLI):
         if options.logger is not False:
             callbacks.append(LearningRateMonitor("step"))
         if options.enable_progress_bar is not False:
-            callbacks.append(Progress())
+            callbacks.append(TrainingProgressBar())
         kwargs["callbacks"] = [*_listed(options.callbacks), *callbacks]
         kwargs["plugins"] = [*_listed(options.plugins), CompleteCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 
     def _logger(self) -> TensorBoardLogger:
-        run = self.resume_point.parent.parent if self.resume_point and self.config.ckpt_path == Path(LAST) else None
-        if self.resume_point is None or run is None or run.parent != self.root / RUNS:
-            return TensorBoardLogger(self.root, RUNS)
+        run = (
+            self.resume_point.parent.parent
+            if self.resume_point and self.config.ckpt_path == Path(LAST_KEYWORD)
+            else None
+        )
+        if self.resume_point is None or run is None or run.parent != self.root / LIGHTNING_LOGS:
+            return TensorBoardLogger(self.root, LIGHTNING_LOGS)
         # Curves begin again where the checkpoint was written.
         step = read(self.resume_point)["global_step"]
-        return TensorBoardLogger(self.root, RUNS, version=run.name, purge_step=step)
+        return TensorBoardLogger(self.root, LIGHTNING_LOGS, version=run.name, purge_step=step)
 
     def _resume_point(self) -> Path | None:
         given: Path | None = self.config.ckpt_path
-        if given != Path(LAST):
+        if given != Path(LAST_KEYWORD):
             return given
         found = find_resume_point(self.root)
         if found is None:
@@ -136,7 +147,7 @@ def train(arguments: Sequence[str]) -> Path:
         # Our data goes on by itself, see RunRecord.
         warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
         cli = _parsed(arguments)
-        if cli.config.ckpt_path != Path(LAST):
+        if cli.config.ckpt_path != Path(LAST_KEYWORD):
             # A run that starts from a checkpoint of another run has best checkpoints of its own.
             warnings.filterwarnings("ignore", "The dirpath has changed")
         check_writable(Path(cli.trainer.default_root_dir))
@@ -225,7 +236,7 @@ def _parsed(arguments: Sequence[str]) -> TrainingCLI:
         return TrainingCLI(
             SeparationModule,
             MusdbDataModule,
-            seed_everything_default=SEED,
+            seed_everything_default=DEFAULT_SEED,
             save_config_kwargs={"overwrite": True},
             args=list(arguments),
             run=False,

@@ -13,8 +13,8 @@ from bsmamba2.audio.spectrograms import loudest_stretch, spectrograms
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2
 
-EXCERPTS = 3
-EXCERPT_SECONDS = 10.0
+SONGS_SHOWN = 3
+SHOWN_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Pictures(Callback):
         writer = None if trainer.sanity_checking or not trainer.is_global_zero else _writer(trainer)
         if writer is None:
             return
-        if batch_idx < EXCERPTS and self._validations % self.every_n_validations == 0:
+        if batch_idx < SONGS_SHOWN and self._validations % self.every_n_validations == 0:
             network = cast(BSMamba2, pl_module.network)
             self._write_song(writer, outputs, network.config.stems, network.config.sample_rate, trainer.global_step)
 
@@ -83,7 +83,7 @@ class Pictures(Callback):
         self, writer: SummaryWriter, song: dict[str, Any], stems: tuple[str, ...], sample_rate: int, step: int
     ) -> None:
         name, references = song["name"], song["references"]
-        excerpt = loudest_stretch(references, round(EXCERPT_SECONDS * sample_rate))
+        excerpt = loudest_stretch(references, round(SHOWN_SECONDS * sample_rate))
         mixture = song["mixture"][..., excerpt].mean(0)
         sounds = {"mixture": mixture} if self._validations == 0 else {}
         for stem, estimate, reference in zip(stems, song["estimates"], references, strict=True):

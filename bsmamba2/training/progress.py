@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from bsmamba2.training.health import THROUGHPUT
 
 
-class Progress(TQDMProgressBar):
+class TrainingProgressBar(TQDMProgressBar):
     """Lightning's bar, with seconds of audio per second, as `Health` measures them, and the time the training has left.
 
     That follows from the pace of this run, validations and checkpoints included; a training without end has none.

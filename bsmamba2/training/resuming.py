@@ -17,9 +17,9 @@ from bsmamba2.errors import InputError
 from bsmamba2.system.files import complete_file, remove_unfinished
 
 # Folders of the runs, and in each that of its checkpoints, as Lightning calls them.
-RUNS = "lightning_logs"
-FOLDER = "checkpoints"
-LAST = "last.ckpt"
+LIGHTNING_LOGS = "lightning_logs"
+CHECKPOINTS_FOLDER = "checkpoints"
+LAST_FILE = "last.ckpt"
 PREVIOUS = "previous.ckpt"
 NEW = "new.ckpt"
 RECORD = "bsmamba2"
@@ -133,14 +133,14 @@ class ResumePoints(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Decides on the folder, that of the run, and clears what a kill in the middle of writing left there."""
-        self.folder = Path(trainer.log_dir or trainer.default_root_dir) / FOLDER
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir) / CHECKPOINTS_FOLDER
         if trainer.is_global_zero:
-            remove_unfinished(self.folder, Path(LAST).suffix)
+            remove_unfinished(self.folder, Path(LAST_FILE).suffix)
 
     @property
     def path(self) -> Path:
         """Where the newest lies."""
-        return self.folder / LAST
+        return self.folder / LAST_FILE
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Counts from here."""
@@ -169,7 +169,7 @@ class ResumePoints(Checkpoint):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return  # A trial of some batches is nothing to go on from.
         self.saved_step, self.saved_time = trainer.global_step, time.monotonic()
-        new, last, previous = (self.folder / name for name in (NEW, LAST, PREVIOUS))
+        new, last, previous = (self.folder / name for name in (NEW, LAST_FILE, PREVIOUS))
         try:
             trainer.save_checkpoint(new, weights_only=False)
         except InputError as error:
@@ -223,16 +223,16 @@ def find_resume_point(root: Path) -> Path | None:
     Raises:
         InputError: There are some, but all of the newest training are damaged.
     """
-    folders = (FOLDER, f"{RUNS}/*/{FOLDER}")
-    found = [path for name in (LAST, PREVIOUS) for folder in folders for path in root.glob(f"{folder}/{name}")]
+    folders = (CHECKPOINTS_FOLDER, f"{LIGHTNING_LOGS}/*/{CHECKPOINTS_FOLDER}")
+    found = [path for name in (LAST_FILE, PREVIOUS) for folder in folders for path in root.glob(f"{folder}/{name}")]
     if not found:
         return None
     newest = max(found, key=lambda path: path.stat().st_mtime).parent
     damaged: list[Path] = []
-    for path in (newest / LAST, newest / PREVIOUS):
+    for path in (newest / LAST_FILE, newest / PREVIOUS):
         if path.exists() and _is_whole(path):
-            if path.name != LAST:
-                log.warning("%s is %s; going on from %s", newest / LAST, "damaged" if damaged else "missing", path)
+            if path.name != LAST_FILE:
+                log.warning("%s is %s; going on from %s", newest / LAST_FILE, "damaged" if damaged else "missing", path)
             return path
         damaged += [path] if path.exists() else []
     raise InputError(

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import re
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,11 +16,11 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.system.files import complete_file
+from bsmamba2.weights.shapes import config_from_shapes
 from bsmamba2.weights.store import find_model
 
 NETWORK_PREFIX = "network."
 ARCHITECTURE = "bsmamba2.architecture"  # Key in the metadata of a safetensors file.
-STEMS_BY_COUNT = {1: ("vocals",), 4: ("drums", "bass", "other", "vocals")}
 
 StateDict = dict[str, Tensor]
 
@@ -249,64 +248,6 @@ def _fields(architecture: dict[str, Any]) -> dict[str, Any]:
             f"{unknown} is not part of the architecture; allowed are {', '.join(ModelConfig.__dataclass_fields__)}"
         )
     return architecture
-
-
-def config_from_shapes(state: StateDict, path: Path, **given: Any) -> ModelConfig:
-    """Returns the architecture that the shapes of weights tell; the rest is as given, or the published value.
-
-    Raises:
-        InputError: They are not the weights of a BSMamba2 under the published names.
-    """
-    mixer = "layers.0.0.forward_blocks.0.mixer."
-    mask_weights = [name for name in state if re.fullmatch(r"mask_estimators\.0\.to_freqs\.0\.0\.\d+\.weight", name)]
-    channels = given.get("channels", ModelConfig.channels)
-    ngroups = given.get("ngroups", ModelConfig.ngroups)
-    try:
-        dim = state["band_split.to_features.0.1.weight"].shape[0]
-        widths = [
-            state[f"band_split.to_features.{band}.0.gamma"].shape[0] / (2 * channels)
-            for band in range(_count(state, r"band_split\.to_features\.(\d+)\."))
-        ]
-        d_inner = state[mixer + "norm.weight"].shape[0]
-        conv_dim, _, d_conv = state[mixer + "conv1d.weight"].shape
-        heads = state[mixer + "A_log"].shape[0]
-        hidden_dim = state[mask_weights[0]].shape[0] if len(mask_weights) > 1 else dim * ModelConfig.mask_expand
-        expand, headdim, mask_expand = d_inner // dim, d_inner // heads, hidden_dim // dim
-    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
-        raise InputError(
-            f"{path} does not hold the weights of a BSMamba2 under the published names ({error} is missing or of "
-            "another form); give a checkpoint of bsmamba2 or a published file"
-        ) from error
-    if any(width % 1 for width in widths):
-        raise InputError(
-            f"the bands in {path} do not fit channels={channels}; give the number of channels it was made for"
-        )
-    stems = _count(state, r"mask_estimators\.(\d+)\.")
-    if "stems" not in given and stems not in STEMS_BY_COUNT:
-        raise InputError(f"{path} estimates {stems} stems but does not name them; give stems=[...] with {stems} names")
-    n_fft = 2 * (int(sum(widths)) - 1)
-    shapes = {
-        "dim": dim,
-        "depth": _count(state, r"layers\.(\d+)\."),
-        "bands": tuple(int(width) for width in widths),
-        "stems": STEMS_BY_COUNT.get(stems, ()),
-        "expand": expand,
-        "headdim": headdim,
-        "d_state": (conv_dim - d_inner) // (2 * ngroups),
-        "d_conv": d_conv,
-        "mask_depth": len(mask_weights),
-        "mask_expand": mask_expand,
-        "n_fft": n_fft,
-        "window_length": n_fft,
-    }
-    try:
-        return ModelConfig(**(shapes | given))
-    except InputError as error:
-        raise InputError(f"the shapes in {path} make no BSMamba2: {error}") from error
-
-
-def _count(state: StateDict, pattern: str) -> int:
-    return len({match[1] for match in map(re.compile(pattern).match, state) if match})
 
 
 def load_weights(network: BSMamba2, state: StateDict, path: Path) -> None:

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from json import dumps
 
 from bsmamba2.errors import InputError
-from bsmamba2.weights.registry import PUBLISHED, PublishedModel, published_model
+from bsmamba2.weights.registry import PUBLISHED_MODELS, PublishedModel, published_model
 from bsmamba2.weights.store import NOT_DOWNLOADED, OK, damaged_file, download, place_of, verify
 
 
@@ -14,11 +14,11 @@ def list_models(json: bool = False) -> str:
     Args:
         json: Whether it is JSON for programs instead.
     """
-    paths = {model.name: place_of(model, None) for model in PUBLISHED.values()}
+    paths = {model.name: place_of(model, None) for model in PUBLISHED_MODELS.values()}
     places = {name: str(path) if path.is_file() else None for name, path in paths.items()}
     if json:
-        return _to_json([asdict(model) | {"path": places[model.name]} for model in PUBLISHED.values()])
-    return "\n\n".join(_description(model, places[model.name]) for model in PUBLISHED.values())
+        return _to_json([asdict(model) | {"path": places[model.name]} for model in PUBLISHED_MODELS.values()])
+    return "\n\n".join(_description(model, places[model.name]) for model in PUBLISHED_MODELS.values())
 
 
 def download_model(name: str, json: bool = False) -> str:
@@ -51,9 +51,9 @@ def verify_models(json: bool = False) -> str:
     """
     states = verify()
     damaged = [
-        str(damaged_file(PUBLISHED[name], place_of(PUBLISHED[name], None), state))
+        str(damaged_file(PUBLISHED_MODELS[name], place_of(PUBLISHED_MODELS[name], None), state))
         for name, state in states.items()
-        if not (state == OK or (state == NOT_DOWNLOADED and not PUBLISHED[name].packaged))
+        if not (state == OK or (state == NOT_DOWNLOADED and not PUBLISHED_MODELS[name].packaged))
     ]
     if damaged:
         raise InputError("; ".join(damaged))

@@ -10,7 +10,6 @@ from bsmamba2.model import ModelConfig
 from bsmamba2.system.files import sha256_of
 from bsmamba2.weights.checkpoint import (
     StateDict,
-    config_from_shapes,
     described_config,
     holds_config,
     is_weight,
@@ -22,6 +21,7 @@ from bsmamba2.weights.checkpoint import (
     stored_config,
     tensors,
 )
+from bsmamba2.weights.shapes import config_from_shapes
 from bsmamba2.weights.store import recognised
 
 AUTHORS_PREFIX = "model."

@@ -17,7 +17,7 @@ from bsmamba2.weights.registry import PublishedModel
 
 TIMEOUT_SECONDS = 30.0
 
-ATTEMPTS = 4
+REQUEST_ATTEMPTS = 4
 
 PAUSE_SECONDS = 1.0
 
@@ -32,7 +32,7 @@ class _BrokenTransferError(Exception):
 
 def fetch(model: PublishedModel, url: str, path: Path) -> None:
     part = path.with_name(f"{path.name}.part")
-    attempts_left = ATTEMPTS
+    attempts_left = REQUEST_ATTEMPTS
     with tqdm(
         desc=model.file_name, total=model.size_bytes, unit="B", unit_scale=True, unit_divisor=1024, disable=None
     ) as bar:

@@ -40,7 +40,7 @@ class PublishedModel:
     packaged: bool = False
 
 
-PUBLISHED: dict[str, PublishedModel] = {
+PUBLISHED_MODELS: dict[str, PublishedModel] = {
     model.name: model
     for model in (
         PublishedModel(
@@ -89,6 +89,6 @@ PUBLISHED: dict[str, PublishedModel] = {
 
 
 def published_model(name: str) -> PublishedModel:
-    if name not in PUBLISHED:
-        raise InputError(f"there is no published model {name!r}; choose one of {', '.join(PUBLISHED)}")
-    return PUBLISHED[name]
+    if name not in PUBLISHED_MODELS:
+        raise InputError(f"there is no published model {name!r}; choose one of {', '.join(PUBLISHED_MODELS)}")
+    return PUBLISHED_MODELS[name]

@@ -11,7 +11,7 @@ from platformdirs import user_cache_path
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import make_folder, sha256_of
 from bsmamba2.weights.download import by_hand, fetch
-from bsmamba2.weights.registry import FULL_SIZE_MODEL, PUBLISHED, PublishedModel, published_model
+from bsmamba2.weights.registry import FULL_SIZE_MODEL, PUBLISHED_MODELS, PublishedModel, published_model
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +85,8 @@ def find_model(model: str | Path) -> Path:
     Raises:
         InputError: There is neither, or the published model cannot be had.
     """
-    if str(model) in PUBLISHED:
-        published = PUBLISHED[str(model)]
+    if str(model) in PUBLISHED_MODELS:
+        published = PUBLISHED_MODELS[str(model)]
         full_size = f"; --model {FULL_SIZE_MODEL} is the full-size published one" if published.packaged else ""
         log.info("model %s, licence of its weights: %s%s", published.name, published.licence, full_size)
         return model_file(published.name)
@@ -94,7 +94,7 @@ def find_model(model: str | Path) -> Path:
     if not path.exists():
         raise InputError(
             f"the model {model} is neither a file nor a published model; check the path, or give one of "
-            f"{', '.join(PUBLISHED)}"
+            f"{', '.join(PUBLISHED_MODELS)}"
         )
     known = recognised(path) if path.is_file() else None
     log.info("model %s%s", path, f", which is {known.name}, licence of its weights: {known.licence}" if known else "")
@@ -111,7 +111,7 @@ def recognised(path: Path) -> PublishedModel | None:
         size_bytes = path.stat().st_size
     except OSError as error:
         raise InputError(f"the file {path} cannot be read ({error.strerror}); check the path") from error
-    candidates = {model.sha256: model for model in PUBLISHED.values() if model.size_bytes == size_bytes}
+    candidates = {model.sha256: model for model in PUBLISHED_MODELS.values() if model.size_bytes == size_bytes}
     return candidates.get(sha256_of(path)) if candidates else None
 
 
@@ -120,7 +120,7 @@ def verify(folder: Path | None = None) -> dict[str, str]:
 
     A state is `not downloaded`, `ok`, or `damaged: ` and what is wrong.
     """
-    return {model.name: state_of(model, place_of(model, folder)) for model in PUBLISHED.values()}
+    return {model.name: state_of(model, place_of(model, folder)) for model in PUBLISHED_MODELS.values()}
 
 
 def place_of(model: PublishedModel, folder: Path | None) -> Path:

@@ -11,9 +11,10 @@ from tqdm import tqdm
 
 from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.audio.writing import write_audio
-from bsmamba2.data.musdb import SAMPLE_RATE, STEMS
+from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.data.tracks import Track, find_tracks, track_paths
 from bsmamba2.errors import InputError
+from bsmamba2.stem_names import MUSDB_STEMS
 from default_model.composing import compose
 from default_model.rendering import check_renderer, render
 
@@ -63,7 +64,7 @@ def lay_out(sources: Path, root: Path, sound_font: Path, rendered_songs: int = R
     voices = lay_out_songs(sources, root)
     for number in tqdm(range(rendered_songs), "rendered"):
         folder = root / "train" / f"{RENDERED} {number:02} - Seed {number}"
-        if not all((folder / f"{stem}.wav").exists() for stem in STEMS):
+        if not all((folder / f"{stem}.wav").exists() for stem in MUSDB_STEMS):
             _write(folder, rendered_song(number, voices, sound_font))
 
 
@@ -84,9 +85,9 @@ def lay_out_songs(sources: Path, root: Path) -> list[Tensor]:
     reported = reported_artists(artists)
     for track in tqdm(previews, "previews"):
         split = "test" if track.artist in reported else "valid" if track.artist in SELECTION else "train"
-        _write(root / split / track.name, {stem: track.read(stem) for stem in STEMS})
+        _write(root / split / track.name, {stem: track.read(stem) for stem in MUSDB_STEMS})
     for path in track_paths(free):
-        _write(root / "train" / path.name, {stem: _stereo(path / f"{stem}.flac") for stem in STEMS})
+        _write(root / "train" / path.name, {stem: _stereo(path / f"{stem}.flac") for stem in MUSDB_STEMS})
     _write(root / "train" / INSTRUMENTAL, _instrumental(multitrack))
     sung = [path for path in track_paths(root / "train") if not path.name.startswith((INSTRUMENTAL, RENDERED))]
     solo = sorted(path for path in singing.iterdir() if not path.name.startswith("."))
@@ -101,7 +102,7 @@ def lay_out_muted(data: Path, root: Path) -> None:
         root: The dataset that is written.
     """
     for track in find_tracks(data, "test"):
-        song = {stem: track.read(stem) for stem in STEMS}
+        song = {stem: track.read(stem) for stem in MUSDB_STEMS}
         _write(root / "test" / track.name, song | {"vocals": torch.zeros_like(song["vocals"])})
 
 
@@ -151,7 +152,7 @@ def _instrumental(folder: Path) -> Song:
     parts = {"drums": ["drums"], "bass": ["bassguitar"], "other": ["clav", "horns", "leadguitar"]}
     audio = {name: _stereo(folder / f"{name}.mp3") for names in parts.values() for name in names}
     length = max(part.shape[1] for part in audio.values())
-    song = {stem: torch.zeros(2, length) for stem in STEMS}
+    song = {stem: torch.zeros(2, length) for stem in MUSDB_STEMS}
     for stem, names in parts.items():
         for name in names:
             song[stem][:, : audio[name].shape[1]] += audio[name] / 4

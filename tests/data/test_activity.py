@@ -16,9 +16,10 @@ from torch import Tensor
 from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.activity import ActivityIndex, StemActivity, StemScan, active_windows, data_hash, index_tracks
-from bsmamba2.data.musdb import SAMPLE_RATE, STEMS
+from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.errors import InputError
+from bsmamba2.stem_names import MUSDB_STEMS
 
 WINDOW = 1000
 STEP = WINDOW // 2
@@ -139,8 +140,8 @@ def test_the_index_holds_the_windows_of_every_stem_and_track(tracks: list[Track]
     quiet = tracks[0].path / "vocals.wav"
     write_audio(quiet, torch.zeros(2, tracks[0].length), SAMPLE_RATE)
     windows = index_tracks(tracks, 20000, tmp_path).windows
-    assert list(windows) == list(STEMS)
-    for stem in STEMS:
+    assert list(windows) == list(MUSDB_STEMS)
+    for stem in MUSDB_STEMS:
         assert windows[stem] == expected_windows(tracks, stem, 20000)
         assert {number for number, _ in windows[stem]} == ({1} if stem == "vocals" else {0, 1})
 
@@ -159,7 +160,7 @@ def test_the_index_is_kept_until_a_file_or_the_window_changes(tracks: list[Track
     first = index_tracks(tracks, 20000, tmp_path / "cache")
     (cache,) = (tmp_path / "cache").iterdir()
     mark = marked(cache)
-    assert index_tracks(tracks, 20000, tmp_path / "cache").windows == dict.fromkeys(STEMS, mark)
+    assert index_tracks(tracks, 20000, tmp_path / "cache").windows == dict.fromkeys(MUSDB_STEMS, mark)
     assert index_tracks(tracks, 10000, tmp_path / "cache").windows["drums"][1][1] % 5000 == 0
     assert index_tracks(tracks[::-1], 20000, tmp_path / "cache").windows["drums"] != mark
     file = tracks[0].path / "bass.wav"
@@ -200,8 +201,8 @@ def test_a_named_index_is_made_and_then_used(tracks: list[Track], tmp_path: Path
     mark = marked(index)
     shutil.copytree(tmp_path / "root", tmp_path / "copy")
     moved = find_tracks(tmp_path / "copy", "train")
-    assert index_tracks(moved, 20000, cache, index) == ActivityIndex(dict.fromkeys(STEMS, mark), first.data_hash)
-    assert index_tracks(moved[1:], 20000, cache, index).windows == dict.fromkeys(STEMS, mark[:1])
+    assert index_tracks(moved, 20000, cache, index) == ActivityIndex(dict.fromkeys(MUSDB_STEMS, mark), first.data_hash)
+    assert index_tracks(moved[1:], 20000, cache, index).windows == dict.fromkeys(MUSDB_STEMS, mark[:1])
     assert index_tracks(moved[1:], 20000, cache, index).data_hash not in ("", first.data_hash)
 
 

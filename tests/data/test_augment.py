@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from bsmamba2.data.augment import BANDS_HZ, Augmentation, Change, equalised, stretched
-from bsmamba2.data.musdb import SAMPLE_RATE, STEMS
+from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.errors import InputError
+from bsmamba2.stem_names import MUSDB_STEMS
 
 needs_stretch = pytest.mark.skipif(find_spec("python_stretch") is None, reason="python-stretch is not installed")
 # With nothing that happens.
@@ -220,7 +221,7 @@ def test_a_missing_package_is_an_error(monkeypatch: pytest.MonkeyPatch, option: 
 
 
 def test_silent_vocals_need_vocals() -> None:
-    Augmentation(silent_vocals=0.1).check_stems(STEMS)
+    Augmentation(silent_vocals=0.1).check_stems(MUSDB_STEMS)
     Augmentation().check_stems(["piano"])
     with pytest.raises(
         InputError, match=r"silent_vocals=0\.1 needs a stem 'vocals', and the data has only piano, bass"

@@ -13,9 +13,10 @@ from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.activity import index_tracks
 from bsmamba2.data.checking import check_data, check_folder
-from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS, STREAMS
+from bsmamba2.data.musdb import SAMPLE_RATE, STREAMS
 from bsmamba2.data.tracks import STEM_FILE, Track, find_tracks
 from bsmamba2.errors import InputError
+from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
 WINDOW = 20_000
 LENGTH = 30_000
@@ -30,7 +31,7 @@ def good_root(tmp_path_factory: pytest.TempPathFactory, song_stems: dict[str, Te
     root = tmp_path_factory.mktemp("good")
     for number, place in enumerate((FIRST, SECOND, THIRD, "test/D - 4")):
         start = 15_000 * number
-        stems = {stem: song_stems[stem][:, start : start + LENGTH] / 4 for stem in STEMS}
+        stems = {stem: song_stems[stem][:, start : start + LENGTH] / 4 for stem in MUSDB_STEMS}
         for name, audio in {**stems, MIXTURE: sum(stems.values())}.items():
             write_audio(root / place / f"{name}.wav", torch.as_tensor(audio), SAMPLE_RATE)
     return root
@@ -69,7 +70,7 @@ def test_shares_are_those_of_the_active_windows(root: Path) -> None:
     first, second, *_ = check_folder(root, 5000).tracks
     # Of the windows from 0, 2500, ... 25000, those from 17500 on hear something for at least half of their length.
     assert first.active_shares["bass"] == 3 / 11
-    assert set(first.active_shares) == set(second.active_shares) == set(STEMS)
+    assert set(first.active_shares) == set(second.active_shares) == set(MUSDB_STEMS)
     write_audio(root / SECOND / "bass.wav", noise[:, :4999], SAMPLE_RATE)
     (root / SECOND / "mixture.wav").unlink()
     assert set(check_folder(root, 5000).tracks[1].active_shares.values()) == {None}
@@ -179,7 +180,7 @@ def test_every_damage_is_named_and_stops_no_other_check(
 
 def test_silence_is_no_audio_that_is_there_twice(good_root: Path, tmp_path: Path) -> None:
     for place in (FIRST, SECOND):
-        for stem in STEMS:
+        for stem in MUSDB_STEMS:
             audio = read_audio(good_root / place / f"{stem}.wav") * (stem != "bass")
             write_audio(tmp_path / place / f"{stem}.wav", audio, SAMPLE_RATE)
     silent = {("note", f"{place}/bass.wav", "is silent") for place in (FIRST, SECOND)}

@@ -9,8 +9,9 @@ import torch
 
 from bsmamba2.data.augment import Augmentation
 from bsmamba2.data.datamodule import MusdbDataModule
-from bsmamba2.data.musdb import SAMPLE_RATE, STEMS
+from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.errors import InputError
+from bsmamba2.stem_names import MUSDB_STEMS
 
 
 def module(root: Path, cache: Path, **settings: Any) -> MusdbDataModule:
@@ -31,7 +32,9 @@ def test_training_batches(musdb_root: Path, tmp_path: Path) -> None:
     batches = list(data.train_dataloader())
     assert len(batches) == 2  # The last batch would be incomplete.
     for batch in batches:
-        assert {stem: tuple(audio.shape) for stem, audio in batch.stems.items()} == dict.fromkeys(STEMS, (2, 2, 4410))
+        assert {stem: tuple(audio.shape) for stem, audio in batch.stems.items()} == dict.fromkeys(
+            MUSDB_STEMS, (2, 2, 4410)
+        )
     for number in range(4):
         for stem, audio in data.mixes[number].stems.items():
             assert torch.equal(batches[number // 2].stems[stem][number % 2], audio)
@@ -53,7 +56,7 @@ def test_validation_gives_one_song_at_a_time(
 ) -> None:
     songs = list(ready(musdb_root, tmp_path, validation_seconds=seconds).val_dataloader())
     assert [name for name, _ in songs] == ["Leaf - Summerghost"]
-    assert {stem: tuple(audio.shape) for stem, audio in songs[0][1].items()} == dict.fromkeys(STEMS, (2, length))
+    assert {stem: tuple(audio.shape) for stem, audio in songs[0][1].items()} == dict.fromkeys(MUSDB_STEMS, (2, length))
 
 
 def test_settings_reach_the_excerpts(musdb_root: Path, tmp_path: Path) -> None:
@@ -102,7 +105,7 @@ def test_batches_do_not_depend_on_the_workers(musdb_root: Path, tmp_path: Path) 
     samples[SAMPLE_RATE:] = np.nan
     soundfile.write(broken, samples, SAMPLE_RATE, subtype="FLOAT")
     (expected,), (batch,) = alone.train_dataloader(), parallel.train_dataloader()
-    for stem in STEMS:
+    for stem in MUSDB_STEMS:
         assert torch.equal(batch.stems[stem], expected.stems[stem])
     assert batch.faults == expected.faults
     assert {fault.split(" has samples that are not finite")[0] for fault in batch.faults} == {str(broken)}

@@ -13,10 +13,11 @@ from torch import Tensor
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.activity import index_tracks
 from bsmamba2.data.augment import Augmentation
-from bsmamba2.data.excerpts import ATTEMPTS, EpochNumbers, RandomMixes, SongExcerpts, Stems
-from bsmamba2.data.musdb import SAMPLE_RATE, STEMS
+from bsmamba2.data.excerpts import DRAW_ATTEMPTS, EpochNumbers, RandomMixes, SongExcerpts, Stems
+from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.errors import InputError
+from bsmamba2.stem_names import MUSDB_STEMS
 
 SEGMENT = 2000
 # With nothing that happens.
@@ -49,13 +50,13 @@ def mixes(musdb_root: Path, tmp_path_factory: pytest.TempPathFactory) -> RandomM
 def write_levels(root: Path, count: int) -> RandomMixes:
     """Returns mixes of one window in each of some tracks; every stem of a track has the track's number as its level."""
     for number in range(count):
-        for stem in STEMS:
+        for stem in MUSDB_STEMS:
             audio = torch.full((2, 16), number + 1.0)
             write_audio(root / str(number) / f"{stem}.wav", audio, SAMPLE_RATE, depth="float")
     tracks = [Track(root / str(number), 16) for number in range(count)]
     # As after indexing: what is removed later is missed.
     assert all(track.sources for track in tracks)
-    windows = {stem: [(number, 0) for number in range(count)] for stem in STEMS}
+    windows = {stem: [(number, 0) for number in range(count)] for stem in MUSDB_STEMS}
     return RandomMixes(tracks, windows, 16, SAMPLE_RATE, 2, NONE, seed=0)
 
 
@@ -67,7 +68,7 @@ def level_mixes(tmp_path_factory: pytest.TempPathFactory) -> RandomMixes:
 
 def test_an_excerpt_depends_on_seed_and_number_only(mixes: RandomMixes) -> None:
     first = mixes[3].stems
-    assert list(first) == list(STEMS)
+    assert list(first) == list(MUSDB_STEMS)
     assert {tuple(audio.shape) for audio in first.values()} == {(2, SEGMENT)}
     torch.manual_seed(1)
     mixes[4], torch.rand(9)
@@ -93,7 +94,7 @@ def test_every_stem_is_drawn_on_its_own_and_from_all_windows(level_mixes: Random
 
 def test_gains_are_uniform_between_their_bounds(level_mixes: RandomMixes) -> None:
     loud = with_settings(level_mixes, gains=(0.5, 1.5))
-    gains = torch.stack([loud[n].stems[stem] / level_mixes[n].stems[stem] for n in range(100) for stem in STEMS])
+    gains = torch.stack([loud[n].stems[stem] / level_mixes[n].stems[stem] for n in range(100) for stem in MUSDB_STEMS])
     assert gains.std((1, 2)).max() < 1e-6
     assert 0.5 <= gains.min() < 0.52
     assert 1.48 < gains.max() <= 1.5 + 1e-6
@@ -152,7 +153,7 @@ def test_what_is_switched_on_leaves_all_else_as_it_was(
 
 def test_vocals_are_silent_in_as_many_excerpts_as_told(level_mixes: RandomMixes) -> None:
     levels = drawn_levels(with_settings(level_mixes, silent_vocals=0.3), 150)
-    vocals = STEMS.index("vocals")
+    vocals = MUSDB_STEMS.index("vocals")
     assert (levels[:, vocals] == 0).float().mean().item() == pytest.approx(0.3, abs=0.1)
     levels[:, vocals] = drawn_levels(level_mixes, 150)[:, vocals]
     assert torch.equal(levels, drawn_levels(level_mixes, 150))
@@ -160,7 +161,7 @@ def test_vocals_are_silent_in_as_many_excerpts_as_told(level_mixes: RandomMixes)
 
 def test_vocals_are_silent_whether_stems_come_from_one_song_or_not(level_mixes: RandomMixes) -> None:
     levels = drawn_levels(with_settings(level_mixes, silent_vocals=0.5, remix=0.5), 100)
-    silent, together = levels[:, STEMS.index("vocals")] == 0, levels[:, 0] == levels[:, 1]
+    silent, together = levels[:, MUSDB_STEMS.index("vocals")] == 0, levels[:, 0] == levels[:, 1]
     for part in (silent[together], silent[~together]):
         assert part.float().mean().item() == pytest.approx(0.5, abs=0.2)
 
@@ -189,7 +190,7 @@ def test_stems_of_one_song_are_aligned(mixes: RandomMixes) -> None:
         found = [
             (track, start)
             for track, start in places
-            if all(torch.equal(mixes.tracks[track].read(stem, start, SEGMENT), stems[stem]) for stem in STEMS)
+            if all(torch.equal(mixes.tracks[track].read(stem, start, SEGMENT), stems[stem]) for stem in MUSDB_STEMS)
         ]
         # The two songs are the same, under different names.
         assert found
@@ -198,7 +199,7 @@ def test_stems_of_one_song_are_aligned(mixes: RandomMixes) -> None:
 
 
 def test_the_window_of_one_song_can_be_that_of_any_stem(level_mixes: RandomMixes) -> None:
-    windows = {stem: [(number, 0)] for number, stem in enumerate(STEMS)}
+    windows = {stem: [(number, 0)] for number, stem in enumerate(MUSDB_STEMS)}
     levels = drawn_levels(with_settings(replace(level_mixes, windows=windows), remix=0), 100)
     assert levels[:, 0].unique(return_counts=True)[1].min() > 12
     assert set(levels[:, 0].tolist()) == {1, 2, 3, 4}
@@ -210,7 +211,7 @@ def tone(tmp_path_factory: pytest.TempPathFactory) -> Track:
     folder = tmp_path_factory.mktemp("tone")
     audio = torch.sin(2 * torch.pi * 1000 * torch.arange(SAMPLE_RATE) / SAMPLE_RATE).expand(2, -1).clone()
     audio[:, SAMPLE_RATE // 2 :] = 0
-    for stem in STEMS:
+    for stem in MUSDB_STEMS:
         write_audio(folder / f"{stem}.wav", audio, SAMPLE_RATE)
     return Track(folder, SAMPLE_RATE)
 
@@ -227,7 +228,7 @@ def tone_lengths(mixes: RandomMixes, count: int) -> Tensor:
 
 @needs_stretch
 def test_another_tempo_reads_more_or_less_of_the_song(tone: Track) -> None:
-    windows = {stem: [(0, 0)] for stem in STEMS}
+    windows = {stem: [(0, 0)] for stem in MUSDB_STEMS}
     tempo = replace(NONE, tempo=1, tempo_change=0.3)
     lengths = tone_lengths(RandomMixes([tone], windows, 33000, SAMPLE_RATE, 2, tempo, seed=0), 15)
     assert lengths.min().item() == pytest.approx(22050 / 1.3, abs=900)
@@ -237,7 +238,7 @@ def test_another_tempo_reads_more_or_less_of_the_song(tone: Track) -> None:
 
 @needs_stretch
 def test_stems_of_one_song_stay_together_at_any_tempo(tone: Track) -> None:
-    windows = {stem: [(0, 0)] for stem in STEMS}
+    windows = {stem: [(0, 0)] for stem in MUSDB_STEMS}
     tempo = replace(NONE, tempo=1, tempo_change=0.3, remix=0)
     lengths = tone_lengths(RandomMixes([tone], windows, 33000, SAMPLE_RATE, 2, tempo, seed=0), 5)
     assert torch.equal(lengths, lengths[:, :1].expand(-1, 4))
@@ -248,7 +249,7 @@ def test_stems_of_one_song_stay_together_at_any_tempo(tone: Track) -> None:
 @pytest.mark.parametrize("segment", [9000, 40000, SAMPLE_RATE])
 def test_no_more_is_read_than_there_is(tone: Track, segment: int) -> None:
     """The last window of a song at a higher speed, down to a song of one window."""
-    windows = {stem: [(0, tone.length - segment)] for stem in STEMS}
+    windows = {stem: [(0, tone.length - segment)] for stem in MUSDB_STEMS}
     fast = replace(NONE, tempo=1, tempo_change=0.5)
     mixes = RandomMixes([tone], windows, segment, SAMPLE_RATE, 2, fast, seed=0)
     excerpts = [mixes[number] for number in range(8)]
@@ -281,7 +282,7 @@ def test_faults_are_named_and_replaced(tmp_path: Path, remix: float) -> None:
         if new.faults:
             assert str(tmp_path / f"{int(level) - 1}/bass.wav") in new.faults[0]
             assert new.stems["bass"][0, 0] > 4
-        kept = [stem for stem in STEMS if not new.faults or (remix and stem != "bass")]
+        kept = [stem for stem in MUSDB_STEMS if not new.faults or (remix and stem != "bass")]
         assert all(torch.equal(old.stems[stem], new.stems[stem]) for stem in kept)
     assert same(mixes[0].stems, after[0].stems)
 
@@ -290,7 +291,7 @@ def test_too_many_faults_are_an_error(tmp_path: Path) -> None:
     """Up to nine windows of an excerpt are replaced."""
     mixes = write_levels(tmp_path, 16)
     for number in range(12):
-        for stem in STEMS:
+        for stem in MUSDB_STEMS:
             (tmp_path / str(number) / f"{stem}.wav").write_bytes(b"")
     counts = []
     for number in range(60):
@@ -299,14 +300,14 @@ def test_too_many_faults_are_an_error(tmp_path: Path) -> None:
         except InputError as error:
             assert "is an empty file" in str(error)  # noqa: PT017
     assert 10 < len(counts) < 50
-    assert max(counts) == ATTEMPTS - 1 == 9
+    assert max(counts) == DRAW_ATTEMPTS - 1 == 9
 
 
 def test_songs_give_the_middle_and_always_the_same(musdb_root: Path) -> None:
     (track,) = find_tracks(musdb_root, "valid")
     songs = SongExcerpts([track], 1001)
     name, stems = songs[0]
-    assert (len(songs), name, list(stems)) == (1, "Leaf - Summerghost", list(STEMS))
+    assert (len(songs), name, list(stems)) == (1, "Leaf - Summerghost", list(MUSDB_STEMS))
     start = (track.length - 1001) // 2
     for stem, audio in stems.items():
         assert torch.equal(audio, track.read(stem)[:, start : start + 1001])

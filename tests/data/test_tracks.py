@@ -8,9 +8,10 @@ import torch
 
 from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import quantise, write_audio
-from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS, STREAMS
+from bsmamba2.data.musdb import SAMPLE_RATE, STREAMS
 from bsmamba2.data.tracks import Track, find_tracks, mixture_of
 from bsmamba2.errors import InputError
+from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
 needs_ffmpeg = pytest.mark.skipif(
     shutil.which("ffmpeg") is None, reason="musdb cannot be imported without an ffmpeg program"
@@ -75,7 +76,7 @@ def test_audio_is_that_of_musdb(request: pytest.FixtureRequest, kind: str) -> No
     root = request.getfixturevalue(kind)
     reference = musdb.DB(root=str(root), is_wav=kind == "musdb_root", subsets="test")[0]
     track = find_tracks(root, "test")[0]
-    for stem, audio in zip((MIXTURE, *STEMS), reference.stems, strict=True):
+    for stem, audio in zip((MIXTURE, *MUSDB_STEMS), reference.stems, strict=True):
         ours = quantise(track.read(stem), "16").double()
         torch.testing.assert_close(ours, torch.from_numpy(audio.T), rtol=0, atol=1.01 / 2**15)
         assert track.length == len(audio)
@@ -91,7 +92,7 @@ def test_a_track_reads_its_own_stems(tmp_path: Path) -> None:
 
 
 def test_a_mixture_is_the_sum_of_its_stems() -> None:
-    stems = {stem: torch.full((2, 3), 10.0**power) for power, stem in enumerate(STEMS)}
+    stems = {stem: torch.full((2, 3), 10.0**power) for power, stem in enumerate(MUSDB_STEMS)}
     assert mixture_of(stems).equal(torch.full((2, 3), 1111.0))
 
 
@@ -158,7 +159,7 @@ def test_folders_without_tracks_are_errors(tmp_path: Path, split: Any) -> None:
         find_tracks(tmp_path, split)
 
 
-@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("stem", MUSDB_STEMS)
 def test_a_missing_stem_is_an_error(lay: Lay, stem: str) -> None:
     root = lay("test/A - 1", "test/B - 1")
     (root / "test" / "A - 1" / f"{stem}.wav").unlink()

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.audio.writing import write_audio
-from bsmamba2.data.musdb import MIXTURE, STEMS
 from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.errors import InputError, OutputError
 from bsmamba2.evaluation.command import evaluate as evaluate_and_report
@@ -27,6 +26,7 @@ from bsmamba2.evaluation.results import ESTIMATE, HALF_ROW, MIXTURE_ROW, SCALE_R
 from bsmamba2.metrics import csdr, usdr
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.separation.separator import Separator
+from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 from bsmamba2.weights.checkpoint import save_model
 
 NAME = "Three - Third"
@@ -144,7 +144,7 @@ def test_options_that_contradict_each_other(
 
 
 def test_excerpts_are_turned_down_rather_than_clipped(tmp_path: Path, model: Path, track: Track) -> None:
-    stems = {stem: track.read(stem) for stem in STEMS}
+    stems = {stem: track.read(stem) for stem in MUSDB_STEMS}
     stems["vocals"] *= 2 / stems["vocals"].abs().max()
     write_song(tmp_path / "data" / "A - B", stems)
     result = evaluate(tmp_path / "data", tmp_path / "run", model).tracks["A - B"]
@@ -170,7 +170,7 @@ def test_the_pair_protocol_voids_windows_where_the_accompaniment_is_silent(
     tmp_path: Path, model: Path, track: Track
 ) -> None:
     """In the second second only vocals are heard: it counts alone, and not beside a silent accompaniment."""
-    stems = {stem: track.read(stem) for stem in STEMS}
+    stems = {stem: track.read(stem) for stem in MUSDB_STEMS}
     for stem in ("drums", "bass", "other"):
         stems[stem][:, 44100:] = 0
     write_song(tmp_path / "data" / "A - B", stems)
@@ -188,10 +188,10 @@ def test_four_sources_need_a_model_of_four(
         evaluate(musdb_root, tmp_path / "run", model, protocol="four")
     assert not (tmp_path / "run").exists()
     torch.manual_seed(0)
-    save_model(BSMamba2(replace(tiny_config, stems=STEMS)), tmp_path / "four.safetensors")
+    save_model(BSMamba2(replace(tiny_config, stems=MUSDB_STEMS)), tmp_path / "four.safetensors")
     results = evaluate(musdb_root, tmp_path / "run", tmp_path / "four.safetensors", protocol="four")
-    assert results.stems == STEMS
-    assert all(math.isfinite(results.tracks[NAME].scores[stem][ESTIMATE].csdr) for stem in STEMS)
+    assert results.stems == MUSDB_STEMS
+    assert all(math.isfinite(results.tracks[NAME].scores[stem][ESTIMATE].csdr) for stem in MUSDB_STEMS)
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="museval cannot be imported without an ffmpeg program")
@@ -209,7 +209,7 @@ def test_museval_on_request(tmp_path: Path, model: Path, musdb_root: Path) -> No
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="museval cannot be imported without an ffmpeg program")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_song_that_museval_refuses_has_all_other_scores(tmp_path: Path, model: Path, track: Track) -> None:
-    stems = {stem: track.read(stem) for stem in STEMS}
+    stems = {stem: track.read(stem) for stem in MUSDB_STEMS}
     stems["vocals"].zero_()
     write_song(tmp_path / "data" / "A - B", stems)
     result = evaluate(tmp_path / "data", tmp_path / "run", model, museval=True).tracks["A - B"]
@@ -447,7 +447,7 @@ def test_broken_tracks_cost_no_other_its_score(tmp_path: Path, model: Path, song
 
 def test_songs_of_another_rate_in_mono(tmp_path: Path, model: Path, track: Track) -> None:
     """They are scored at their own rate, on one channel."""
-    stems = {stem: track.read(stem)[:1, :48000] for stem in STEMS}
+    stems = {stem: track.read(stem)[:1, :48000] for stem in MUSDB_STEMS}
     write_song(tmp_path / "data" / "A - B", stems, rate=24000)
     result = evaluate(tmp_path / "data", tmp_path / "run", model).tracks["A - B"]
     assert result.seconds == 2.0

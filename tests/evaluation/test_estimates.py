@@ -6,11 +6,12 @@ from torch import Tensor
 
 from bsmamba2.audio.formats import Depth, Format
 from bsmamba2.audio.writing import quantise, write_audio
-from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS
+from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.estimates import estimates_sha256, read_estimates, stems_in
 from bsmamba2.evaluation.songs import Song
 from bsmamba2.metrics import usdr
+from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_estimates_are_those_of_the_files(short_song: Song, folder: Path) -> None:
-    for stem in STEMS:
+    for stem in MUSDB_STEMS:
         write_audio(folder / f"{stem}.WAV", short_song.stems[stem], SAMPLE_RATE)
     (folder / "notes.txt").write_text("no audio")
     estimates, notes = read_estimates(folder.parent, short_song, ["vocals", "bass"])

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from bsmamba2.data.musdb import MIXTURE
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.museval_scores import (
     METRICS,
@@ -24,6 +23,7 @@ from bsmamba2.evaluation.museval_scores import (
 )
 from bsmamba2.evaluation.statistics import summarise
 from bsmamba2.metrics import windowed_sdr
+from bsmamba2.stem_names import MIXTURE
 
 RATE = 4000
 NAN = float("nan")

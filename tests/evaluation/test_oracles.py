@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from bsmamba2.data.musdb import MIXTURE, STEMS
 from bsmamba2.data.tracks import Track
 from bsmamba2.evaluation.oracles import ideal_complex_mask, ideal_ratio_mask, scale_estimates
 from bsmamba2.evaluation.results import (
@@ -18,6 +17,7 @@ from bsmamba2.evaluation.results import (
 )
 from bsmamba2.evaluation.songs import Song, read_song
 from bsmamba2.metrics import usdr
+from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_ratio_masks_and_mixtures_have_the_scores_of_an_independent_table(test_d
     assert len(table) == 30
     for row in table[::2]:
         song = read_song(Track(folder / "train" / f"{row['track']}.stem.mp4", 0))
-        for stem in STEMS:
+        for stem in MUSDB_STEMS:
             reference = song.stems[stem]
             estimate = ideal_ratio_mask(mixture=song.mixture, reference=reference, others=song.others(stem))
             for column, scored in (("IRM_oracle", estimate), ("mix_as_est", song.mixture)):

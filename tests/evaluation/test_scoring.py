@@ -3,7 +3,7 @@ import math
 import pytest
 from torch import Tensor
 
-from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS
+from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.results import ESTIMATE, SCALE_ROWS, SILENCE_ROW
 from bsmamba2.evaluation.scores import SCORES
@@ -20,11 +20,12 @@ from bsmamba2.evaluation.scoring import (
 )
 from bsmamba2.evaluation.songs import Song
 from bsmamba2.metrics import csdr, usdr
+from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
 
 @pytest.fixture
 def real_song(song_stems: dict[str, Tensor]) -> Song:
-    stems = {stem: song_stems[stem] for stem in STEMS}
+    stems = {stem: song_stems[stem] for stem in MUSDB_STEMS}
     return Song("A - B", song_stems[MIXTURE], stems, SAMPLE_RATE)
 
 
@@ -41,7 +42,7 @@ def test_every_protocol_has_its_sources(real_song: Song) -> None:
     assert pair[REST] == pytest.approx(rest, abs=1e-6)
     assert list(source_references(real_song, "bass", "four")) == ["bass", "drums", "other", "vocals"]
     assert needed_stems(["bass"], "pair") == ("bass",)
-    assert needed_stems(["bass"], "four") == STEMS
+    assert needed_stems(["bass"], "four") == MUSDB_STEMS
 
 
 def test_a_song_gets_every_score_beside_its_scale(real_song: Song) -> None:
@@ -79,7 +80,7 @@ def test_an_estimate_that_is_silent_voids_the_windows_of_the_four(real_song: Son
         (["instrumental"], [ACCOMPANIMENT, "vocals"]),
         (["vocals", "instrumental"], ["vocals", ACCOMPANIMENT]),
         (["vocals", "bass"], ["vocals", "bass", ACCOMPANIMENT]),
-        (STEMS, list(STEMS)),
+        (MUSDB_STEMS, list(MUSDB_STEMS)),
     ],
 )
 def test_the_sources_of_museval_are_the_whole_song(real_song: Song, stems: list[str], sources: list[str]) -> None:
@@ -124,7 +125,12 @@ def test_a_song_that_lacks_a_stem_says_what_can_be_scored(real_song: Song) -> No
     [
         ("two", ["vocals"], ["vocals"], "protocol='two' does not exist; choose single, pair, four"),
         ("four", ["vocals"], ["vocals"], "needs estimates of drums, bass, other, vocals; these are of vocals"),
-        ("four", ["instrumental"], [*STEMS, "instrumental"], "scores drums, bass, other, vocals; .* holds another"),
+        (
+            "four",
+            ["instrumental"],
+            [*MUSDB_STEMS, "instrumental"],
+            "scores drums, bass, other, vocals; .* holds another",
+        ),
     ],
 )
 def test_protocols_that_cannot_be_scored(protocol: str, stems: list[str], estimated: list[str], message: str) -> None:

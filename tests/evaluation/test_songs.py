@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from bsmamba2.audio.writing import quantise, write_audio
-from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE, STEMS
+from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.results import RUN
-from bsmamba2.evaluation.songs import data_sha256, files_sha256, find_songs, read_song
+from bsmamba2.evaluation.songs import data_sha256, files_sha256, find_scored_tracks, read_song
+from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
 
 def names(tracks: list[Track]) -> list[str]:
@@ -27,7 +28,7 @@ def audio(song_stems: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.fixture
 def summed(audio: dict[str, Tensor]) -> dict[str, Tensor]:
     """Returns the same with the sum of its stems as the mixture, which that of this song is not."""
-    return audio | {MIXTURE: torch.stack([audio[stem] for stem in STEMS]).sum(0)}
+    return audio | {MIXTURE: torch.stack([audio[stem] for stem in MUSDB_STEMS]).sum(0)}
 
 
 def write_track(folder: Path, audio: dict[str, Tensor], sample_rate: int = SAMPLE_RATE) -> Track:
@@ -37,16 +38,16 @@ def write_track(folder: Path, audio: dict[str, Tensor], sample_rate: int = SAMPL
 
 
 def test_songs_of_a_split(musdb_root: Path) -> None:
-    assert names(find_songs(musdb_root, "test")) == ["Three - Third"]
-    assert names(find_songs(musdb_root, "valid")) == ["Leaf - Summerghost"]
-    assert names(find_songs(musdb_root, "valid", validation_artists=["Two"])) == ["Two - Second"]
-    assert names(find_songs(musdb_root, "train", ["One - First"])) == ["Leaf - Summerghost", "Two - Second"]
+    assert names(find_scored_tracks(musdb_root, "test")) == ["Three - Third"]
+    assert names(find_scored_tracks(musdb_root, "valid")) == ["Leaf - Summerghost"]
+    assert names(find_scored_tracks(musdb_root, "valid", validation_artists=["Two"])) == ["Two - Second"]
+    assert names(find_scored_tracks(musdb_root, "train", ["One - First"])) == ["Leaf - Summerghost", "Two - Second"]
 
 
 def test_songs_of_validated_artists_are_kept(tmp_path: Path, audio: dict[str, Tensor]) -> None:
     for name in ("A - 1", "A - 2"):
         write_track(tmp_path / "train" / name, audio)
-    assert names(find_songs(tmp_path, "train", validation_tracks=["A - 1"])) == ["A - 2"]
+    assert names(find_scored_tracks(tmp_path, "train", validation_tracks=["A - 1"])) == ["A - 2"]
 
 
 def test_a_folder_of_stems_is_a_test_set_in_the_order_of_names(
@@ -57,32 +58,32 @@ def test_a_folder_of_stems_is_a_test_set_in_the_order_of_names(
     for name in ("A", "A b"):
         shutil.copyfile(song.path, tmp_path / f"{name}.stem.mp4")
     (tmp_path / "readme.txt").write_text("no track")
-    tracks = find_songs(tmp_path, "test")
+    tracks = find_scored_tracks(tmp_path, "test")
     assert names(tracks) == ["A", "A b", "B"]
     assert [read_song(track).sample_rate for track in tracks[1:]] == [SAMPLE_RATE, 22050]
     with pytest.raises(InputError, match=r"there is no folder .*train"):
-        find_songs(tmp_path, "valid")
+        find_scored_tracks(tmp_path, "valid")
 
 
 def test_a_dataset_without_test_is_no_folder_of_songs(tmp_path: Path, audio: dict[str, Tensor]) -> None:
     write_track(tmp_path / "train" / "A - 1", audio)
     with pytest.raises(InputError, match=r"there is no folder .*test"):
-        find_songs(tmp_path, "test")
+        find_scored_tracks(tmp_path, "test")
 
 
 def test_folders_without_songs_are_errors(tmp_path: Path, song: Track, audio: dict[str, Tensor]) -> None:
     with pytest.raises(InputError, match=r"there is no folder .*nowhere; give one that holds test/, or tracks"):
-        find_songs(tmp_path / "nowhere", "test")
+        find_scored_tracks(tmp_path / "nowhere", "test")
     with pytest.raises(InputError, match=r"there is no track in "):
-        find_songs(tmp_path, "test")
+        find_scored_tracks(tmp_path, "test")
     (tmp_path / "test").mkdir()
     with pytest.raises(InputError, match=r"there is no track in .*test"):
-        find_songs(tmp_path, "test")
+        find_scored_tracks(tmp_path, "test")
     write_track(tmp_path / "test" / "A", audio)
     shutil.copyfile(song.path, tmp_path / "test" / "A.stem.mp4")
     for root in (tmp_path, tmp_path / "test"):
         with pytest.raises(InputError, match=r"the track 'A' is in .* twice"):
-            find_songs(root, "test")
+            find_scored_tracks(root, "test")
 
 
 def test_results_of_an_evaluation_are_no_song(tmp_path: Path, audio: dict[str, Tensor]) -> None:
@@ -90,24 +91,24 @@ def test_results_of_an_evaluation_are_no_song(tmp_path: Path, audio: dict[str, T
         (root / "run").mkdir(parents=True)
         (root / "run" / RUN).write_text("{}")
     with pytest.raises(InputError, match=r"there is no track in .*data, only the results of an evaluation"):
-        find_songs(tmp_path / "data", "test")
+        find_scored_tracks(tmp_path / "data", "test")
     for root in (tmp_path / "songs", tmp_path / "data"):
         write_track((root / "test" if root.name == "data" else root) / "A", audio)
-        assert names(find_songs(root, "test")) == ["A"]
+        assert names(find_scored_tracks(root, "test")) == ["A"]
 
 
 def test_a_stem_file_is_read_stream_by_stream(song: Track) -> None:
     read = read_song(Track(song.path, 0))
     assert (read.name, read.sample_rate) == ("The Easton Ellises - Falcon 69", SAMPLE_RATE)
-    assert list(read.stems) == list(STEMS)
+    assert list(read.stems) == list(MUSDB_STEMS)
     assert read.mixture.equal(song.read(MIXTURE))
-    for stem in STEMS:
+    for stem in MUSDB_STEMS:
         assert read.reference(stem).equal(song.read(stem))
 
 
 def test_references_and_what_is_beside_them(tmp_path: Path, audio: dict[str, Tensor]) -> None:
     song = read_song(write_track(tmp_path / "A", audio))
-    drums, bass, other, vocals = (audio[stem] for stem in STEMS)
+    drums, bass, other, vocals = (audio[stem] for stem in MUSDB_STEMS)
     torch.testing.assert_close(song.reference("instrumental"), drums + bass + other, rtol=0, atol=1e-6)
     torch.testing.assert_close(song.rest("vocals"), drums + bass + other, rtol=0, atol=1e-6)
     torch.testing.assert_close(song.rest("bass"), drums + other + vocals, rtol=0, atol=1e-6)

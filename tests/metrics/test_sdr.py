@@ -13,9 +13,10 @@ from torch import Tensor
 
 from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import quantise
-from bsmamba2.data.musdb import MIXTURE, STEMS, STREAMS
+from bsmamba2.data.musdb import STREAMS
 from bsmamba2.errors import InputError
 from bsmamba2.metrics import Audio, csdr, defined_median, si_sdr, usdr, windowed_sdr
+from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
 RATE = 1000
 INF, NAN = float("inf"), float("nan")
@@ -108,7 +109,7 @@ def test_windows_of_one_source_and_of_four(sources: int, side: str, void: Callab
 
 @with_museval
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("stems", [("vocals",), ("vocals", "rest"), STEMS])
+@pytest.mark.parametrize("stems", [("vocals",), ("vocals", "rest"), MUSDB_STEMS])
 def test_windows_of_a_real_song(song_stems: dict[str, Tensor], stems: tuple[str, ...]) -> None:
     mixture = song_stems[MIXTURE]
     audio = song_stems | {"rest": mixture - song_stems["vocals"]}

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from bsmamba2.data.musdb import MIXTURE
 from bsmamba2.errors import InputError
 from bsmamba2.metrics import (
     Leakage,
@@ -17,6 +16,7 @@ from bsmamba2.metrics import (
     onset_sdr,
     windowed_sdr,
 )
+from bsmamba2.stem_names import MIXTURE
 
 RATE = 8000
 BLOCK = 800

@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bsmamba2.data.musdb import MIXTURE
 from bsmamba2.errors import InputError
 from bsmamba2.metrics import bleedless_fullness
+from bsmamba2.stem_names import MIXTURE
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

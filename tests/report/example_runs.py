@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from bsmamba2.audio.writing import write_audio
-from bsmamba2.data.musdb import MIXTURE, SAMPLE_RATE
+from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.data.tracks import Track
 from bsmamba2.evaluation.results import (
     ESTIMATE,
-    EXCERPTS,
+    EXCERPTS_FOLDER,
     MIXTURE_ROW,
     SILENCE_ROW,
     Results,
@@ -23,6 +23,7 @@ from bsmamba2.evaluation.results import (
 )
 from bsmamba2.evaluation.scores import StemScores
 from bsmamba2.metrics import csdr, usdr, windowed_sdr
+from bsmamba2.stem_names import MIXTURE
 
 # Names as people give them, and one that would be a program if it were not escaped.
 NAMES = ("Änne - Ça & là", "<script>alert(\"x\")< - $5 'q'", "Sóley - 夜 " + "long " * 30, "Zed - Last")
@@ -115,7 +116,7 @@ def write_run(
         )
         kept = {MIXTURE: mixture, f"{stem}.reference": reference, f"{stem}.estimate": estimate}
         for kind, audio in kept.items() if start is not None else ():
-            write_audio(folder / EXCERPTS / name / f"{kind}.flac", gain * audio, sample_rate, "flac")
+            write_audio(folder / EXCERPTS_FOLDER / name / f"{kind}.flac", gain * audio, sample_rate, "flac")
     description: dict[str, dict[str, Any]] = {
         "model": {"name": "/home/someone/tiny.ckpt", "sha256": "ab12" * 16, "parameters": 1234},
         "data": {"root": "/home/someone/MUSDB18-HQ", "split": "test", "sha256": "cd34" * 16},

@@ -11,14 +11,14 @@ import torch
 
 from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.audio.writing import write_audio
-from bsmamba2.data.musdb import MIXTURE
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
-from bsmamba2.evaluation.results import ESTIMATE, EXCERPTS, Results
+from bsmamba2.evaluation.results import ESTIMATE, EXCERPTS_FOLDER, Results
 from bsmamba2.evaluation.scores import StemScores
 from bsmamba2.evaluation.statistics import compare, summarise
 from bsmamba2.metrics import usdr
 from bsmamba2.report import write_report
+from bsmamba2.stem_names import MIXTURE
 from tests.report.example_runs import NAMES, SECONDS, Page, estimate_of, excerpts, write_run
 
 
@@ -273,7 +273,7 @@ def test_what_cannot_be_used_is_said(run: Path, tmp_path: Path) -> None:
 
 def test_excerpts_that_cannot_be_used_cost_only_themselves(song: Track, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", song, names={NAMES[3]: NAMES[3]})
-    mixture = folder / EXCERPTS / NAMES[3] / "mixture.flac"
+    mixture = folder / EXCERPTS_FOLDER / NAMES[3] / "mixture.flac"
     write_audio(mixture, torch.zeros(2, 1000), 44100, "flac")
     damaged = "run has an excerpt that is damaged and cannot be shown"
     page = Page(write_report([folder], tmp_path / "page.html")[0])

@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 
 from bsmamba2 import load_model
 from bsmamba2.audio.writing import write_audio
-from bsmamba2.data.musdb import SAMPLE_RATE, STEMS
+from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.data.tracks import Split, Track, find_tracks
 from bsmamba2.demo import example_song
 from bsmamba2.errors import InputError
 from bsmamba2.model import ModelConfig
+from bsmamba2.stem_names import MUSDB_STEMS
 from bsmamba2.weights.checkpoint import read
 from bsmamba2.weights.registry import DEFAULT_MODEL
 from default_model import laying_out
@@ -82,14 +83,14 @@ def test_midi_holds_every_note_and_ends_each_before_the_next(tmp_path: Path, see
 def test_a_rendered_song_has_every_stem_and_pauses_in_the_voice(sound_font: Path) -> None:
     voice = 0.1 * torch.randn(2, 3 * SAMPLE_RATE, generator=torch.Generator().manual_seed(0))
     song = rendered_song(3, [voice], sound_font)
-    assert sorted(song) == sorted(STEMS)
+    assert sorted(song) == sorted(MUSDB_STEMS)
     assert {audio.shape for audio in song.values()} == {(2, 12 * SAMPLE_RATE)}
     assert all(audio.square().mean().sqrt() > 10 ** (-40 / 20) for audio in song.values())
     assert torch.stack(list(song.values())).sum(0).abs().max() <= 1
     silent = (song["vocals"] == 0).all(0).double().mean()
     assert 0.05 < silent < 0.6
     again = rendered_song(3, [voice], sound_font)
-    assert all(torch.equal(song[stem], again[stem]) for stem in STEMS)
+    assert all(torch.equal(song[stem], again[stem]) for stem in MUSDB_STEMS)
 
 
 def test_a_phrase_begins_and_ends_in_silence_and_is_itself_between() -> None:
@@ -124,7 +125,7 @@ def test_the_artists_of_training_selection_and_report_are_apart(test_data: Path,
 
 def test_without_their_vocals_the_reported_songs_are_what_accompanies_them(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
-    song = {stem: torch.randn(2, 1000, generator=generator).clamp(-3, 3) / 16 for stem in STEMS}
+    song = {stem: torch.randn(2, 1000, generator=generator).clamp(-3, 3) / 16 for stem in MUSDB_STEMS}
     for stem, audio in song.items():
         write_audio(tmp_path / "data" / "test" / "A - B" / f"{stem}.wav", audio, SAMPLE_RATE)
     laying_out.lay_out_muted(tmp_path / "data", tmp_path / "muted")

@@ -20,12 +20,12 @@ from bsmamba2.audio.formats import Format
 from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.cli import main
-from bsmamba2.data.musdb import MIXTURE
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.separation.command import Outcome, separate_files
 from bsmamba2.separation.separator import Separator
+from bsmamba2.stem_names import MIXTURE
 
 RATE = 44100
 # Programs in the background of a shell, or below nohup, ignore some signals, and so do the tests in them.

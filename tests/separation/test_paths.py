@@ -7,7 +7,7 @@ import pytest
 
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
-from bsmamba2.separation.paths import TEMPLATE, Song, find_songs, standard_input, stem_paths
+from bsmamba2.separation.paths import TEMPLATE, SongFile, find_song_files, standard_input, stem_paths
 
 NAMES = [
     "two words.wav",
@@ -36,13 +36,13 @@ def touch(*names: str) -> None:
 
 
 def found(*inputs: str | Path, output: str = "stems") -> list[str]:
-    return [song.path.as_posix() for song in find_songs(inputs, Path(output))]
+    return [song.path.as_posix() for song in find_song_files(inputs, Path(output))]
 
 
 def written(*inputs: str | Path, template: str = TEMPLATE, stems: Sequence[str] = STEMS) -> list[str]:
     """Returns the paths of the first stem."""
     output = Path("stems")
-    paths = stem_paths(find_songs(inputs, output), output, template, stems, "wav")
+    paths = stem_paths(find_song_files(inputs, output), output, template, stems, "wav")
     return [files[stems[0]].as_posix() for files in paths.values()]
 
 
@@ -316,9 +316,9 @@ def test_without_a_hyphen_the_standard_input_stays_unread() -> None:
 
 def test_what_is_piped_in_is_called_stdin() -> None:
     touch("spooled")
-    assert find_songs(["-", "a.wav", "-"], Path("stems"), Path("spooled")) == [
-        Song(Path("spooled"), Path(), "stdin"),
-        Song(Path("a.wav"), Path(), "a"),
+    assert find_song_files(["-", "a.wav", "-"], Path("stems"), Path("spooled")) == [
+        SongFile(Path("spooled"), Path(), "stdin"),
+        SongFile(Path("a.wav"), Path(), "a"),
     ]
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bsmamba2.data.excerpts import Excerpts, Stems
-from bsmamba2.data.musdb import STEMS
 from bsmamba2.data.tracks import mixture_of
 from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.stem_names import MUSDB_STEMS
 
 
 class SmallTraining(LightningModule):
@@ -98,7 +98,7 @@ def batches(song_stems: dict[str, Tensor], config: ModelConfig, count: int) -> l
         Excerpts(
             {
                 stem: torch.stack([song_stems[stem][:, start : start + config.segment] for start in pair])
-                for stem in STEMS
+                for stem in MUSDB_STEMS
             },
             [],
         )

@@ -18,12 +18,13 @@ from bsmamba2 import load_model
 from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.excerpts import SongExcerpts
-from bsmamba2.data.musdb import SAMPLE_RATE, STEMS
+from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.data.tracks import find_tracks, mixture_of
 from bsmamba2.errors import InputError
 from bsmamba2.metrics import csdr, usdr
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.separation.separator import Separator
+from bsmamba2.stem_names import MUSDB_STEMS
 from bsmamba2.training.command import train
 from bsmamba2.training.losses import LossConfig
 from bsmamba2.training.module import SeparationModule
@@ -71,7 +72,7 @@ def test_overfits_one_real_excerpt(song_stems: dict[str, Tensor]) -> None:
         segment_seconds=0.5,
     )
     module = SeparationModule(network, LossConfig(stft_windows=(2048, 512), stft_hop=256), learning_rate=5e-3)
-    batch = {stem: song_stems[stem][None, :, : network.segment] for stem in STEMS}
+    batch = {stem: song_stems[stem][None, :, : network.segment] for stem in MUSDB_STEMS}
     optimiser = module.optimizer()
     for _ in range(40):
         optimiser.zero_grad()
@@ -134,7 +135,7 @@ def test_validation_scores_are_those_of_the_songs(tmp_path: Path, tiny_config: M
     root = shutil.copytree(musdb_root, tmp_path / "root")
     for number, name in enumerate(("Two", "Three", "Four")):
         place = root / "valid" / f"{name} - Valid"
-        for stem in STEMS:
+        for stem in MUSDB_STEMS:
             audio = read_audio(root / "train" / "Two - Second" / f"{stem}.wav") / (number + 1)
             audio[:, : 3 * SAMPLE_RATE // 2] *= 0 if stem == "vocals" else 1
             write_audio(place / f"{stem}.wav", audio, SAMPLE_RATE, depth="float")
@@ -144,7 +145,9 @@ def test_validation_scores_are_those_of_the_songs(tmp_path: Path, tiny_config: M
     csdrs, usdrs = [], []
     for track in find_tracks(root, "valid"):
         reference = track.read("vocals")
-        estimate = Separator(network)(mixture_of({stem: track.read(stem) for stem in STEMS}), SAMPLE_RATE)["vocals"]
+        estimate = Separator(network)(mixture_of({stem: track.read(stem) for stem in MUSDB_STEMS}), SAMPLE_RATE)[
+            "vocals"
+        ]
         csdrs.append(csdr(estimate=estimate, reference=reference))
         usdrs.append(usdr(estimate=estimate, reference=reference))
     events = EventAccumulator(str(next((tmp_path / "run").rglob("events.out.tfevents.*")).parent)).Reload()
@@ -254,8 +257,8 @@ def test_a_step_without_finite_gradients_is_skipped(tiny_config: ModelConfig) ->
 
 
 def test_four_stems_from_one_network(tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path) -> None:
-    path = train(options(replace(tiny_config, stems=STEMS), musdb_root, tmp_path))
-    assert load_model(path).config.stems == STEMS
+    path = train(options(replace(tiny_config, stems=MUSDB_STEMS), musdb_root, tmp_path))
+    assert load_model(path).config.stems == MUSDB_STEMS
 
 
 def test_command_line_beats_yaml_beats_defaults(tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path) -> None:

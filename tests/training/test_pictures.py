@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bsmamba2.data.musdb import SAMPLE_RATE, STEMS
+from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.data.tracks import mixture_of
 from bsmamba2.errors import InputError
 from bsmamba2.model import ModelConfig
+from bsmamba2.stem_names import MUSDB_STEMS
 from bsmamba2.training.pictures import Pictures
 from tests.training.small_training import SmallTraining, batches, events, small_trainer
 
@@ -24,7 +25,7 @@ def excerpt_songs(song_stems: Song, seconds: float = 0.25) -> list[tuple[str, So
     """Returns four songs, each another part of the real one."""
     length = round(seconds * SAMPLE_RATE)
     return [
-        (name, {stem: song_stems[stem][:, start : start + length] for stem in STEMS})
+        (name, {stem: song_stems[stem][:, start : start + length] for stem in MUSDB_STEMS})
         for start, name in zip(range(60_000, 88_200, 4000), NAMES, strict=False)
     ]
 
@@ -64,7 +65,7 @@ def test_ten_seconds_around_the_loudest_part_of_the_stems_are_kept(
 ) -> None:
     # At 8 kHz, the fixture's samples are eleven seconds.
     config = replace(tiny_config, sample_rate=8000)
-    long = {stem: 0.01 * song_stems[stem] for stem in STEMS}
+    long = {stem: 0.01 * song_stems[stem] for stem in MUSDB_STEMS}
     long["vocals"][:, -8000:] *= 50
     # Louder, but not what is estimated; too loud for 16 bits, too.
     long["drums"][:, :16000] = 3

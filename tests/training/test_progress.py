@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bsmamba2.model import ModelConfig
 from bsmamba2.training.health import Health
-from bsmamba2.training.progress import Progress
+from bsmamba2.training.progress import TrainingProgressBar
 from tests.training.small_training import SmallTraining, batches, small_trainer
 
 Song = dict[str, Tensor]
@@ -41,7 +41,7 @@ def test_the_bar_shows_loss_throughput_and_the_time_left_of_all_epochs(
     options: dict[str, Any] = {"limit_val_batches": 1, "num_sanity_val_steps": 1, "enable_progress_bar": True}
     options |= {"max_epochs": 1_000_000, "accumulate_grad_batches": 2}
     start = time.perf_counter()
-    small_trainer(tmp_path, Health(), Progress(), StopAfter(8), **options).fit(module)
+    small_trainer(tmp_path, Health(), TrainingProgressBar(), StopAfter(8), **options).fit(module)
     seconds = time.perf_counter() - start
     bar = capsys.readouterr().out
     assert re.search(r"train/loss=\d", bar)
@@ -60,7 +60,9 @@ def test_a_resumed_run_goes_by_its_own_pace(
     trainer.fit(module)
     trainer.save_checkpoint(tmp_path / "ten.ckpt")
     module.seconds = (0.03, 0, 0)
-    trainer = small_trainer(tmp_path, Progress(), StopAfter(4), **options, enable_progress_bar=True, max_steps=40_010)
+    trainer = small_trainer(
+        tmp_path, TrainingProgressBar(), StopAfter(4), **options, enable_progress_bar=True, max_steps=40_010
+    )
     start = time.perf_counter()
     trainer.fit(module, ckpt_path=tmp_path / "ten.ckpt")
     seconds = time.perf_counter() - start
@@ -72,7 +74,7 @@ def test_without_an_end_no_time_is_left(
 ) -> None:
     module = SmallTraining(tiny_config, batches(song_stems, tiny_config, 4))
     options: dict[str, Any] = {"logger": False, "max_epochs": -1, "enable_progress_bar": True}
-    small_trainer(tmp_path, Progress(), StopAfter(3), **options).fit(module)
+    small_trainer(tmp_path, TrainingProgressBar(), StopAfter(3), **options).fit(module)
     bar = capsys.readouterr().out
     assert "train/loss=" in bar
     assert "left=" not in bar

@@ -28,7 +28,7 @@ from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.weights import conversion
 from bsmamba2.weights.checkpoint import ARCHITECTURE, read
 from bsmamba2.weights.conversion import convert
-from bsmamba2.weights.registry import PUBLISHED
+from bsmamba2.weights.registry import PUBLISHED_MODELS
 
 # What the shapes of plain weights tell of this network is all there is to tell.
 PUBLISHED_FORM = ModelConfig(dim=8, depth=1, expand=2, headdim=4, d_state=4, mask_expand=1)
@@ -220,11 +220,11 @@ def test_a_published_file_is_recognised(
     torch.save(weights, source)
     assert "published model" not in convert(source, tmp_path / "first.safetensors")
     model = replace(
-        PUBLISHED["msst-vocals"],
+        PUBLISHED_MODELS["msst-vocals"],
         size_bytes=source.stat().st_size,
         sha256=hashlib.sha256(source.read_bytes()).hexdigest(),
     )
-    monkeypatch.setitem(PUBLISHED, "msst-vocals", model)
+    monkeypatch.setitem(PUBLISHED_MODELS, "msst-vocals", model)
     text = convert(source, tmp_path / "second.safetensors")
     assert text.endswith(f"{source} is the published model msst-vocals")
 

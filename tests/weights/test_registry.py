@@ -25,7 +25,7 @@ from bsmamba2.system.files import sha256_of
 from bsmamba2.weights import download as downloading
 from bsmamba2.weights import store
 from bsmamba2.weights.command import download_model, list_models, verify_models
-from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED, PublishedModel
+from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED_MODELS, PublishedModel
 from bsmamba2.weights.store import download, model_file, recognised, verify
 
 CONTENT = random.Random(0).randbytes(300_000)
@@ -156,7 +156,7 @@ def model(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> PublishedModel:
         scores={"SDR (dB)": 1.25},
         note="made for the tests",
     )
-    monkeypatch.setitem(PUBLISHED, model.name, model)
+    monkeypatch.setitem(PUBLISHED_MODELS, model.name, model)
     return model
 
 
@@ -220,8 +220,8 @@ def count_parameters(network: BSMamba2) -> int:
 
 
 def test_the_registry_holds_the_model_of_the_package_and_the_two_published_files() -> None:
-    community, official = PUBLISHED["msst-vocals"], PUBLISHED["official-vocals"]
-    assert list(PUBLISHED) == [DEFAULT_MODEL, community.name, official.name]
+    community, official = PUBLISHED_MODELS["msst-vocals"], PUBLISHED_MODELS["official-vocals"]
+    assert list(PUBLISHED_MODELS) == [DEFAULT_MODEL, community.name, official.name]
     assert (community.size_bytes, official.size_bytes) == (192_610_602, 770_628_060)
     assert community.sha256 == "fceb733b41742abb8df563092f4cb5bbc9243c6c03e7f34dc44c14e60732c72f"
     assert official.sha256 == "b1fcf93fdd6f7bc79e5410b1330b3d0fd5a6ca6ea23a94730c684629c71cd5ca"
@@ -235,7 +235,7 @@ def test_the_registry_holds_the_model_of_the_package_and_the_two_published_files
 def test_the_model_card_is_complete_and_tells_the_scores_of_the_registry() -> None:
     card = (store.PACKAGED / "mini-vocals.md").read_text(encoding="utf-8")
     assert "@" not in card
-    scores = PUBLISHED[DEFAULT_MODEL].scores
+    scores = PUBLISHED_MODELS[DEFAULT_MODEL].scores
     assert scores
     assert all(f"**{score:.2f}** [" in card for score in scores.values())
 
@@ -244,12 +244,12 @@ def test_the_published_architecture_has_the_parameters_of_the_registry() -> None
     with torch.device("meta"):
         network = BSMamba2(ModelConfig())
     for name in ("msst-vocals", "official-vocals"):
-        assert PUBLISHED[name].parameters == count_parameters(network)
-        assert PUBLISHED[name].stems == network.config.stems
+        assert PUBLISHED_MODELS[name].parameters == count_parameters(network)
+        assert PUBLISHED_MODELS[name].stems == network.config.stems
 
 
 def test_the_file_in_the_package_is_what_the_registry_says() -> None:
-    model, path = PUBLISHED[DEFAULT_MODEL], model_file(DEFAULT_MODEL)
+    model, path = PUBLISHED_MODELS[DEFAULT_MODEL], model_file(DEFAULT_MODEL)
     assert path.parent.parent == Path(bsmamba2.__file__).parent
     assert (path.name, sha256_of(path), path.stat().st_size) == (model.file_name, model.sha256, model.size_bytes)
     assert model.size_bytes <= 16 * 2**20
@@ -271,7 +271,7 @@ def test_weights_in_half_precision_give_a_network_in_single_precision() -> None:
 
 
 def test_the_model_of_the_package_is_listed_first_and_good(cache: Path) -> None:
-    model, path = PUBLISHED[DEFAULT_MODEL], model_file(DEFAULT_MODEL)
+    model, path = PUBLISHED_MODELS[DEFAULT_MODEL], model_file(DEFAULT_MODEL)
     block = list_models().split("\n\n")[0]
     assert block.startswith(f"{DEFAULT_MODEL}\n")
     assert re.search(rf"^  here +{re.escape(str(path))}$", block, re.MULTILINE)
@@ -283,7 +283,7 @@ def test_the_model_of_the_package_is_listed_first_and_good(cache: Path) -> None:
 
 def test_the_model_of_the_package_is_there_without_a_download(cache: Path) -> None:
     assert download_model(DEFAULT_MODEL).startswith(f"{DEFAULT_MODEL} is complete in {store.PACKAGED}")
-    assert download(PUBLISHED[DEFAULT_MODEL], cache) == model_file(DEFAULT_MODEL, cache)
+    assert download(PUBLISHED_MODELS[DEFAULT_MODEL], cache) == model_file(DEFAULT_MODEL, cache)
     assert not cache.exists()
 
 
@@ -294,7 +294,7 @@ def refusals(path: Path, state: str) -> None:
         lambda: model_file(DEFAULT_MODEL),
         lambda: load_model(DEFAULT_MODEL),
         verify_models,
-        lambda: download(PUBLISHED[DEFAULT_MODEL]),
+        lambda: download(PUBLISHED_MODELS[DEFAULT_MODEL]),
         lambda: download_model(DEFAULT_MODEL),
     ]
     for use in uses:
@@ -312,7 +312,7 @@ def test_a_damaged_file_in_the_package_is_refused(
 ) -> None:
     good = model_file(DEFAULT_MODEL).read_bytes()
     monkeypatch.setattr(store, "PACKAGED", tmp_path)
-    path = tmp_path / PUBLISHED[DEFAULT_MODEL].file_name
+    path = tmp_path / PUBLISHED_MODELS[DEFAULT_MODEL].file_name
     path.write_bytes(damage(good))
     refusals(path, "damaged: it has .* instead of .*")
     assert verify()[DEFAULT_MODEL].startswith("damaged: it has ")
@@ -324,7 +324,7 @@ def test_a_package_without_its_file_is_to_be_installed_again(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "PACKAGED", tmp_path)
-    refusals(tmp_path / PUBLISHED[DEFAULT_MODEL].file_name, "missing")
+    refusals(tmp_path / PUBLISHED_MODELS[DEFAULT_MODEL].file_name, "missing")
     assert re.search(r"^  here +no$", list_models().split("\n\n")[0], re.MULTILINE)
 
 
@@ -366,11 +366,11 @@ def test_a_transfer_that_always_breaks_says_how_far_it_came(
     with pytest.raises(InputError, match=r"after 40000 of 300000 bytes: .*; run the same command again and it goes on"):
         download(model, tmp_path)
     assert files_in(tmp_path) == {"weights.ckpt.part"}
-    assert time.monotonic() - started > 0.05 * (downloading.ATTEMPTS - 1)
+    assert time.monotonic() - started > 0.05 * (downloading.REQUEST_ATTEMPTS - 1)
     remote.breaks_after = 10**9
     assert download(model, tmp_path).read_bytes() == CONTENT
     assert remote.asked_ranges[-1] == "bytes=40000-"
-    assert len(remote.requests) == downloading.ATTEMPTS + 1
+    assert len(remote.requests) == downloading.REQUEST_ATTEMPTS + 1
     assert files_in(tmp_path) == {"weights.ckpt"}
 
 
@@ -484,7 +484,7 @@ def test_a_missing_file_is_said_at_once(tmp_path: Path, remote: Remote, model: P
 def test_a_server_in_trouble_is_asked_again(tmp_path: Path, remote: Remote, model: PublishedModel) -> None:
     remote.statuses = [503]
     assert download(model, tmp_path).read_bytes() == CONTENT
-    remote.statuses = [503] * downloading.ATTEMPTS
+    remote.statuses = [503] * downloading.REQUEST_ATTEMPTS
     (tmp_path / "weights.ckpt").unlink()
     with pytest.raises(InputError, match="after 0 of 300000 bytes: the server answered 503 Service Unavailable"):
         download(model, tmp_path)
@@ -611,7 +611,7 @@ def test_a_model_is_loaded_by_its_name_and_recognised_as_a_file(
     remote.content = (tmp_path / "mine.ckpt").read_bytes()
     sha256 = hashlib.sha256(remote.content).hexdigest()
     published = replace(model, size_bytes=len(remote.content), sha256=sha256)
-    monkeypatch.setitem(PUBLISHED, "tiny", published)
+    monkeypatch.setitem(PUBLISHED_MODELS, "tiny", published)
     caplog.set_level("INFO", "bsmamba2")
     for _ in range(2):
         network = load_model("tiny", hop_length=64, segment_seconds=0.1)
@@ -644,9 +644,9 @@ def test_only_files_of_a_published_size_are_hashed(tmp_path: Path, model: Publis
 
 def test_the_list_says_all_that_is_known(cache: Path, model: PublishedModel) -> None:
     listed = {entry["name"]: entry for entry in json.loads(list_models(json=True))}
-    assert list(listed) == list(PUBLISHED)
+    assert list(listed) == list(PUBLISHED_MODELS)
     assert listed["tiny"]["path"] is None
-    assert listed["msst-vocals"]["sha256"] == PUBLISHED["msst-vocals"].sha256
+    assert listed["msst-vocals"]["sha256"] == PUBLISHED_MODELS["msst-vocals"].sha256
     assert "here                                 no" in list_models()
     path = download(model)
     listed = {entry["name"]: entry for entry in json.loads(list_models(json=True))}
