@@ -31,7 +31,7 @@ from benchmarks.parts import Job, Precision, measure, measure_compiled_memory, m
 from benchmarks.timing import in_new_process, memory_meaning
 from bsmamba2.errors import InputError
 from bsmamba2.model import ModelConfig
-from bsmamba2.model.ssd import choose_scan, kernel_problem
+from bsmamba2.model.scans import choose_scan, kernel_problem
 from bsmamba2.system.devices import choose_device
 from bsmamba2.system.files import check_writable, complete_file
 from bsmamba2.system.versions import hardware, versions

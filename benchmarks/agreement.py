@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.command import Row
-from bsmamba2.model.ssd import kernel_problem, ssd_chunked, ssd_kernel, ssd_sequential
+from bsmamba2.model.scans import kernel_problem, ssd_kernel
+from bsmamba2.model.ssd import ssd_chunked, ssd_sequential
 
 SCANS = {"sequential": ssd_sequential, "chunked": ssd_chunked, "kernel": ssd_kernel}
 ARGUMENTS = ("x", "dt", "A", "B", "C")

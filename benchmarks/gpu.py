@@ -34,7 +34,7 @@ from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.dual_path import BidirectionalMixer, Folded, MambaBlock
 from bsmamba2.model.norms import rms_normalized
-from bsmamba2.model.ssd import Scan, kernel_module, kernel_problem
+from bsmamba2.model.scans import Scan, kernel_module, kernel_problem
 from bsmamba2.separation.separator import Separator
 from bsmamba2.system.files import complete_file
 from bsmamba2.system.versions import hardware, versions

@@ -28,7 +28,7 @@ from benchmarks.bounds import (
 from benchmarks.command import Row
 from benchmarks.timing import Timing, interleaved, peak_memory_mib, present_memory_mib
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.model.ssd import choose_scan
+from bsmamba2.model.scans import choose_scan
 from bsmamba2.separation.separator import Separator
 from bsmamba2.weights.checkpoint import load_model, save_model
 

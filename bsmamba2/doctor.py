@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bsmamba2.errors import InputError
-from bsmamba2.model.ssd import choose_scan, kernel_module, kernel_problem, ssd_chunked, ssd_kernel
+from bsmamba2.model.scans import choose_scan, kernel_module, kernel_problem, ssd_kernel
+from bsmamba2.model.ssd import ssd_chunked
 from bsmamba2.system.devices import choose_device
 from bsmamba2.system.versions import package_version, torch_build, versions
 

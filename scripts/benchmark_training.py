@@ -21,7 +21,7 @@ import yaml
 from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.data.excerpts import Excerpts
 from bsmamba2.model import ModelConfig
-from bsmamba2.model.ssd import Scan, kernel_problem
+from bsmamba2.model.scans import Scan, kernel_problem
 from bsmamba2.system.devices import choose_device
 from bsmamba2.training.losses import LossConfig
 from bsmamba2.training.module import SeparationModule

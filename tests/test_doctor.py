@@ -34,7 +34,8 @@ from bsmamba2.doctor import (
     runs_on,
     scan_arguments,
 )
-from bsmamba2.model.ssd import kernel_problem, ssd_chunked, ssd_sequential
+from bsmamba2.model.scans import kernel_problem
+from bsmamba2.model.ssd import ssd_chunked, ssd_sequential
 
 PTX, ELF, OTHER = 1, 2, 8
 REPOSITORY = Path(__file__).parent.parent

@@ -18,7 +18,7 @@ from bsmamba2.evaluation.songs import find_scored_tracks
 from bsmamba2.evaluation.sources import FolderSource, ModelSource, Source, chosen_stems
 from bsmamba2.evaluation.statistics import summarise_results
 from bsmamba2.evaluation.track import Failure, Plan, evaluate_track
-from bsmamba2.model.ssd import Scan
+from bsmamba2.model.scans import Scan
 from bsmamba2.separation.separator import OVERLAP, Precision
 from bsmamba2.system import versions
 from bsmamba2.system.devices import choose_device

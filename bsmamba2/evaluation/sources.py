@@ -15,7 +15,7 @@ from bsmamba2.evaluation.estimates import estimates_sha256, read_estimates, stem
 from bsmamba2.evaluation.results import ESTIMATE, chunk_row
 from bsmamba2.evaluation.songs import Song
 from bsmamba2.model import BSMamba2
-from bsmamba2.model.ssd import Scan, choose_scan
+from bsmamba2.model.scans import Scan, choose_scan
 from bsmamba2.separation.separator import OVERLAP, Precision, Separator, check_settings
 from bsmamba2.stem_names import INSTRUMENTAL, VOCALS
 from bsmamba2.system.devices import choose_device

@@ -14,12 +14,14 @@ class BandSplit(nn.Module):
 
     Args:
         bands: Widths of the bands in frequency bins.
+        starts: First bin of each band.
         channels: Audio channels.
         dim: Features per band.
     """
 
-    def __init__(self, bands: Sequence[int], channels: int, dim: int) -> None:
+    def __init__(self, bands: Sequence[int], starts: Sequence[int], channels: int, dim: int) -> None:
         super().__init__()
+        self.first = [start * channels * 2 for start in starts]
         self.inputs = [width * channels * 2 for width in bands]
         self.to_features = nn.ModuleList(
             nn.Sequential(L2Norm(inputs), nn.Linear(inputs, dim)) for inputs in self.inputs
@@ -31,6 +33,8 @@ class BandSplit(nn.Module):
         A band's inputs are ordered bin first, then channel, then real and imaginary part.
         """
         x = rearrange(torch.view_as_real(spectrum), "b c f t ri -> b t (f c ri)")
-        bands = zip(self.to_features, x.split(self.inputs, dim=-1), strict=True)
-        features = torch.stack([to_features(band) for to_features, band in bands], dim=2)
-        return features.to(spectrum.real.dtype)
+        features = [
+            to_features(x.narrow(-1, first, inputs))
+            for to_features, first, inputs in zip(self.to_features, self.first, self.inputs, strict=True)
+        ]
+        return torch.stack(features, dim=2).to(spectrum.real.dtype)

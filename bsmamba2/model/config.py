@@ -1,13 +1,19 @@
 """The architecture as one value: everything that decides the shapes and the meaning of the weights."""
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import accumulate
 from typing import Any
 
 from bsmamba2.errors import InputError
 from bsmamba2.stem_names import INSTRUMENTAL, RESIDUAL
 
 BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
+# The mixers there are, each with the fields of `ModelConfig` that it alone reads.
+MIXER_OPTIONS: dict[str, tuple[str, ...]] = {
+    "mamba2": ("expand", "headdim", "d_state", "ngroups", "d_conv"),
+}
 
 
 @dataclass(frozen=True)
@@ -19,14 +25,18 @@ class ModelConfig:
     Args:
         dim: Features per band and frame.
         depth: Number of dual-path layers, each a mixer over time and one over bands.
-        bands: Width of each band in frequency bins, from DC upward; the sum is n_fft // 2 + 1.
+        bands: Width of each band in frequency bins, from DC upward.
+        band_starts: First bin of each band; empty where each begins at the end of the one before, from bin 0 on. Given,
+            bands may overlap; together they hold every bin from 0 to n_fft // 2.
         stems: Names of the stems the network estimates, in the order of its outputs.
         channels: Audio channels, 2 for stereo.
-        expand: Inner width of a Mamba-2 block over dim.
-        headdim: Channels per head of the scan.
-        d_state: Size of the state per head channel.
-        ngroups: Groups of heads that share B and C.
-        d_conv: Width of the causal convolution before the scan.
+        time_mixer: What mixes over time in each layer: mamba2.
+        band_mixer: What mixes over bands in each layer: mamba2.
+        expand: Inner width of a Mamba-2 block over dim (mamba2).
+        headdim: Channels per head of the scan (mamba2).
+        d_state: Size of the state per head channel (mamba2).
+        ngroups: Groups of heads that share B and C (mamba2).
+        d_conv: Width of the causal convolution before the scan (mamba2).
         mask_depth: Linear maps in the mask head of a band.
         mask_expand: Hidden width of the mask head over dim.
         n_fft: Length of the Fourier transform in samples.
@@ -42,8 +52,11 @@ class ModelConfig:
     dim: int = 256
     depth: int = 6
     bands: tuple[int, ...] = BANDS
+    band_starts: tuple[int, ...] = ()
     stems: tuple[str, ...] = ("vocals",)
     channels: int = 2
+    time_mixer: str = "mamba2"
+    band_mixer: str = "mamba2"
     expand: int = 4
     headdim: int = 64
     d_state: int = 128
@@ -58,18 +71,19 @@ class ModelConfig:
     segment_seconds: float = 8.0
 
     def __post_init__(self) -> None:
-        for name in ("bands", "stems"):
+        for name in ("bands", "band_starts", "stems"):
             value = getattr(self, name)
             if isinstance(value, str) or not isinstance(value, tuple | list):
                 raise InputError(f"{name}={value!r} is not a list; write {name}=[...]")
             object.__setattr__(self, name, tuple(value))
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type is int and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            if field.type is int and (not _is_whole(value) or value < 1):
                 raise InputError(f"{field.name}={value!r} is not allowed; give a whole number of at least 1")
         self._check_stems()
         self._check_spectrum()
-        self._check_mixer()
+        self._check_bands()
+        self._check_mixers()
 
     def _check_stems(self) -> None:
         for stem in self.stems:
@@ -83,15 +97,6 @@ class ModelConfig:
     def _check_spectrum(self) -> None:
         if self.n_fft % 2:
             raise InputError(f"n_fft={self.n_fft} is odd; give an even length such as 2048")
-        bins = self.n_fft // 2 + 1
-        for width in self.bands:
-            if not isinstance(width, int) or isinstance(width, bool) or width < 1:
-                raise InputError(f"a band of {width!r} bins is not allowed; give whole widths of at least 1 bin")
-        if sum(self.bands) != bins:
-            raise InputError(
-                f"the band table covers {sum(self.bands)} bins but n_fft={self.n_fft} gives {bins}; "
-                "the widths must sum to n_fft // 2 + 1"
-            )
         if not 2 <= self.window_length <= self.n_fft:
             raise InputError(
                 f"window_length={self.window_length} does not fit n_fft={self.n_fft}; give a length from 2 to n_fft"
@@ -110,7 +115,56 @@ class ModelConfig:
                 f"segment_seconds={seconds} is shorter than one sample at {self.sample_rate} Hz; give a longer segment"
             )
 
-    def _check_mixer(self) -> None:
+    def _check_bands(self) -> None:
+        bins = self.n_fft // 2 + 1
+        for width in self.bands:
+            if not _is_whole(width) or width < 1:
+                raise InputError(f"a band of {width!r} bins is not allowed; give whole widths of at least 1 bin")
+        if not self.band_starts:
+            if sum(self.bands) != bins:
+                raise InputError(
+                    f"the band table covers {sum(self.bands)} bins but n_fft={self.n_fft} gives {bins}; "
+                    "the widths must sum to n_fft // 2 + 1"
+                )
+            return
+        if len(self.band_starts) != len(self.bands):
+            raise InputError(
+                f"there are {len(self.band_starts)} band_starts for {len(self.bands)} bands; give one for each, or none"
+            )
+        covered: set[int] = set()
+        for start, width in zip(self.band_starts, self.bands, strict=True):
+            if not _is_whole(start) or not 0 <= start <= bins - width:
+                raise InputError(
+                    f"a band of {width} bins cannot start at {start!r}; n_fft={self.n_fft} gives the bins 0 to "
+                    f"{bins - 1}"
+                )
+            covered.update(range(start, start + width))
+        if len(covered) < bins:
+            raise InputError(
+                f"no band holds the bin {min(set(range(bins)) - covered)}; widen or add bands, so that each of the "
+                f"{bins} bins of n_fft={self.n_fft} is in one"
+            )
+        if self.band_starts == contiguous_starts(self.bands):
+            object.__setattr__(self, "band_starts", ())
+
+    def _check_mixers(self) -> None:
+        chosen = {"time_mixer": self.time_mixer, "band_mixer": self.band_mixer}
+        for name, mixer in chosen.items():
+            if mixer not in MIXER_OPTIONS:
+                raise InputError(f"{name}={mixer!r} does not exist; choose {', '.join(MIXER_OPTIONS)}")
+        read = {option for mixer in chosen.values() for option in MIXER_OPTIONS[mixer]}
+        defaults = {field.name: field.default for field in fields(self)}
+        for mixer, options in MIXER_OPTIONS.items():
+            for option in options:
+                if option not in read and getattr(self, option) != defaults[option]:
+                    raise InputError(
+                        f"{option}={getattr(self, option)} is an option of the mixer {mixer}, but time_mixer="
+                        f"{self.time_mixer} and band_mixer={self.band_mixer}; leave it out, or choose {mixer}"
+                    )
+        if "mamba2" in chosen.values():
+            self._check_mamba2()
+
+    def _check_mamba2(self) -> None:
         if self.d_inner % self.headdim:
             raise InputError(
                 f"dim={self.dim} times expand={self.expand} gives {self.d_inner} channels, which "
@@ -147,6 +201,24 @@ class ModelConfig:
         unknown = sorted(str(name) for name in set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise InputError(
-                f"the model config has unknown keys {unknown}; it was written by another version of bsmamba2"
+                f"the model config has unknown keys {unknown}, written by a different version of bsmamba2; install that"
             )
         return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values for `from_dict`.
+
+        Mixers and starts of bands are left out where they are the defaults: version 0.1 does not know these fields and
+        reads such files too.
+        """
+        defaults = {"time_mixer": "mamba2", "band_mixer": "mamba2", "band_starts": ()}
+        return {name: value for name, value in asdict(self).items() if (name, value) not in defaults.items()}
+
+
+def contiguous_starts(bands: Sequence[int]) -> tuple[int, ...]:
+    """Returns the first bin of bands that begin where the one before ends."""
+    return tuple(accumulate(bands[:-1], initial=0))
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

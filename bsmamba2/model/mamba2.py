@@ -1,7 +1,7 @@
 """The Mamba-2 block (arXiv:2405.21060), with the parameter names and initialisation of mamba-ssm."""
 
 import math
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from einops import rearrange
@@ -10,11 +10,20 @@ from torch.nn import functional as F
 
 from bsmamba2.model.config import ModelConfig
 from bsmamba2.model.norms import RMSNorm, rms_normalized
-from bsmamba2.model.ssd import Scan, ssd
+from bsmamba2.model.scans import Scan, choose_scan, ssd
 
 DT_RANGE = (1e-3, 1e-1)
 DT_FLOOR = 1e-4
 A_RANGE = (1.0, 16.0)
+
+
+class FoldedMamba2(NamedTuple):
+    """The linear maps of a `Mamba2`, composed with those directly before and after them, and the scan it runs."""
+
+    into: Tensor  # (in_proj, d): a norm's weight, then the projection
+    taps: Tensor  # (d_conv, channels): the convolution by step
+    out: Tensor  # (d, d_inner): the weight of the gated norm, the projection, then a map after it
+    scan: Scan
 
 
 class Mamba2(nn.Module):
@@ -23,11 +32,18 @@ class Mamba2(nn.Module):
     Args:
         config: Uses dim, expand, headdim, d_state, ngroups and d_conv.
         reverse: Whether each step sees itself and the future, instead of itself and the past.
+
+    Attributes:
+        scan: Which scan of `bsmamba2.model.scans` it runs; `BSMamba2.set_scan` sets it in a whole network.
+        inner_dim: Values per step inside it.
     """
+
+    scan: Scan = "auto"
 
     def __init__(self, config: ModelConfig, reverse: bool = False) -> None:
         super().__init__()
         self.headdim, self.ngroups, self.reverse = config.headdim, config.ngroups, reverse
+        self.inner_dim = config.d_inner
         bc_dim = 2 * config.ngroups * config.d_state
         conv_dim = config.d_inner + bc_dim
         self.in_proj_split = [config.d_inner, conv_dim, config.heads]
@@ -42,22 +58,41 @@ class Mamba2(nn.Module):
         self.norm = RMSNorm(config.d_inner)
         self.out_proj = nn.Linear(config.d_inner, config.dim, bias=False)
 
-    def forward(self, u: Tensor, scan: Scan = "auto") -> Tensor:
+    def forward(self, u: Tensor) -> Tensor:
         """Returns the mixed sequence (b, l, d) of u (b, l, d); the scan starts at zero in every row."""
-        return self.out_proj(self.norm.weight * self.mix(self.in_proj(u), self.taps(), scan))
+        return self.out_proj(self.norm.weight * self._mix(self.in_proj(u), self._taps(), self.scan))
 
-    def taps(self) -> Tensor:
-        """Returns the weights of the convolution (d_conv, channels), by step of time, in memory as they are used."""
+    def fold(self, before: Tensor, after: Tensor) -> FoldedMamba2:
+        """Returns the maps of after · self(before ∘ u), for `folded_forward`.
+
+        Args:
+            before: Weight (d,) of the norm that u comes from.
+            after: Map (d, d) of the output.
+        """
+        return FoldedMamba2(
+            self.in_proj.weight * before,
+            self._taps(),
+            after @ (self.out_proj.weight * self.norm.weight),
+            # Chosen here, outside of what torch.compile traces.
+            choose_scan(self.D.device, self.scan, self.D.dtype),
+        )
+
+    def folded_forward(self, u: Tensor, folded: FoldedMamba2) -> Tensor:
+        """Returns after · self(before ∘ u), (b, l, d) of u (b, l, d), with what `fold` returns."""
+        return F.linear(self._mix(F.linear(u, folded.into), folded.taps, folded.scan), folded.out)
+
+    def _taps(self) -> Tensor:
+        """Returns the weights of the convolution (d_conv, channels), by step, contiguous as they are used."""
         taps = self.conv1d.weight[:, 0].mT
         return (taps.flip(0) if self.reverse else taps).contiguous()
 
-    def mix(self, projected: Tensor, taps: Tensor, scan: Scan = "auto") -> Tensor:
-        """Returns what lies between the two projections: (b, l, d_inner), normalised, without the weight of the norm.
+    def _mix(self, projected: Tensor, taps: Tensor, scan: Scan) -> Tensor:
+        """Returns all between the two projections: (b, l, d_inner), normalised, without the weight of the norm.
 
         Args:
-            projected: What in_proj gives, (b, l, 2 d_inner + 2 groups d_state + heads).
-            taps: What `taps` returns.
-            scan: Which scan of `bsmamba2.model.ssd` to run.
+            projected: Output of in_proj, (b, l, 2 d_inner + 2 groups d_state + heads).
+            taps: What `_taps` returns.
+            scan: Which scan to run.
         """
         z, xBC, dt = projected.split(self.in_proj_split, dim=-1)
         x, B, C = F.silu(self._convolved(xBC, taps)).split(self.conv_split, dim=-1)

@@ -1,5 +1,6 @@
 """Features to a complex mask per stem (paper, section 3.3)."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -9,19 +10,30 @@ from torch import Tensor, nn
 
 
 class MaskEstimator(nn.Module):
-    """One small network with a gated output per band.
+    """One small network with a gated output per band; a bin in several bands gets the mean of their masks.
 
     Args:
         bands: Widths of the bands in frequency bins.
+        starts: First bin of each band.
         channels: Audio channels.
         dim: Features per band.
         depth: Linear maps per band, with Tanh between them.
         hidden_dim: Features between the linear maps.
     """
 
-    def __init__(self, bands: Sequence[int], channels: int, dim: int, depth: int, hidden_dim: int) -> None:
+    def __init__(
+        self, bands: Sequence[int], starts: Sequence[int], channels: int, dim: int, depth: int, hidden_dim: int
+    ) -> None:
         super().__init__()
         self.channels = channels
+        self.bins: Tensor | None
+        self.counts: Tensor
+        bins = [start + bin for start, width in zip(starts, bands, strict=True) for bin in range(width)]
+        counts = Counter(bins)
+        overlapping = len(bins) > len(counts)
+        # Not part of the weights: they follow from the config.
+        self.register_buffer("bins", torch.tensor(bins) if overlapping else None, persistent=False)
+        self.register_buffer("counts", torch.tensor([counts[bin] for bin in sorted(counts)]), persistent=False)
         self.to_freqs = nn.ModuleList(
             nn.Sequential(_perceptron(dim, depth, hidden_dim, 2 * width * channels * 2), nn.GLU()) for width in bands
         )
@@ -32,6 +44,9 @@ class MaskEstimator(nn.Module):
         mask = torch.cat([to_freqs(band) for to_freqs, band in bands], dim=-1)
         mask = mask.to(torch.promote_types(mask.dtype, torch.float32))
         mask = rearrange(mask, "b t (f c ri) -> b c f t ri", c=self.channels, ri=2)
+        if self.bins is not None:
+            sums = mask.new_zeros(*mask.shape[:2], len(self.counts), *mask.shape[3:])
+            mask = sums.index_add(2, self.bins, mask) / self.counts[:, None, None]
         return torch.view_as_complex(mask.contiguous())
 
 

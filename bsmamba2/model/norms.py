@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 class RMSNorm(nn.Module):
-    """The weight of a mean-square norm, as in Mamba-2; whoever applies it multiplies it into the linear map after it.
+    """Mean-square norm with a floor inside the root, as in Mamba-2.
 
     Args:
         dim: Features of the last axis.
@@ -16,6 +16,10 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns x / sqrt(mean(x²) + 1e-5) · weight over the last axis, in the shape of x."""
+        return rms_normalized(x) * self.weight
+
 
 def rms_normalized(x: Tensor, dims: int = 1) -> Tensor:
     """Returns x / sqrt(mean(x²) + 1e-5), the mean taken over the last dims axes, in the shape of x."""
@@ -24,7 +28,7 @@ def rms_normalized(x: Tensor, dims: int = 1) -> Tensor:
 
 
 class L2Norm(nn.Module):
-    """L2-normalise form without a floor inside the root, as in the band split and before the masks.
+    """Norm of unit length without a floor inside the root, as in the band split and before the masks.
 
     Args:
         dim: Features of the last axis.

@@ -1,11 +1,11 @@
-"""The scan of Mamba-2 (state-space duality, arXiv:2405.21060), three times with one signature.
+"""The scan of Mamba-2 (state-space duality, arXiv:2405.21060): its definition, and its fast form in matrix products.
 
     h_t = exp(dt_t A) h_{t-1} + dt_t x_t ⊗ B_t        state (p, n) per head, h_0 = 0
     y_t = h_t C_t
 
-or, in reverse, the same from the last step to the first, with h_{t+1} in the place of h_{t-1}.
+or, in reverse, the same from the last step to the first, with h_{t+1} in place of h_{t-1}.
 
-Every function here takes the same arguments and returns the same y:
+Both functions take the same arguments and return the same y:
 
     x   (b, l, h, p)  input per head
     dt  (b, l, h)     step sizes, positive
@@ -15,86 +15,32 @@ Every function here takes the same arguments and returns the same y:
     reverse           whether the sequence runs from its last step to its first
     y   (b, l, h, p)  output in the dtype of x
 
-Decays and carried states are kept in at least single precision, also under autocast.
+Further letters: c chunk, q step inside a chunk, r head inside a group.
+
+Decays and carried states are in at least single precision, also under autocast.
 """
 
-import functools
-import importlib.util
-import logging
 import math
-import sys
-from collections.abc import Callable
-from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn import functional as F
 
-from bsmamba2.errors import InputError
-
-Scan = Literal["auto", "sequential", "chunked", "kernel"]
-
 # Longest chunk of the chunked scan: at this length its products inside and between chunks cost about the same.
 CHUNK_LENGTH = 64
-# exp(-60) = 1e-26 is nothing beside any rounding error; far below, processors compute many times slower.
+# exp(-60) = 1e-26 is far below any rounding error, and processors slow down many times on still smaller numbers.
 LOWEST_LOG_DECAY = -60.0
-
-log = logging.getLogger(__name__)
-
-
-def ssd(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, scan: Scan = "auto", *, reverse: bool = False
-) -> Tensor:
-    """Returns y by the scan asked for, or by the best one for the device of x.
-
-    Raises:
-        InputError: A scan was forced that does not exist or cannot run here.
-    """
-    # What is asked of the machine for the choice is nothing that torch.compile could follow into.
-    if scan == "auto" or not torch.compiler.is_compiling():
-        scan = choose_scan(x.device, scan, x.dtype)
-    return _SCANS[scan](x, dt, A, B, C, reverse=reverse)
-
-
-def choose_scan(device: torch.device, scan: Scan = "auto", dtype: torch.dtype = torch.float32) -> Scan:
-    """Returns the scan that `ssd` runs on a device: the kernels on CUDA where they work, else the chunked one.
-
-    Double precision is for the chunked one, since the kernels multiply in lower precision.
-
-    Raises:
-        InputError: A scan was forced that does not exist or cannot run here.
-    """
-    if scan == "auto":
-        kernel = device.type == "cuda" and dtype != torch.float64 and kernel_problem() is None
-        scan = "kernel" if kernel else "chunked"
-    elif scan not in _SCANS:
-        raise InputError(f"scan={scan!r} does not exist; choose auto, {', '.join(_SCANS)}")
-    elif scan == "kernel":
-        problem = kernel_problem() if device.type == "cuda" else f"the input is on the device '{device.type}'"
-        if problem:
-            raise InputError(
-                f"scan='kernel' cannot run: {problem}; it needs a CUDA device and mamba-ssm "
-                "(requirements-cuda.txt), use scan='chunked' instead"
-            )
-    _log_choice(scan, str(device))
-    return scan
-
-
-@functools.cache
-def _log_choice(scan: str, device: str) -> None:
-    log.info("scan: %s on %s", scan, device)
 
 
 def ssd_sequential(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, reverse: bool = False) -> Tensor:
-    """Returns y by the recurrence itself, one step of time after the other: the definition, for tests."""
+    """Returns y by the recurrence itself, step by step: the definition that the tests compare with."""
     dtype = torch.promote_types(x.dtype, torch.float32)
-    heads_per_group = x.shape[2] // B.shape[2]
-    B, C = (repeat(t.to(dtype), "b l g n -> b l (g r) n", r=heads_per_group) for t in (B, C))
-    decay = torch.exp(dt.to(dtype) * A.to(dtype))
-    dtx = dt.to(dtype)[..., None] * x.to(dtype)
-    state = dtx.new_zeros(*dtx.shape[:1], *dtx.shape[2:], B.shape[-1])
+    B, C = (repeat(t.to(dtype), "b l g n -> b l (g r) n", r=x.shape[2] // B.shape[2]) for t in (B, C))
+    decay = torch.exp(dt.to(dtype) * A.to(dtype))  # (b, l, h)
+    dtx = dt.to(dtype)[..., None] * x.to(dtype)  # (b, l, h, p)
+    state = dtx.new_zeros(*dtx.shape[:1], *dtx.shape[2:], B.shape[-1])  # (b, h, p, n)
     # One y for all steps: small results kept between the large states would fragment the memory of a long sequence.
     y = torch.empty_like(dtx)
     steps = range(x.shape[1])
@@ -111,25 +57,26 @@ def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, rever
     Source: arXiv:2405.21060, section 6 and Listing 1.
     """
     length, heads_per_group = x.shape[1], x.shape[2] // B.shape[2]
-    x, dt, B, C = (_chunks(t, *chunking(length)) for t in (x, dt, B, C))
     dtype = torch.promote_types(x.dtype, torch.float32)
+    x, dt, B, C = (_chunks(t, *chunking(length)) for t in (x, dt, B, C))
     dt = rearrange(dt.to(dtype), "b c q (g r) -> b c g r q", r=heads_per_group).contiguous()
-    dtx = dt[..., None] * rearrange(x, "b c q (g r) p -> b c g r q p", r=heads_per_group)
-    log_decay = dt * rearrange(A.to(dtype), "(g r) -> g r 1", r=heads_per_group)
+    x = rearrange(x, "b c q (g r) p -> b c g r q p", r=heads_per_group)
     B, C = (rearrange(t, "b c q g n -> b c g 1 q n") for t in (B, C))
+    log_decay = dt * rearrange(A.to(dtype), "(g r) -> g r 1", r=heads_per_group)  # (b, c, g, r, q)
+    dtx = dt[..., None] * x  # (b, c, g, r, q, p)
 
     # 1. Inside a chunk: y_i = Σ_j (C_i · B_j) L_ij dt_j x_j over j <= i, where the heads of a group share C Bᵀ.
     #    L_ij = exp(Σ_m dt_m A) over j < m <= i, in reverse over i <= m < j for j >= i.
-    L = torch.exp(SegmentSums.apply(log_decay, reverse))
-    products = C @ B.mT
+    L = torch.exp(SegmentSums.apply(log_decay, reverse))  # (b, c, g, r, q, q)
+    products = C @ B.mT  # (b, c, g, 1, q, q)
     scores = L * (products.triu() if reverse else products.tril())
-    y = scores.to(x.dtype) @ dtx.to(x.dtype)
+    y = scores.to(x.dtype) @ dtx.to(x.dtype)  # (b, c, g, r, q, p)
     if x.shape[1] > 1:
         # 2. From chunk to chunk: y_i += exp(Σ_m dt_m A) C_i H over m <= i, where H is the state before the chunk, and
         #    H <- exp(Σ_m dt_m A) H + Σ_j exp(Σ_m dt_m A) B_j ⊗ dt_j x_j over m > j; in reverse the other way round.
         first, last = (-1, 0) if reverse else (0, -1)
-        weighted = L[..., last, :, None] * dtx
-        decay_from_start = (L[..., first] * log_decay[..., first, None].exp())[..., None]
+        weighted = L[..., last, :, None] * dtx  # (b, c, g, r, q, p)
+        decay_from_start = (L[..., first] * log_decay[..., first, None].exp())[..., None]  # (b, c, g, r, q, 1)
         y = _with_carried(y, C, B, weighted, decay_from_start, reverse)
     else:
         y = rearrange(y, "b c g r q p -> b c q g r p")
@@ -137,7 +84,7 @@ def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, rever
 
 
 def chunking(length: int) -> tuple[int, int]:
-    """Returns how many chunks the chunked scan cuts a sequence into, and their length: as few and equal as can be."""
+    """Returns how many chunks the chunked scan cuts a sequence into, and their length: few, and equally long."""
     count = math.ceil(length / CHUNK_LENGTH)
     return count, math.ceil(length / count)
 
@@ -149,12 +96,23 @@ def _chunks(t: Tensor, count: int, chunk_length: int) -> Tensor:
     return t.unflatten(1, (count, chunk_length))
 
 
-class SegmentSums(torch.autograd.Function):
-    """The sums of log decays (..., q) between steps j and i at [..., i, j]; of no meaning where i comes before j.
+def segment_sums(log_decay: Tensor, reverse: bool) -> Tensor:
+    """Returns the sums of log decays (..., q) between steps j and i at [..., i, j], by their definition.
 
-    They are differences of cumulative sums. Those of rounded sums would lose three digits, in the gradient too: here
-    the sums carry their rounding errors along, and the gradient is itself a sum over masked values. All sums are kept
-    between `LOWEST_LOG_DECAY` and 0.
+    They are over j < m <= i, in reverse over i <= m < j, and zero where i comes before j. `SegmentSums` computes the
+    same in a fraction of the time.
+    """
+    steps = torch.arange(log_decay.shape[-1], device=log_decay.device)
+    i, j, m = steps[:, None, None], steps[:, None], steps
+    between = (i <= m) & (m < j) if reverse else (j < m) & (m <= i)
+    return torch.where(between, log_decay[..., None, None, :], 0).sum(-1)
+
+
+class SegmentSums(torch.autograd.Function):
+    """`segment_sums` by differences of cumulative sums; meaningless, not zero, where i comes before j.
+
+    Differences of rounded sums would lose three digits, in the gradient too: here the sums carry their rounding errors
+    along, and the gradient is itself a sum over masked values. Results are between `LOWEST_LOG_DECAY` and 0.
     """
 
     @staticmethod
@@ -194,54 +152,3 @@ def _with_carried(y: Tensor, C: Tensor, B: Tensor, weighted: Tensor, decay_from_
         chunk_decay = decay_from_start[:, chunk, :, :, 0 if reverse else -1, :, None]
         state = added.to(weighted.dtype) if state is None else torch.addcmul(added, chunk_decay, state)
     return torch.stack([rearrange(result, "b g r q p -> b q g r p") for result in results], dim=1)
-
-
-def ssd_kernel(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, reverse: bool = False) -> Tensor:
-    """Returns y by the fused kernels of mamba-ssm, which need a CUDA device."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    scan = kernel_module().mamba_chunk_scan_combined
-    # The kernels know one direction only.
-    x, dt, B, C = (t.flip(1) if reverse else t.contiguous() for t in (x, dt.to(dtype), B, C))
-    y = scan(x, dt, A.to(dtype), B, C, chunk_size=256)
-    return y.flip(1) if reverse else y
-
-
-@functools.cache
-def kernel_module() -> ModuleType:
-    """Returns the module of mamba-ssm that holds the Triton kernels of the scan.
-
-    `import mamba_ssm` asks for a compiled extension that this scan does not use, and that an installation without a
-    compiler does not have; then the package is entered without running its `__init__`.
-    """
-    name = "mamba_ssm.ops.triton.ssd_combined"
-    try:
-        return importlib.import_module(name)
-    except (ImportError, OSError, RuntimeError):
-        spec = importlib.util.find_spec("mamba_ssm")
-        if spec is None:
-            raise
-        sys.modules["mamba_ssm"] = importlib.util.module_from_spec(spec)
-        return importlib.import_module(name)
-
-
-@functools.cache
-def kernel_problem() -> str | None:
-    """Returns why the kernels cannot run on this machine, or None; found by running them once on a tiny input."""
-    if not torch.cuda.is_available():
-        return "torch sees no CUDA device"
-    try:
-        x = torch.ones(1, 16, 1, 16, device="cuda")
-        ssd_kernel(x, x[..., 0], -x[0, 0, :, 0], x, x)
-        torch.cuda.synchronize()
-    # An incomplete or mismatched build fails in many ways, at the import, in Triton's compiler or at the launch.
-    except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), "no message")
-        return f"mamba-ssm failed with {type(error).__name__} ({reason[:200]})"
-    return None
-
-
-_SCANS: dict[str, Callable[..., Tensor]] = {
-    "sequential": ssd_sequential,
-    "chunked": ssd_chunked,
-    "kernel": ssd_kernel,
-}

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from bsmamba2.audio.formats import Format
 from bsmamba2.errors import InputError
-from bsmamba2.model.ssd import Scan
+from bsmamba2.model.scans import Scan
 from bsmamba2.separation.paths import STANDARD_INPUT, TEMPLATE, SongFile, find_song_files, standard_input, stem_paths
 from bsmamba2.separation.separator import OVERLAP, Precision, Separator, check_settings
 from bsmamba2.separation.stems import BitDepth, Peak, StemSettings, write_stems

@@ -17,7 +17,7 @@ from bsmamba2.audio import BLOCK
 from bsmamba2.audio.resampling import Resampler
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.model.ssd import Scan, choose_scan
+from bsmamba2.model.scans import Scan, choose_scan
 from bsmamba2.separation.overlap_add import overlap_add
 from bsmamba2.system.devices import choose_device, out_of_memory, return_memory
 
@@ -47,7 +47,7 @@ class Separator:
         device: Where to compute: a torch device, or auto, which is the first of cuda, mps and cpu that is there.
         precision: Of the matrix products: float32, bfloat16 or float16; by default float32, or that of a surrounding
             torch.autocast.
-        scan: Which scan of `bsmamba2.model.ssd` to run; by itself the best for the device.
+        scan: Which scan of `bsmamba2.model.scans` to run; by itself the best for the device.
 
     Raises:
         InputError: An argument is out of its range, or there is no such device or scan on this machine.
@@ -81,7 +81,6 @@ class Separator:
         *,
         callback: ProgressCallback | None = None,
         precision: Precision | None = None,
-        scan: Scan | None = None,
     ) -> dict[str, AudioT]:
         """Returns the estimates {stem: (c, n)} of a mixture, of its type, shape, sampling rate and device.
 
@@ -91,7 +90,6 @@ class Separator:
             sample_rate: Its sampling rate in Hz.
             callback: Called with the share done, from 0 to 1.
             precision: For this call, instead of the separator's own.
-            scan: For this call, instead of the separator's own.
 
         Raises:
             InputError: The audio cannot be used: no floats, empty, not finite, or of another shape; or a segment does
@@ -109,7 +107,7 @@ class Separator:
             raise InputError("the audio has samples that are not finite (NaN or infinity); repair it first")
         blocks = mixture.detach().to("cpu", torch.float32).split(BLOCK, dim=-1)
         pieces, done = [], 0
-        for part, estimates in self.stream(blocks, sample_rate, precision=precision, scan=scan):
+        for part, estimates in self.stream(blocks, sample_rate, precision=precision):
             pieces.append(estimates)
             done += part.shape[-1]
             if callback:
@@ -125,7 +123,6 @@ class Separator:
         sample_rate: int,
         *,
         precision: Precision | None = None,
-        scan: Scan | None = None,
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Yields parts (c, m) of a mixture with the estimates {stem: (c, m)} of the same samples, in constant memory.
 
@@ -133,7 +130,6 @@ class Separator:
             blocks: The mixture (c, n) on the CPU in float32, cut into blocks of any length.
             sample_rate: Its sampling rate in Hz.
             precision: For this call, instead of the separator's own.
-            scan: For this call, instead of the separator's own.
 
         Raises:
             InputError: The mixture has a number of channels that the network does not take, or no samples; or a
@@ -172,7 +168,7 @@ class Separator:
 
         segment = round(self.segment_seconds * config.sample_rate)
         pieces = overlap_add(
-            lambda segments: self._estimates(segments, precision, scan),
+            lambda segments: self._estimates(segments, precision),
             at_model_rate(),
             segment=segment,
             hop=max(1, segment - round(segment * self.overlap)),
@@ -187,14 +183,15 @@ class Separator:
         if waiting.shape[-1]:
             yield released(from_model.finish(taken))
 
-    def _estimates(self, segments: Tensor, precision: Precision | None, scan: Scan | None) -> Tensor:
+    def _estimates(self, segments: Tensor, precision: Precision | None) -> Tensor:
         """Returns the estimates (b, s, c, n) of segments (b, c, n), in smaller batches where memory is short."""
         weight = next(self.network.parameters())
+        self.network.set_scan(self.scan)
         while True:
             try:
                 with torch.inference_mode(), _autocast(self.device, precision or self.precision):
                     estimates = torch.cat(
-                        [self.network(part.to(weight), scan or self.scan) for part in segments.split(self.batch_size)]
+                        [self.network(part.to(weight)) for part in segments.split(self.batch_size)]
                     ).to(segments)
                 break
             except RuntimeError as error:

@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from bsmamba2.data.excerpts import Excerpts, Stems
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.model.mixers import BidirectionalMixer
 
 THROUGHPUT = "train/audio_seconds_per_second"
 RECENT_STEPS = 100
@@ -243,15 +244,15 @@ def _check_stems(stems: Stems, config: ModelConfig) -> None:
 
 
 def _gradient_ratios(network: BSMamba2) -> dict[str, Tensor]:
-    mixers = [(time_mixer, band_mixer) for time_mixer, band_mixer in cast(Iterable[Any], network.layers)]
-    both = [mixer for pair in mixers for mixer in pair]
-    forward = _gradient_norm(mixer.forward_blocks for mixer in both)
-    backward = _gradient_norm(mixer.backward_blocks for mixer in both)
-    over_time, over_bands = (_gradient_norm(path) for path in zip(*mixers, strict=True))
-    return {
-        "health/gradient_forward_to_backward": forward / backward,
-        "health/gradient_time_to_bands": over_time / over_bands,
-    }
+    """Returns ratios of gradient norms: time over bands, and forward over backward where mixers have both."""
+    mixers = list(network.mixers())
+    ratios = {"health/gradient_time_to_bands": _gradient_norm(mixers[::2]) / _gradient_norm(mixers[1::2])}
+    both_ways = [mixer for mixer in mixers if isinstance(mixer, BidirectionalMixer)]
+    if both_ways:
+        forward = _gradient_norm(mixer.forward_blocks for mixer in both_ways)
+        backward = _gradient_norm(mixer.backward_blocks for mixer in both_ways)
+        ratios["health/gradient_forward_to_backward"] = forward / backward
+    return ratios
 
 
 def _gradient_norm(modules: Iterable[nn.Module]) -> Tensor:

@@ -1,7 +1,6 @@
 """Network, loss and optimiser as one Lightning module."""
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,7 +16,7 @@ from bsmamba2.data.tracks import mixture_of
 from bsmamba2.errors import InputError
 from bsmamba2.metrics import csdr, defined_median, usdr
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.model.ssd import Scan
+from bsmamba2.model.scans import Scan
 from bsmamba2.separation.separator import OVERLAP, Separator
 from bsmamba2.training.losses import LossConfig, SeparationLoss
 from bsmamba2.weights.checkpoint import load_model, load_weights
@@ -74,8 +73,10 @@ class SeparationModule(LightningModule):
                 f"validation_overlap={validation_overlap} is not allowed; give a share of a segment from 0 to below 1"
             )
         # Plain values only: the checkpoint opens with weights_only=True and rebuilds the network without a config file.
-        self.save_hyperparameters({"network": asdict(network), "learning_rate": learning_rate})
+        self.save_hyperparameters({"network": network.to_dict(), "learning_rate": learning_rate})
         self.network = BSMamba2(network)
+        self.network.set_scan(scan)
+        self.scan = scan
         self.loss = SeparationLoss(loss)
         self.learning_rate = learning_rate
         self.betas = betas
@@ -84,7 +85,6 @@ class SeparationModule(LightningModule):
         self.warmup_steps = warmup_steps
         self.schedule = schedule
         self.validation_overlap = validation_overlap
-        self.scan = scan
         self.recompute = recompute
         self.compiled = compile
         self.gradient_norm = math.nan
@@ -127,7 +127,7 @@ class SeparationModule(LightningModule):
 
     def training_step(self, batch: Excerpts, batch_index: int) -> Tensor:
         """Returns the loss of a batch of stems (b, c, n) by name."""
-        estimates = self.network(mixture_of(batch.stems), self.scan, self.recompute)
+        estimates = self.network(mixture_of(batch.stems), self.recompute)
         terms = self.loss.terms(estimates=estimates, references=self._references(batch.stems, dim=1))
         loss = self.loss.total(terms)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(estimates))

@@ -3,7 +3,7 @@
 import json
 import pickle
 import zipfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def save_model(network: BSMamba2, path: Path) -> None:
         InputError: The file cannot be written.
     """
     # One key: of several, safetensors writes the order by chance, and the hash would not repeat.
-    metadata = {ARCHITECTURE: json.dumps(asdict(network.config))}
+    metadata = {ARCHITECTURE: json.dumps(network.config.to_dict())}
     with complete_file(path) as temporary:
         # Its own writing of files would hide them from all other users.
         temporary.write_bytes(save(network.state_dict(), metadata))

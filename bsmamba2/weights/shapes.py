@@ -1,6 +1,7 @@
 """The architecture that the shapes of weights tell, for files that do not come with it."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +13,34 @@ from bsmamba2.stem_names import MUSDB_STEMS, VOCALS
 
 STEMS_BY_COUNT = {1: (VOCALS,), 4: MUSDB_STEMS}
 
+# Weights by name, and what is given of the architecture, to the options of a mixer.
+OptionsReader = Callable[[dict[str, Tensor], dict[str, Any]], dict[str, int]]
+
 
 def config_from_shapes(state: dict[str, Tensor], path: Path, **given: Any) -> ModelConfig:
     """Returns the architecture that the shapes of weights tell; the rest is as given, or the published value.
 
     Raises:
-        InputError: They are not the weights of a BSMamba2 under the published names.
+        InputError: They are not the weights of a network of this package under the published names.
     """
-    mixer = "layers.0.0.forward_blocks.0.mixer."
     mask_weights = [name for name in state if re.fullmatch(r"mask_estimators\.0\.to_freqs\.0\.0\.\d+\.weight", name)]
     channels = given.get("channels", ModelConfig.channels)
-    ngroups = given.get("ngroups", ModelConfig.ngroups)
     try:
         dim = state["band_split.to_features.0.1.weight"].shape[0]
         widths = [
             state[f"band_split.to_features.{band}.0.gamma"].shape[0] / (2 * channels)
             for band in range(_count(state, r"band_split\.to_features\.(\d+)\."))
         ]
-        d_inner = state[mixer + "norm.weight"].shape[0]
-        conv_dim, _, d_conv = state[mixer + "conv1d.weight"].shape
-        heads = state[mixer + "A_log"].shape[0]
+        mixers = {
+            "time_mixer": _mixer(state, "layers.0.0.", given | {"dim": dim}),
+            "band_mixer": _mixer(state, "layers.0.1.", given | {"dim": dim}),
+        }
         hidden_dim = state[mask_weights[0]].shape[0] if len(mask_weights) > 1 else dim * ModelConfig.mask_expand
-        expand, headdim, mask_expand = d_inner // dim, d_inner // heads, hidden_dim // dim
+        mask_expand = hidden_dim // dim
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise InputError(
-            f"{path} does not hold the weights of a BSMamba2 under the published names ({error} is missing or of "
-            "another form); give a checkpoint of bsmamba2 or a published file"
+            f"{path} does not hold the weights of a BSMamba2 under the published names ({error} is missing or has a "
+            "different shape); give a checkpoint of bsmamba2 or a published file"
         ) from error
     if any(width % 1 for width in widths):
         raise InputError(
@@ -47,15 +50,13 @@ def config_from_shapes(state: dict[str, Tensor], path: Path, **given: Any) -> Mo
     if "stems" not in given and stems not in STEMS_BY_COUNT:
         raise InputError(f"{path} estimates {stems} stems but does not name them; give stems=[...] with {stems} names")
     n_fft = 2 * (int(sum(widths)) - 1)
-    shapes = {
+    shapes: dict[str, Any] = {
         "dim": dim,
         "depth": _count(state, r"layers\.(\d+)\."),
         "bands": tuple(int(width) for width in widths),
         "stems": STEMS_BY_COUNT.get(stems, ()),
-        "expand": expand,
-        "headdim": headdim,
-        "d_state": (conv_dim - d_inner) // (2 * ngroups),
-        "d_conv": d_conv,
+        **{field: mixer for field, (mixer, _) in mixers.items()},
+        **{option: value for _, options in mixers.values() for option, value in options.items()},
         "mask_depth": len(mask_weights),
         "mask_expand": mask_expand,
         "n_fft": n_fft,
@@ -67,5 +68,33 @@ def config_from_shapes(state: dict[str, Tensor], path: Path, **given: Any) -> Mo
         raise InputError(f"the shapes in {path} make no BSMamba2: {error}") from error
 
 
+def _mixer(state: dict[str, Tensor], prefix: str, given: dict[str, Any]) -> tuple[str, dict[str, int]]:
+    """Returns the name of the mixer whose weights have a prefix, and its options."""
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    for mixer, (marker, options) in MIXER_WEIGHTS.items():
+        if marker in weights:
+            return mixer, options(weights, given)
+    raise KeyError(prefix + " or ".join(marker for marker, _ in MIXER_WEIGHTS.values()))
+
+
+def _mamba2_options(weights: dict[str, Tensor], given: dict[str, Any]) -> dict[str, int]:
+    core = "forward_blocks.0.mixer."
+    ngroups = given.get("ngroups", ModelConfig.ngroups)
+    d_inner = weights[core + "norm.weight"].shape[0]
+    conv_dim, _, d_conv = weights[core + "conv1d.weight"].shape
+    return {
+        "expand": d_inner // given["dim"],
+        "headdim": d_inner // weights[core + "A_log"].shape[0],
+        "d_state": (conv_dim - d_inner) // (2 * ngroups),
+        "d_conv": d_conv,
+    }
+
+
 def _count(state: dict[str, Tensor], pattern: str) -> int:
     return len({match[1] for match in map(re.compile(pattern).match, state) if match})
+
+
+# By the name of a mixer: a weight that it alone has, and the reader of its options.
+MIXER_WEIGHTS: dict[str, tuple[str, OptionsReader]] = {
+    "mamba2": ("forward_blocks.0.mixer.dt_bias", _mamba2_options),
+}

@@ -36,7 +36,8 @@ def main() -> None:
     weights = {name: value.float().contiguous() for name, value in network.state_dict().items()}
     mixture = torch.randn(1, CONFIG.channels, LENGTH)
     with torch.inference_mode():
-        estimates = network.double()(mixture.double(), scan="sequential").float()
+        network.set_scan("sequential")
+        estimates = network.double()(mixture.double()).float()
     save_file({"mixture": mixture, "estimates": estimates.contiguous(), **weights}, GOLDEN)
 
 

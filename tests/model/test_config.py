@@ -1,4 +1,3 @@
-import dataclasses
 import re
 from typing import Any
 
@@ -47,7 +46,7 @@ def test_inconsistent_values_are_errors(values: dict[str, Any], message: str) ->
 
 def test_a_plain_dict_and_back() -> None:
     config = ModelConfig(stems=("drums", "bass"), depth=3)
-    assert ModelConfig.from_dict(dataclasses.asdict(config)) == config
+    assert ModelConfig.from_dict(config.to_dict()) == config
     assert ModelConfig.from_dict({"bands": [1000, 25]}).bands == (1000, 25)
 
 
@@ -59,3 +58,33 @@ def test_unknown_keys_are_errors() -> None:
 def test_the_low_memory_preset_of_48_bands_fits() -> None:
     bands = (2,) * 16 + (4,) * 8 + (12,) * 8 + (24,) * 8 + (64,) * 6 + (144, 145)
     assert len(ModelConfig(dim=192, depth=4, bands=bands).bands) == 48
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"band_starts": (0, 3)}, "there are 2 band_starts for 3 bands; give one for each, or none"),
+        ({"band_starts": (0, 40, 100)}, "a band of 40 bins cannot start at 100; n_fft=256 gives the bins 0 to 128"),
+        ({"band_starts": (0, 41, 89)}, "no band holds the bin 40; widen or add bands"),
+        ({"band_starts": (0, 30.0, 89)}, "a band of 60 bins cannot start at 30.0"),
+        ({"band_starts": 0}, "band_starts=0 is not a list"),
+    ],
+)
+def test_starts_of_bands_that_leave_something_out_are_errors(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        ModelConfig(n_fft=256, window_length=256, hop_length=64, bands=(40, 60, 40), **values)
+
+
+def test_contiguous_starts_are_not_stored() -> None:
+    widths = (40, 49, 40)
+    config = ModelConfig(n_fft=256, window_length=256, hop_length=64, bands=widths, band_starts=(0, 40, 89))
+    assert config.band_starts == ()
+    assert config == ModelConfig(n_fft=256, window_length=256, hop_length=64, bands=widths)
+
+
+def test_version_0_1_reads_what_it_could_have_written() -> None:
+    known = set(ModelConfig.__dataclass_fields__) - {"band_starts", "time_mixer", "band_mixer"}
+    assert set(ModelConfig().to_dict()) == known
+    overlapping = ModelConfig(n_fft=256, window_length=256, hop_length=64, bands=(100, 40), band_starts=(0, 89))
+    assert set(overlapping.to_dict()) == known | {"band_starts"}
+    assert ModelConfig.from_dict(overlapping.to_dict()) == overlapping

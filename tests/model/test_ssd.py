@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from bsmamba2.errors import InputError
-from bsmamba2.model.ssd import Scan, choose_scan, kernel_module, kernel_problem, ssd, ssd_chunked, ssd_sequential
+from bsmamba2.model.scans import Scan, choose_scan, kernel_module, kernel_problem, ssd
+from bsmamba2.model.ssd import SegmentSums, segment_sums, ssd_chunked, ssd_sequential
 
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -136,7 +137,7 @@ def test_unknown_scan_is_an_error() -> None:
 def test_the_choice_is_logged_once() -> None:
     program = (
         "import logging, torch; logging.basicConfig(level='INFO')\n"
-        "from bsmamba2.model.ssd import Scan, choose_scan\n"
+        "from bsmamba2.model.scans import Scan, choose_scan\n"
         "for _ in range(3): choose_scan(torch.device('cpu'))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -164,3 +165,18 @@ def test_kernels_equal_sequential_forward_and_backward(length: int, reverse: boo
     kernel = outputs_and_gradients("kernel", arguments, reverse)
     # The kernels multiply in TF32.
     assert all(rms_ratio(k.cpu(), e) <= 5e-3 for k, e in zip(kernel, exact, strict=True))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_segment_sums_equal_their_definition_with_the_gradient(length: int, reverse: bool) -> None:
+    torch.manual_seed(length)
+    log_decay = -torch.rand(2, length, dtype=torch.float64).requires_grad_()
+    defined = torch.ones(length, length, dtype=torch.bool)
+    defined = defined.triu() if reverse else defined.tril()
+    results = []
+    for sums in (SegmentSums.apply(log_decay / length, reverse), segment_sums(log_decay / length, reverse)):
+        kept = torch.where(defined, sums, 0)
+        weights = torch.arange(length * length, dtype=torch.float64).view(length, length).sin()
+        results.append([kept, *torch.autograd.grad((kept * weights).sum(), log_decay)])
+    assert all(torch.allclose(*pair, rtol=1e-12, atol=1e-12) for pair in zip(*results, strict=True))

@@ -263,7 +263,7 @@ def test_precision_and_scan_of_a_call(tiny_network: BSMamba2) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(separator(mixture, RATE)["vocals"], coarse)
         assert torch.equal(separator(mixture, RATE, precision="float32")["vocals"], exact)
-    sequential = separator(mixture, RATE, scan="sequential")["vocals"]
+    sequential = Separator(tiny_network, scan="sequential")(mixture, RATE)["vocals"]
     torch.testing.assert_close(sequential, exact, rtol=0, atol=1e-5)
     assert not torch.equal(sequential, exact)
 

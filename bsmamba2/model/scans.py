@@ -1,0 +1,113 @@
+"""Which scan runs where: the one in matrix products anywhere, the kernels of mamba-ssm on CUDA where they work."""
+
+import functools
+import importlib.util
+import logging
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bsmamba2.errors import InputError
+from bsmamba2.model.ssd import ssd_chunked, ssd_sequential
+
+Scan = Literal["auto", "sequential", "chunked", "kernel"]
+
+log = logging.getLogger(__name__)
+
+
+def ssd(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, scan: Scan = "auto", *, reverse: bool = False
+) -> Tensor:
+    """Returns the y of `bsmamba2.model.ssd` by a scan, or by the best one for the device of x.
+
+    Raises:
+        InputError: There is no such scan, or it cannot run here.
+    """
+    # torch.compile cannot trace the questions to the machine that the choice takes.
+    if scan == "auto" or not torch.compiler.is_compiling():
+        scan = choose_scan(x.device, scan, x.dtype)
+    return _SCANS[scan](x, dt, A, B, C, reverse=reverse)
+
+
+def choose_scan(device: torch.device, scan: Scan = "auto", dtype: torch.dtype = torch.float32) -> Scan:
+    """Returns the scan that runs on a device: the kernels on CUDA where they work, else the chunked one.
+
+    Double precision is for the chunked one, since the kernels multiply in lower precision.
+
+    Raises:
+        InputError: There is no such scan, or it cannot run here.
+    """
+    if scan == "auto":
+        kernel = device.type == "cuda" and dtype != torch.float64 and kernel_problem() is None
+        scan = "kernel" if kernel else "chunked"
+    elif scan not in _SCANS:
+        raise InputError(f"scan={scan!r} does not exist; choose auto, {', '.join(_SCANS)}")
+    elif scan == "kernel":
+        problem = kernel_problem() if device.type == "cuda" else f"the input is on the device '{device.type}'"
+        if problem:
+            raise InputError(
+                f"scan='kernel' cannot run: {problem}; it needs a CUDA device and mamba-ssm "
+                "(requirements-cuda.txt), use scan='chunked' instead"
+            )
+    _log_choice(scan, str(device))
+    return scan
+
+
+@functools.cache
+def _log_choice(scan: str, device: str) -> None:
+    log.info("scan: %s on %s", scan, device)
+
+
+def ssd_kernel(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, reverse: bool = False) -> Tensor:
+    """Returns the y of `bsmamba2.model.ssd` by the fused kernels of mamba-ssm, which need a CUDA device."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    scan = kernel_module().mamba_chunk_scan_combined
+    # The kernels know one direction only.
+    x, dt, B, C = (t.flip(1) if reverse else t.contiguous() for t in (x, dt.to(dtype), B, C))
+    y = scan(x, dt, A.to(dtype), B, C, chunk_size=256)
+    return y.flip(1) if reverse else y
+
+
+@functools.cache
+def kernel_module() -> ModuleType:
+    """Returns the module of mamba-ssm that holds the Triton kernels of the scan.
+
+    `import mamba_ssm` asks for a compiled extension that this scan does not use, and that an installation without a
+    compiler lacks; then the package is entered without running its `__init__`.
+    """
+    name = "mamba_ssm.ops.triton.ssd_combined"
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError):
+        spec = importlib.util.find_spec("mamba_ssm")
+        if spec is None:
+            raise
+        sys.modules["mamba_ssm"] = importlib.util.module_from_spec(spec)
+        return importlib.import_module(name)
+
+
+@functools.cache
+def kernel_problem() -> str | None:
+    """Returns why the kernels cannot run on this machine, or None; found by running them once on a tiny input."""
+    if not torch.cuda.is_available():
+        return "torch sees no CUDA device"
+    try:
+        x = torch.ones(1, 16, 1, 16, device="cuda")
+        ssd_kernel(x, x[..., 0], -x[0, 0, :, 0], x, x)
+        torch.cuda.synchronize()
+    # An incomplete or mismatched build fails in many ways: at the import, in Triton's compiler or at the launch.
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), "no message")
+        return f"mamba-ssm failed with {type(error).__name__} ({reason[:200]})"
+    return None
+
+
+_SCANS: dict[str, Callable[..., Tensor]] = {
+    "sequential": ssd_sequential,
+    "chunked": ssd_chunked,
+    "kernel": ssd_kernel,
+}

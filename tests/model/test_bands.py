@@ -1,0 +1,53 @@
+"""Bands that overlap: every band reads its own bins, and a bin in several bands gets the mean of their masks."""
+
+from dataclasses import replace
+
+import torch
+
+from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.model.bands import BandSplit
+from bsmamba2.model.masks import MaskEstimator
+
+STARTS, WIDTHS = (0, 2, 5), (4, 5, 4)
+
+
+def test_a_band_reads_its_own_bins() -> None:
+    split = BandSplit(WIDTHS, STARTS, channels=2, dim=3)
+    spectrum = torch.randn(1, 2, 9, 6, dtype=torch.complex64, requires_grad=True)
+    features = split(spectrum)
+    assert features.shape == (1, 6, 3, 3)
+    for band, (start, width) in enumerate(zip(STARTS, WIDTHS, strict=True)):
+        (gradient,) = torch.autograd.grad(features[:, :, band].square().sum(), spectrum, retain_graph=True)
+        read = gradient.abs().sum((0, 1, 3)) > 0
+        assert read.nonzero().flatten().tolist() == list(range(start, start + width))
+
+
+def test_the_mask_of_a_bin_is_the_mean_over_its_bands() -> None:
+    torch.manual_seed(0)
+    estimator = MaskEstimator(WIDTHS, STARTS, channels=2, dim=3, depth=2, hidden_dim=4)
+    x = torch.randn(1, 6, 3, 3)
+    alone = []
+    for width, head, band in zip(WIDTHS, estimator.to_freqs, x.unbind(2), strict=True):
+        single = MaskEstimator((width,), (0,), channels=2, dim=3, depth=2, hidden_dim=4)
+        single.to_freqs[0].load_state_dict(head.state_dict())
+        alone.append(single(band[:, :, None]))
+    mask = estimator(x)
+    for frequency in range(9):
+        of_bands = [
+            mask_alone[:, :, frequency - start]
+            for mask_alone, start, width in zip(alone, STARTS, WIDTHS, strict=True)
+            if start <= frequency < start + width
+        ]
+        assert torch.allclose(mask[:, :, frequency], torch.stack(of_bands).mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_of_overlapping_bands_separates_and_learns(tiny_config: ModelConfig) -> None:
+    torch.manual_seed(0)
+    network = BSMamba2(replace(tiny_config, bands=(40, 60, 40), band_starts=(0, 35, 89)))
+    mixture = torch.randn(2, 2, 3000)
+    estimates = network(mixture)
+    assert estimates.shape == (2, 1, 2, 3000)
+    estimates.square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
+    # Nothing but the weights is stored: where bands start is in the config.
+    assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
