@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 from bsmamba2.errors import InputError
 from bsmamba2.stem_names import INSTRUMENTAL, RESIDUAL
@@ -13,6 +13,7 @@ BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
 # The mixers there are, each with the fields of `ModelConfig` that it alone reads.
 MIXER_OPTIONS: dict[str, tuple[str, ...]] = {
     "mamba2": ("expand", "headdim", "d_state", "ngroups", "d_conv"),
+    "roformer": ("attention_heads", "attention_headdim", "attention_depth", "output_norm"),
 }
 
 
@@ -30,13 +31,18 @@ class ModelConfig:
             bands may overlap; together they hold every bin from 0 to n_fft // 2.
         stems: Names of the stems the network estimates, in the order of its outputs.
         channels: Audio channels, 2 for stereo.
-        time_mixer: What mixes over time in each layer: mamba2.
-        band_mixer: What mixes over bands in each layer: mamba2.
+        time_mixer: What mixes over time in each layer: mamba2 or roformer.
+        band_mixer: What mixes over bands in each layer: mamba2 or roformer.
         expand: Inner width of a Mamba-2 block over dim (mamba2).
         headdim: Channels per head of the scan (mamba2).
         d_state: Size of the state per head channel (mamba2).
         ngroups: Groups of heads that share B and C (mamba2).
         d_conv: Width of the causal convolution before the scan (mamba2).
+        attention_heads: Heads of the attention (roformer).
+        attention_headdim: Channels per head of the attention, an even number (roformer).
+        attention_depth: Pairs of attention and feed-forward map in one mixer (roformer).
+        output_norm: Where features are normalised before the masks: final is once after all layers, mixer is at the end
+            of each mixer (roformer over time and bands, as Mel-Band RoFormer has it).
         mask_depth: Linear maps in the mask head of a band.
         mask_expand: Hidden width of the mask head over dim.
         n_fft: Length of the Fourier transform in samples.
@@ -62,6 +68,10 @@ class ModelConfig:
     d_state: int = 128
     ngroups: int = 1
     d_conv: int = 4
+    attention_heads: int = 8
+    attention_headdim: int = 64
+    attention_depth: int = 1
+    output_norm: Literal["final", "mixer"] = "final"
     mask_depth: int = 2
     mask_expand: int = 4
     n_fft: int = 2048
@@ -163,6 +173,15 @@ class ModelConfig:
                     )
         if "mamba2" in chosen.values():
             self._check_mamba2()
+        if self.attention_headdim % 2:
+            raise InputError(f"attention_headdim={self.attention_headdim} is odd; give an even number of channels")
+        if self.output_norm not in ("final", "mixer"):
+            raise InputError(f"output_norm={self.output_norm!r} does not exist; choose final or mixer")
+        if self.output_norm == "mixer" and set(chosen.values()) != {"roformer"}:
+            raise InputError(
+                f"output_norm=mixer needs roformer over time and bands, not time_mixer={self.time_mixer} and "
+                f"band_mixer={self.band_mixer}; leave it out"
+            )
 
     def _check_mamba2(self) -> None:
         if self.d_inner % self.headdim:
@@ -208,11 +227,13 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for `from_dict`.
 
-        Mixers and starts of bands are left out where they are the defaults: version 0.1 does not know these fields and
-        reads such files too.
+        What version 0.1 does not know is left out where it is the default, so that it reads such files too.
         """
-        defaults = {"time_mixer": "mamba2", "band_mixer": "mamba2", "band_starts": ()}
-        return {name: value for name, value in asdict(self).items() if (name, value) not in defaults.items()}
+        unknown_to_0_1 = {"band_starts", "time_mixer", "band_mixer", *MIXER_OPTIONS["roformer"]}
+        defaults = {field.name: field.default for field in fields(self)}
+        return {
+            name: value for name, value in asdict(self).items() if name not in unknown_to_0_1 or value != defaults[name]
+        }
 
 
 def contiguous_starts(bands: Sequence[int]) -> tuple[int, ...]:

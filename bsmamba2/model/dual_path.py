@@ -8,7 +8,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from bsmamba2.model.config import ModelConfig
-from bsmamba2.model.mixers import MIXERS, Mixer
+from bsmamba2.model.mixers import MIXERS
+from bsmamba2.model.mixing import Mixer
 
 # Values per tile on a CPU: the 1024 inner channels of the published network over some 1000 steps stay in its cache.
 CPU_TILE = 1024 * 1024

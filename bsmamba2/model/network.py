@@ -12,7 +12,7 @@ from bsmamba2.model.bands import BandSplit
 from bsmamba2.model.config import ModelConfig, contiguous_starts
 from bsmamba2.model.dual_path import DualPathLayer
 from bsmamba2.model.masks import MaskEstimator
-from bsmamba2.model.mixers import Mixer
+from bsmamba2.model.mixing import Mixer
 from bsmamba2.model.norms import L2Norm
 from bsmamba2.model.scans import Scan
 from bsmamba2.model.stft import istft, stft
@@ -39,7 +39,7 @@ class BSMamba2(nn.Module):
         }
         self.band_split = BandSplit(config.bands, starts, config.channels, config.dim)
         self.layers = nn.ModuleList(DualPathLayer(config) for _ in range(config.depth))
-        self.final_norm = L2Norm(config.dim)
+        self.final_norm = L2Norm(config.dim) if config.output_norm == "final" else nn.Identity()
         self.mask_estimators = nn.ModuleList(
             MaskEstimator(config.bands, starts, config.channels, config.dim, config.mask_depth, hidden_dim)
             for _ in config.stems

@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from bsmamba2.data.excerpts import Excerpts, Stems
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.model.mixers import BidirectionalMixer
+from bsmamba2.model.bidirectional import BidirectionalMixer
 
 THROUGHPUT = "train/audio_seconds_per_second"
 RECENT_STEPS = 100

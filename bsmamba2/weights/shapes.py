@@ -9,12 +9,13 @@ from torch import Tensor
 
 from bsmamba2.errors import InputError
 from bsmamba2.model import ModelConfig
+from bsmamba2.model.mel import mel_bands
 from bsmamba2.stem_names import MUSDB_STEMS, VOCALS
 
 STEMS_BY_COUNT = {1: (VOCALS,), 4: MUSDB_STEMS}
 
 # Weights by name, and what is given of the architecture, to the options of a mixer.
-OptionsReader = Callable[[dict[str, Tensor], dict[str, Any]], dict[str, int]]
+OptionsReader = Callable[[dict[str, Tensor], dict[str, Any]], dict[str, Any]]
 
 
 def config_from_shapes(state: dict[str, Tensor], path: Path, **given: Any) -> ModelConfig:
@@ -49,26 +50,25 @@ def config_from_shapes(state: dict[str, Tensor], path: Path, **given: Any) -> Mo
     stems = _count(state, r"mask_estimators\.(\d+)\.")
     if "stems" not in given and stems not in STEMS_BY_COUNT:
         raise InputError(f"{path} estimates {stems} stems but does not name them; give stems=[...] with {stems} names")
-    n_fft = 2 * (int(sum(widths)) - 1)
+    bands = _bands(tuple(int(width) for width in widths), path, given)
     shapes: dict[str, Any] = {
         "dim": dim,
         "depth": _count(state, r"layers\.(\d+)\."),
-        "bands": tuple(int(width) for width in widths),
+        **bands,
         "stems": STEMS_BY_COUNT.get(stems, ()),
         **{field: mixer for field, (mixer, _) in mixers.items()},
         **{option: value for _, options in mixers.values() for option, value in options.items()},
         "mask_depth": len(mask_weights),
         "mask_expand": mask_expand,
-        "n_fft": n_fft,
-        "window_length": n_fft,
     }
+    shapes["window_length"] = given.get("n_fft", shapes["n_fft"])
     try:
         return ModelConfig(**(shapes | given))
     except InputError as error:
         raise InputError(f"the shapes in {path} make no BSMamba2: {error}") from error
 
 
-def _mixer(state: dict[str, Tensor], prefix: str, given: dict[str, Any]) -> tuple[str, dict[str, int]]:
+def _mixer(state: dict[str, Tensor], prefix: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Returns the name of the mixer whose weights have a prefix, and its options."""
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     for mixer, (marker, options) in MIXER_WEIGHTS.items():
@@ -90,6 +90,37 @@ def _mamba2_options(weights: dict[str, Tensor], given: dict[str, Any]) -> dict[s
     }
 
 
+def _roformer_options(weights: dict[str, Tensor], given: dict[str, Any]) -> dict[str, Any]:
+    heads = weights["layers.0.0.to_gates.weight"].shape[0]
+    return {
+        "attention_heads": heads,
+        "attention_headdim": weights["layers.0.0.to_qkv.weight"].shape[0] // (3 * heads),
+        "attention_depth": _count(weights, r"layers\.(\d+)\."),
+        "output_norm": "mixer" if "norm.gamma" in weights else "final",
+    }
+
+
+def _bands(widths: tuple[int, ...], path: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Returns n_fft, widths and starts: contiguous bands where their sum fits a transform, else those on the mel scale.
+
+    Raises:
+        InputError: The widths are neither.
+    """
+    if "band_starts" in given:
+        return {"bands": widths, "n_fft": ModelConfig.n_fft}
+    n_fft = 2 * (sum(widths) - 1)
+    if n_fft.bit_count() == 1 or given.get("n_fft") == n_fft:
+        return {"bands": widths, "n_fft": n_fft}
+    n_fft = given.get("n_fft", ModelConfig.n_fft)
+    starts, mel_widths = mel_bands(len(widths), n_fft, given.get("sample_rate", ModelConfig.sample_rate))
+    if widths == mel_widths:
+        return {"bands": widths, "band_starts": starts, "n_fft": n_fft}
+    raise InputError(
+        f"the {len(widths)} bands in {path} hold {sum(widths)} bins, which is neither a contiguous table of a usual "
+        "n_fft nor that of the mel scale; give n_fft, and band_starts=[...] if they overlap"
+    )
+
+
 def _count(state: dict[str, Tensor], pattern: str) -> int:
     return len({match[1] for match in map(re.compile(pattern).match, state) if match})
 
@@ -97,4 +128,5 @@ def _count(state: dict[str, Tensor], pattern: str) -> int:
 # By the name of a mixer: a weight that it alone has, and the reader of its options.
 MIXER_WEIGHTS: dict[str, tuple[str, OptionsReader]] = {
     "mamba2": ("forward_blocks.0.mixer.dt_bias", _mamba2_options),
+    "roformer": ("layers.0.0.to_qkv.weight", _roformer_options),
 }

@@ -35,6 +35,17 @@ from bsmamba2.model import ModelConfig
         ({"stems": "vocals"}, "stems='vocals' is not a list"),
         ({"stems": ("a/b",)}, "the stem name 'a/b' is not allowed"),
         ({"stems": ("instrumental",)}, "a stem cannot be called 'instrumental'"),
+        (
+            {"attention_heads": 4},
+            "attention_heads=4 is an option of the mixer roformer, but time_mixer=mamba2 and band_",
+        ),
+        (
+            {"time_mixer": "roformer", "band_mixer": "roformer", "d_state": 64},
+            "d_state=64 is an option of the mixer mamba2",
+        ),
+        ({"band_mixer": "roformer", "attention_headdim": 7}, "attention_headdim=7 is odd"),
+        ({"band_mixer": "roformer", "output_norm": "mixer"}, "output_norm=mixer needs roformer over time and bands"),
+        ({"band_mixer": "roformer", "output_norm": "none"}, "output_norm='none' does not exist; choose final or mixer"),
         ({"segment_seconds": 0}, "segment_seconds=0 is shorter than one sample"),
         ({"segment_seconds": float("nan")}, "segment_seconds=nan is not a number"),
     ],
@@ -83,7 +94,22 @@ def test_contiguous_starts_are_not_stored() -> None:
 
 
 def test_version_0_1_reads_what_it_could_have_written() -> None:
-    known = set(ModelConfig.__dataclass_fields__) - {"band_starts", "time_mixer", "band_mixer"}
+    known = {
+        *(
+            "dim",
+            "depth",
+            "bands",
+            "stems",
+            "channels",
+            "expand",
+            "headdim",
+            "d_state",
+            "ngroups",
+            "d_conv",
+            "mask_depth",
+        ),
+        *("mask_expand", "n_fft", "window_length", "hop_length", "sample_rate", "segment_seconds"),
+    }
     assert set(ModelConfig().to_dict()) == known
     overlapping = ModelConfig(n_fft=256, window_length=256, hop_length=64, bands=(100, 40), band_starts=(0, 89))
     assert set(overlapping.to_dict()) == known | {"band_starts"}

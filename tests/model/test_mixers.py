@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.model.bidirectional import BidirectionalMixer
 from bsmamba2.model.config import MIXER_OPTIONS
 from bsmamba2.model.mamba2 import Mamba2
-from bsmamba2.model.mixers import MIXERS, BidirectionalMixer
+from bsmamba2.model.mixers import MIXERS
 from bsmamba2.model.scans import Scan
 from tests.model.make_golden import CONFIG
 from tests.model.test_network import rms_ratio

@@ -12,9 +12,37 @@ from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig, dual_path
 from bsmamba2.model.dual_path import DualPathLayer
 from bsmamba2.model.mamba2 import Mamba2
+from bsmamba2.model.mel import mel_bands
 from bsmamba2.model.mixers import MIXERS
 from bsmamba2.model.stft import istft, stft
 from tests.model.make_golden import CONFIG, GOLDEN
+
+ROFORMER = ModelConfig(
+    dim=8, depth=2, time_mixer="roformer", band_mixer="roformer", attention_heads=2, attention_headdim=8, mask_expand=1
+)
+MEL_STARTS, MEL_WIDTHS = mel_bands(60, 2048, 44100)
+MEL_BAND = replace(
+    ROFORMER,
+    dim=5,
+    bands=MEL_WIDTHS,
+    band_starts=MEL_STARTS,
+    attention_headdim=4,
+    output_norm="mixer",
+    mask_depth=3,
+)
+# Mamba-2 over time, RoFormer over bands.
+MIXED = ModelConfig(
+    dim=16,
+    depth=2,
+    bands=(2,) * 8 + (4,) * 8 + (12,) * 4 + (24,) * 3 + (44, 45),
+    band_mixer="roformer",
+    attention_heads=2,
+    attention_headdim=8,
+    mask_expand=1,
+    n_fft=512,
+    window_length=512,
+    hop_length=128,
+)
 
 
 def rms_ratio(value: Tensor, reference: Tensor) -> float:
@@ -38,15 +66,20 @@ def test_own_golden_pair() -> None:
     check_golden(CONFIG, mixture=content.pop("mixture"), estimates=content.pop("estimates"), weights=content)
 
 
-def test_golden_vectors_of_an_independent_implementation(test_data: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("small", ModelConfig(dim=32, depth=2)),
+        ("roformer", ROFORMER),
+        ("melband", MEL_BAND),
+        ("mamba2-roformer", MIXED),
+    ],
+)
+def test_golden_vectors_of_independent_implementations(test_data: Path, name: str, config: ModelConfig) -> None:
     folder = test_data / "golden"
-    vectors = load_file(folder / "small.io.safetensors")
-    check_golden(
-        ModelConfig(dim=32, depth=2),
-        load_file(folder / "small.weights.safetensors"),
-        vectors["mixture"],
-        vectors["estimates"],
-    )
+    vectors = load_file(folder / f"{name}.io.safetensors")
+    weights = {name: value.float() for name, value in load_file(folder / f"{name}.weights.safetensors").items()}
+    check_golden(config, weights, vectors["mixture"], vectors["estimates"])
 
 
 def test_float64_is_not_float32_in_between() -> None:
@@ -71,6 +104,28 @@ def test_the_published_network_has_as_many_parameters() -> None:
     assert shapes["layers.0.0.backward_blocks.0.mixer.in_proj.weight"] == (2320, 256)
     assert shapes["layers.0.0.forward_blocks.0.mixer.conv1d.weight"] == (1280, 1, 4)
     assert shapes["mask_estimators.0.to_freqs.61.0.2.weight"] == (8 * 129, 1024)
+
+
+@pytest.mark.parametrize(
+    ("config", "trainable", "frequencies"),
+    [
+        # The authors' baseline, BS-RoFormer of viperx, Mel-Band RoFormer of Kim, and the authors' mixed network.
+        (ModelConfig(time_mixer="roformer", band_mixer="roformer", attention_headdim=48), 36_847_516 - 48, 24),
+        (ModelConfig(dim=512, depth=12, time_mixer="roformer", band_mixer="roformer"), 159_758_092 - 64, 32),
+        (
+            replace(MEL_BAND, dim=384, depth=6, attention_heads=8, attention_headdim=64, mask_expand=4),
+            228_202_852 - 64,
+            32,
+        ),
+        (ModelConfig(band_mixer="roformer", attention_headdim=48), 42_472_852 - 24, 24),
+    ],
+)
+def test_published_roformers_have_as_many_parameters(config: ModelConfig, trainable: int, frequencies: int) -> None:
+    """Their authors count the frequencies of the rotation too, once for each of the axes."""
+    with torch.device("meta"):
+        network = BSMamba2(config)
+    assert sum(parameter.numel() for parameter in network.parameters()) == trainable
+    assert {len(buffer) for name, buffer in network.named_buffers() if name.endswith("freqs")} == {frequencies}
 
 
 @pytest.mark.parametrize("length", [1, 2, 127, 128, 129, 255, 441, 1000, 4411])

@@ -1,0 +1,54 @@
+"""Architectures that are read off the shapes of plain weights."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bsmamba2 import load_model
+from bsmamba2.errors import InputError
+from bsmamba2.model import BSMamba2, ModelConfig
+from tests.model.test_network import MEL_BAND, MIXED, ROFORMER
+
+
+@pytest.mark.parametrize(
+    ("config", "given"),
+    [
+        (ModelConfig(dim=32, depth=1, headdim=32, d_state=16, d_conv=3), {}),
+        (ROFORMER, {}),
+        (replace(ROFORMER, attention_depth=2, stems=("drums", "bass", "other", "vocals")), {}),
+        (MEL_BAND, {}),
+        (MIXED, {"hop_length": 128}),
+        (replace(MIXED, time_mixer="roformer", band_mixer="mamba2"), {"hop_length": 128}),
+        (replace(ROFORMER, bands=(600, 500), band_starts=(0, 525)), {"band_starts": (0, 525)}),
+    ],
+)
+def test_the_shapes_tell_the_architecture(tmp_path: Path, config: ModelConfig, given: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    network = BSMamba2(config).eval()
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    loaded = load_model(tmp_path / "weights.safetensors", **given)
+    assert loaded.config == config
+    mixture = torch.randn(1, 2, 3000)
+    with torch.inference_mode():
+        assert torch.equal(loaded(mixture), network(mixture))
+
+
+def test_bands_that_no_table_explains_are_asked_for(tmp_path: Path) -> None:
+    network = BSMamba2(replace(ROFORMER, bands=(600, 500), band_starts=(0, 525)))
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    with pytest.raises(
+        InputError, match=r"the 2 bands in .* hold 1100 bins, .* give n_fft, and band_starts=\[...\] if"
+    ):
+        load_model(tmp_path / "weights.safetensors")
+
+
+def test_weights_of_an_unknown_mixer_are_refused(tmp_path: Path) -> None:
+    weights = {name.replace("to_qkv", "to_queries"): value for name, value in BSMamba2(ROFORMER).state_dict().items()}
+    save_file(weights, tmp_path / "weights.safetensors")
+    with pytest.raises(
+        InputError, match=r"does not hold the weights of a BSMamba2 under the published names \(.*dt_bias"
+    ):
+        load_model(tmp_path / "weights.safetensors")
