@@ -1,0 +1,84 @@
+"""README and docs are written in plain English: a list of patterns to avoid, each with its reason and an example."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+PLACES = ("*.md", "docs/*.md", "bsmamba2/**/*.md", ".github/**/*.md", ".github/**/*.yml")
+DOCUMENTS = sorted(path for place in PLACES for path in REPOSITORY.glob(place))
+# Nouns before which "training" is an adjective.
+OF_TRAINING = "run|step|loop|set|song|excerpt|segment|command|config|module|checkpoint|process|program"
+
+
+class Pattern(NamedTuple):
+    """What to avoid, a sentence that contains it, and what to write instead."""
+
+    expression: str
+    example: str
+    reason: str
+
+
+PATTERNS = (
+    Pattern(r"\bgo(es)? on\b|\bgone on\b|\bgoing on\b", "a killed run goes on", "write resumes or continues"),
+    Pattern(r"\bmend(s|ed|ing)?\b", "how to mend it", "write fix"),
+    Pattern(r"\b(says?|said|tells?|told)\b", "the file tells its length", "write print, report, list or declare"),
+    Pattern(r"\bheard?\b|\bhears\b", "artists it never heard", "write given, played or trained on"),
+    Pattern(r"\b(lie|lies|lying|stands?|stood)\b", "the page stands beside it", "things simply are somewhere"),
+    Pattern(r"\bholds?\b", "the folder holds the songs", "write contains, has or stores"),
+    Pattern(r"\btrainings\b", "18 trainings", "training has no plural: write training runs"),
+    Pattern(rf"\ba training\b(?! ({OF_TRAINING})s?\b)", "before a training", "write a training run, or training"),
+    Pattern(r"\bpictures?\b", "pictures and sound", "write figure, image or spectrogram"),
+    Pattern(r"\b(an)?others?\b[^.;:|]*\bthan\b", "another rate than the song", "write a different … from"),
+    Pattern(r"\bbeside\b", "its scores beside theirs", "write next to, compared with, in addition to"),
+    Pattern(r"\bof itself\b|\bby itself\b(?! (as|for))", "chosen by itself", "write automatically or by default"),
+    Pattern(r"\banew\b|\bafresh\b", "computed anew", "write again, or from the beginning"),
+    Pattern(r"\bstops no\b|\bno other\b", "one bad file stops no other", "an aphorism: write what happens"),
+    Pattern(
+        r"(^|[.!?]\s+|\|\s*|- )(Of|What of|Whose)\b",
+        "Of an even count it is the mean.",
+        "begin the sentence with its subject",
+    ),
+    Pattern(r"\b(where|what|who)ever\b", "whatever stopped it", "write any, if, or name the case"),
+    Pattern(r"\bthere twice\b", "a track that is there twice", "write duplicated"),
+)
+
+
+def prose(text: str) -> str:
+    """Returns a document without what is not prose: code, commands, addresses; lines keep their numbers."""
+    for code in (r"```.*?```", r"`[^`]*`", r"\]\([^)]*\)", r"<!--|-->"):
+        text = re.sub(code, lambda match: re.sub(r"[^\n]", "_", match[0]), text, flags=re.DOTALL)
+    return text
+
+
+def findings(text: str) -> Iterator[tuple[int, str, str]]:
+    """Yields line number, words and reason of each pattern in a text, also where a line ends between two words."""
+    searched = prose(text)
+    for pattern in PATTERNS:
+        # "Whose" begins a sentence, "whose" does not.
+        flags = re.MULTILINE if pattern.expression.startswith("(^") else re.IGNORECASE
+        for match in re.finditer(pattern.expression.replace(" ", r"\s"), searched, flags):
+            yield searched.count("\n", 0, match.start()) + 1, " ".join(match[0].split()), pattern.reason
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_documents_are_plain_english(path: Path) -> None:
+    name = path.relative_to(REPOSITORY)
+    found = sorted(findings(path.read_text(encoding="utf-8")))
+    assert not found, "\n" + "\n".join(f"{name}:{line}: {words!r}: {reason}" for line, words, reason in found)
+
+
+def test_the_documents_are_found() -> None:
+    names = {str(path.relative_to(REPOSITORY)) for path in DOCUMENTS}
+    assert {"README.md", "CONTRIBUTING.md", "docs/training.md", "bsmamba2/weights/mini-vocals.md"} <= names
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.example)
+def test_each_pattern_finds_its_example(pattern: Pattern) -> None:
+    wrapped = pattern.example.replace(" ", "\n")
+    for text in (pattern.example, f"A first line.\n\n{wrapped}"):
+        assert pattern.reason in [reason for _, _, reason in findings(text)]
+    assert not list(findings(f"```\n{pattern.example}\n```\n`{pattern.example}`"))
