@@ -71,7 +71,7 @@ class WeightsFile:
 
     Attributes:
         path: The file.
-        content: All that the file holds, by name: also what a checkpoint says of the training.
+        content: All that the file holds, by name; in a checkpoint also the state of the training run.
         config: The architecture, or None if the file does not hold it.
     """
 
