@@ -166,6 +166,7 @@ def _convert(arguments: Sequence[str]) -> None:
     files = {
         "input": {"metavar": "INPUT", "type": Path, "help": "the checkpoint: a .ckpt, .pt or .safetensors file"},
         "output": {"metavar": "OUTPUT", "type": Path, "help": "the .safetensors file to write"},
+        "--stems": {"type": _names, "metavar": "STEM,..."},
     }
     print(_run("convert", convert, arguments, files))
 

@@ -1,12 +1,10 @@
-"""What this machine will separate with, whether its kernels really run, and the commands that mend them."""
+"""What this machine computes with, whether its kernels run and are right, and commands that fix them."""
 
 import contextlib
 import importlib
 import importlib.util
-import mmap
 import os
 import re
-import struct
 import subprocess
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -29,26 +27,24 @@ from bsmamba2.system.versions import package_version, torch_build, versions
 CheckState = Literal["ok", "problem", "absent"]
 Arguments = dict[str, Tensor]
 
-# Limits for the RMS ratio of outputs and gradients. Triton multiplies in TF32, which keeps 10 bits; the convolution
-# computes in float32, with fast exponentials.
+# Largest RMS ratio of the error of outputs and gradients. Triton multiplies in TF32, which keeps 10 bits; the
+# convolution computes in float32, with fast exponentials.
 SCAN_LIMIT = 5e-3
 CONVOLUTION_LIMIT = 1e-4
 
-# The extension that each package compiles, whose architectures may lack a card.
-EXTENSIONS = {"mamba-ssm": "selective_scan_cuda", "causal-conv1d": "causal_conv1d_cuda"}
 NO_CUDA = "torch sees no CUDA device"
 
 BUILD_TOOLS = "pip install wheel setuptools packaging ninja"
 CUDA_REQUIREMENTS = "pip install --no-build-isolation -r requirements-cuda.txt"
-# Without the two flags pip keeps what is installed, or takes the same build from its cache.
+# Without the first two flags pip keeps what is installed, or takes the same build from its cache.
 _AGAIN = "--force-reinstall --no-cache-dir --no-deps --no-build-isolation"
 TRITON_ONLY = f"MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE pip install {_AGAIN} mamba-ssm==2.3.1"
 CONVOLUTION_REBUILD = f"CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install {_AGAIN} causal-conv1d==1.7.0"
 
 _NO_IMAGE = r"no kernel image is available"
-# A build for another torch or CUDA, or for none.
+# A build for a different torch or CUDA, or an incomplete one.
 _MISMATCH = r"undefined symbol|cannot open shared object|DLL load failed|No module named '{}"
-# (package or "" for any, what its failure says, command): the first that fits; {name} is a pip requirement.
+# (package or "" for any, pattern of the failure, commands): the first that matches counts; {name} is a requirement.
 _REMEDIES = (
     (
         "",
@@ -62,7 +58,7 @@ _REMEDIES = (
     ("", r"No module named '(?:einops|packaging)'", "pip install einops packaging"),
     ("torch", r"older than every build", 'pip install "torch==2.6.*"  # or compute with --device cpu'),
     ("torch", _NO_IMAGE, 'pip install --upgrade "{torch}"'),
-    # pip takes a CPU build of the same version for the one that is asked for.
+    # pip does not replace a CPU build of the same version.
     ("torch", r"not compiled with CUDA", 'pip uninstall --yes torch && pip install "{torch}"'),
     ("mamba-ssm", r"not installed", f"{BUILD_TOOLS}\n{CUDA_REQUIREMENTS}"),
     ("mamba-ssm", _MISMATCH.format("(?:selective_scan_cuda|mamba_ssm)") + "|" + _NO_IMAGE, TRITON_ONLY),
@@ -73,7 +69,7 @@ _REMEDIES = (
 
 @dataclass(frozen=True)
 class Check:
-    """Something tried out: absent is no failure; remedy holds the commands that mend a problem, one per line."""
+    """Result of a check: absent is no failure; remedy holds the commands that fix a problem, one per line."""
 
     name: str
     state: CheckState
@@ -83,26 +79,22 @@ class Check:
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU, and by package whether what is compiled in it runs there; Triton compiles when it runs, for any GPU."""
+    """A GPU; memory and compute capability are unknown on MPS."""
 
     name: str
-    memory_gib: float | None
-    capability: str | None
-    built_for: dict[str, bool]
+    memory_gib: float | None = None
+    capability: str | None = None
 
     def text(self) -> str:
         """Returns one line for people."""
-        builds = ", ".join(f"{package} {'yes' if fits else 'no'}" for package, fits in self.built_for.items())
         memory = f"{self.memory_gib} GiB" if self.memory_gib else ""
         capability = f"compute capability {self.capability}" if self.capability else ""
-        return ", ".join(filter(None, (self.name, memory, capability))) + (
-            f"; compiled for it: {builds}" if builds else ""
-        )
+        return ", ".join(filter(None, (self.name, memory, capability)))
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that `bsmamba2 doctor` says; device and scan are what "auto" takes, versions are None if not installed."""
+    """All that `bsmamba2 doctor` reports; device and scan are those of "auto", missing packages have no version."""
 
     versions: dict[str, str | None]
     devices: tuple[Device, ...]
@@ -113,7 +105,7 @@ class Report:
 
     @property
     def healthy(self) -> bool:
-        """Returns whether nothing that is installed is broken; a machine without a GPU is healthy."""
+        """Returns whether all that is installed works; a machine without a GPU is healthy."""
         return all(check.state != "problem" for check in self.checks)
 
     def to_json(self) -> str:
@@ -121,7 +113,7 @@ class Report:
         return dumps({"healthy": self.healthy, **asdict(self)}, indent=2, ensure_ascii=False)
 
     def summary(self) -> str:
-        """Returns in one sentence what separates here, and why."""
+        """Returns one sentence about what separates on this machine, and why."""
         device = "the CPU" if self.device == "cpu" else f"the device {self.device}"
         return f"This machine separates on {device} with the {self.scan} scan, because {self.reason}."
 
@@ -139,23 +131,23 @@ class Report:
 
 
 def doctor(json: bool = False) -> tuple[str, bool]:
-    """Returns what this machine will use and why, with how to mend what is broken, and whether nothing is.
+    """Returns what this machine computes with and why, how to fix what is broken, and whether all is well.
 
     Args:
-        json: JSON for programs instead of text for people.
+        json: Whether to return JSON for programs.
     """
     report = diagnose()
     return report.to_json() if json else report.text(), report.healthy
 
 
 def diagnose() -> Report:
-    """Returns the report on this machine; whatever is broken is in it and not raised."""
-    # A driver that is too old makes torch warn at every question; the check of torch says it once.
+    """Returns the report on this machine; what is broken is reported and not raised."""
+    # With a driver that is too old every call of torch.cuda warns; the check of torch reports it once.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         graphics_cards, driver = nvidia_machine()
         devices = tuple(_devices())
-        # Before the checks: a kernel that crashes leaves nothing usable on its device in this process.
+        # Before the checks: after a kernel has crashed, this process cannot use its device any more.
         device, scan, reason = _choice()
         checks = (
             _torch_check(graphics_cards, devices),
@@ -171,60 +163,8 @@ def diagnose() -> Report:
         return Report({**versions(), "NVIDIA driver": driver}, devices, checks, device, scan, reason)
 
 
-def runs_on(capability: tuple[int, int], architectures: Iterable[str]) -> bool:
-    """Returns whether a GPU runs code built for these architectures, such as sm_80 (machine code) or compute_80 (PTX).
-
-    Machine code runs on the same major and a not smaller minor capability, PTX on any that is not smaller; what ends
-    in a runs on that capability only.
-    """
-    return any(_runs(capability, architecture) for architecture in architectures)
-
-
-def _runs(capability: tuple[int, int], architecture: str) -> bool:
-    match = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", architecture)
-    if not match:
-        return False
-    built = int(match[2]), int(match[3])
-    if match[4] == "a":
-        return capability == built
-    return capability >= built and (capability[0] == built[0] or (match[1] == "compute" and not match[4]))
-
-
-def fatbin_architectures(path: Path) -> tuple[str, ...]:
-    """Returns the GPU architectures that a compiled extension holds code for: sm_90 machine code, compute_90 PTX.
-
-    NVIDIA documents no layout; this one was read off libraries built with CUDA 11.8 to 13.2. Little endian:
-    a fatbin is u32 0xBA55ED50, u16 version 1, u16 header size 16, u64 size of the entries; an entry is u16 kind (1 PTX,
-    2 ELF), u16 version, u32 header size, u64 payload size, 12 bytes, u32 architecture (90), the rest of its header and
-    the payload, compressed or not.
-    """
-    with path.open("rb") as file:
-        if not path.stat().st_size:  # an empty file cannot be mapped
-            return ()
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            found = set(_fatbin_entries(data))
-    names = {1: "compute", 2: "sm"}
-    return tuple(f"{names[kind]}_{number}" for kind, number in sorted(found) if kind in names)
-
-
-def _fatbin_entries(data: mmap.mmap) -> Iterator[tuple[int, int]]:
-    """Yields kind and architecture; four equal bytes elsewhere in the file are passed over."""
-    start = -1
-    while (start := data.find(b"\x50\xed\x55\xba", start + 1)) >= 0 and start + 16 <= len(data):
-        version, header, size = struct.unpack_from("<HHQ", data, start + 4)
-        if (version, header) != (1, 16):
-            continue
-        entry, end = start + header, min(start + header + size, len(data))
-        while entry + 32 <= end:
-            kind, header, payload, number = struct.unpack_from("<H2xIQ12xI", data, entry)
-            if header < 32 or not 10 <= number < 1000:
-                break
-            yield kind, number
-            entry += header + payload
-
-
-def mending_command(package: str, problem: str) -> str | None:
-    """Returns the commands that mend a failure, one per line, or None for one that is not known.
+def remedy_for(package: str, problem: str) -> str | None:
+    """Returns the commands that fix a failure, one per line, or None if it is not a known one.
 
     Args:
         package: What failed: torch, mamba-ssm or causal-conv1d.
@@ -241,7 +181,7 @@ def mending_command(package: str, problem: str) -> str | None:
 def agreement(
     function: Callable[..., Tensor], reference: Callable[..., Tensor], arguments: Arguments, device: str
 ) -> dict[str, float]:
-    """Returns the RMS ratio of the error of y and of every gradient, by name: function there, reference on the CPU."""
+    """Returns the RMS ratio of the error of y and of every gradient by name; the reference runs on the CPU."""
     torch_device = torch.device(device)
     values, expected = (
         _outputs_and_gradients(f, {name: value.to(where) for name, value in arguments.items()})
@@ -262,7 +202,7 @@ def _outputs_and_gradients(function: Callable[..., Tensor], arguments: Arguments
 
 
 def scan_arguments() -> Arguments:
-    """Returns x, dt, A, B, C with heads, states and groups like the published network, but few and short."""
+    """Returns x, dt, A, B, C: head size, states and groups are as in the published network, heads and steps are few."""
     generator = torch.Generator().manual_seed(0)
     shapes = {"x": (2, 130, 4, 64), "dt": (2, 130, 4), "A": (4,), "B": (2, 130, 1, 128), "C": (2, 130, 1, 128)}
     values = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
@@ -292,41 +232,42 @@ def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def kernel_check(
     name: str, package: str, load: Callable[[], object], ratios: Callable[[], dict[str, float]], limit: float
 ) -> Check:
-    """Returns whether a package can be loaded and, on a CUDA device, gives the right outputs and gradients.
+    """Returns whether a package can be imported and, on a CUDA device, its outputs and gradients are right.
 
     Args:
         name: Name of the check.
         package: Name of the package for pip.
         load: Imports it.
         ratios: Runs it and returns the errors relative to a reference, by name.
-        limit: Largest of these that is right.
+        limit: Largest error that is right.
     """
     cuda = torch.cuda.is_available()
     if package_version(package) is None and importlib.util.find_spec(package.replace("-", "_")) is None:
-        remedy = mending_command(package, "not installed") if cuda else None
+        remedy = remedy_for(package, "not installed") if cuda else None
         return Check(name, "absent", f"{package} is not installed", remedy)
     try:
         load()
         if not cuda:
             return Check(name, "absent", f"{package} is installed; it cannot run, because {NO_CUDA}")
         errors = ratios()
-    # An incomplete or mismatched build fails in many ways, at the import, in Triton's compiler or at the launch.
+    # An incomplete or mismatched build can fail in the import, in Triton's compiler or at the launch, by any error.
     except Exception as error:
         messages = [_message(e) for e in _chain(error)]
         if not cuda and "0 active drivers" in messages[0]:  # Triton 3.2 cannot even be imported without a GPU
             return Check(name, "absent", f"{package} is installed; it cannot run, because {NO_CUDA}")
-        remedies = (mending_command(package, message) for message in messages)
+        remedies = (remedy_for(package, message) for message in messages)
         detail = "; after ".join(dict.fromkeys(next(iter(message.splitlines()))[:200] for message in messages))
-        return Check(name, "problem", f"{package} failed with {detail}", next(filter(None, remedies), None))
+        mismatch = "is not compiled for this GPU and " if any(re.search(_NO_IMAGE, text) for text in messages) else ""
+        return Check(name, "problem", f"{package} {mismatch}failed with {detail}", next(filter(None, remedies), None))
     figures = ", ".join(f"{key} {value:.1e}" for key, value in errors.items())
     figures = f"RMS ratio to the reference, limit {limit:g}: {figures}"
-    if not all(value <= limit for value in errors.values()):  # NaN is no success either
-        return Check(name, "problem", f"wrong results; {figures}", mending_command(package, "wrong results"))
+    if not all(value <= limit for value in errors.values()):  # so that NaN is a problem too
+        return Check(name, "problem", f"wrong results; {figures}", remedy_for(package, "wrong results"))
     return Check(name, "ok", f"runs forward and backward; {figures}")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yields an error and those before it: the import that is tried second hides why the first one failed."""
+    """Yields an error and its causes: the import that is tried second hides why the first one failed."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -349,11 +290,11 @@ def _torch_check(graphics_cards: list[str], devices: tuple[Device, ...]) -> Chec
         return Check("torch", "ok", detail)
     hidden = "No CUDA GPUs are available" in problem and "CUDA_VISIBLE_DEVICES" in os.environ
     detail = f"{problem.splitlines()[0]} ({build}; GPU: {', '.join(graphics_cards) or 'unknown'})"
-    return Check("torch", "absent" if hidden else "problem", detail, mending_command("torch", problem))
+    return Check("torch", "absent" if hidden else "problem", detail, remedy_for("torch", problem))
 
 
 def cuda_problem(devices: Iterable[Device] = ()) -> str | None:
-    """Returns why torch cannot compute with CUDA at all, or on one of the devices, or None."""
+    """Returns why torch cannot compute with CUDA or on one of the devices, or None if it can."""
     try:
         torch.cuda.init()
     except Exception as error:
@@ -362,9 +303,14 @@ def cuda_problem(devices: Iterable[Device] = ()) -> str | None:
         try:
             torch.ones(2, device=f"cuda:{index}").sum().item()
         except Exception as error:
-            if re.search(_NO_IMAGE, str(error)) and _older_than_builds(torch.cuda.get_device_capability(index)):
+            if not re.search(_NO_IMAGE, str(error)):
+                return f"{device.name}: {_message(error)}"
+            if _older_than_builds(torch.cuda.get_device_capability(index)):
                 return f"{device.name} is older than every build in this torch"
-            return f"{device.name}: {_message(error)}"
+            return (
+                f"this torch is compiled for {', '.join(torch.cuda.get_arch_list())} and not for {device.name} with "
+                f"compute capability {device.capability} ({_message(error).splitlines()[0]})"
+            )
     return None
 
 
@@ -387,24 +333,16 @@ def _choice() -> tuple[str, str, str]:
 
 
 def _devices() -> Iterator[Device]:
-    builds = {"torch": tuple(torch.cuda.get_arch_list())}
-    for package, module in EXTENSIONS.items():
-        spec = importlib.util.find_spec(module)
-        if spec and spec.origin:
-            builds[package] = fatbin_architectures(Path(spec.origin))
     for index in range(0 if cuda_problem() else torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        capability = properties.major, properties.minor
-        # AMD's architectures are named otherwise, and have no such rule.
-        fits = {} if torch.version.hip else {name: runs_on(capability, built) for name, built in builds.items()}
         gibibytes = round(properties.total_memory / 2**30, 1)
-        yield Device(properties.name, gibibytes, f"{properties.major}.{properties.minor}", fits)
+        yield Device(properties.name, gibibytes, f"{properties.major}.{properties.minor}")
     if torch.backends.mps.is_available():
-        yield Device("Apple MPS", None, None, {})
+        yield Device("Apple MPS")
 
 
 def nvidia_machine() -> tuple[list[str], str | None]:
-    """Returns the names of the NVIDIA GPUs and the version of their driver, whatever torch sees of them."""
+    """Returns the names of the NVIDIA GPUs and the version of their driver, even if torch cannot use them."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
@@ -420,7 +358,7 @@ def nvidia_machine() -> tuple[list[str], str | None]:
 
 
 def _requirement(package: str, name: str) -> str:
-    """Returns what the installed package asks of another one, as `torch<2.14,>=2.6`, or only its name."""
+    """Returns how an installed package requires another one, as `torch<2.14,>=2.6`, or only the name of that one."""
     with contextlib.suppress(metadata.PackageNotFoundError):
         for requirement in metadata.requires(package) or ():
             if re.match(rf"{name}\b(?!-)", requirement):

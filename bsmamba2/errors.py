@@ -1,13 +1,13 @@
-"""The exceptions of this package that speak to users."""
+"""Exceptions whose messages are for users."""
 
 
 class InputError(ValueError):
-    """Something that was given cannot be used.
+    """A file, an option or a value that was given cannot be used.
 
-    The message is one whole sentence for the user: what was given, what is allowed, what to do.
-    The command line prints it and exits with status 1; no traceback is needed to understand it.
+    The message is one whole sentence: what was given, what is allowed, what to do. It can be understood without the
+    traceback. The command line prints it and exits with status 1.
     """
 
 
 class OutputError(InputError):
-    """What was computed cannot be written, and neither can what would come next."""
+    """Results cannot be written, and further ones could not be either."""

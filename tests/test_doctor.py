@@ -1,9 +1,7 @@
 import json
 import os
-import struct
 import subprocess
 import sys
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,41 +25,19 @@ from bsmamba2.doctor import (
     cuda_problem,
     diagnose,
     doctor,
-    fatbin_architectures,
     kernel_check,
-    mending_command,
     nvidia_machine,
-    runs_on,
+    remedy_for,
     scan_arguments,
 )
 from bsmamba2.model.scans import kernel_problem
 from bsmamba2.model.ssd import ssd_chunked, ssd_sequential
 
-PTX, ELF, OTHER = 1, 2, 8
 REPOSITORY = Path(__file__).parent.parent
 NO_IMAGE = "CUDA error: no kernel image is available for execution on the device"
 
-# What the wheels of torch and compiled builds hold (shared/design/deps.md).
+# What the wheels of an old torch are compiled for.
 OLD_TORCH = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
-NEW_TORCH = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
-MAMBA_SSM = ("sm_75", "sm_80", "sm_87", "sm_90")
-
-
-def entry(kind: int, architecture: int, payload: bytes, header_size: int = 64) -> bytes:
-    """Returns one entry as CUDA's fatbinary writes it: a header of 64 bytes or more, then the padded payload."""
-    header = struct.pack("<HHIQ", kind, 0x0101, header_size, len(payload))
-    header += struct.pack("<IIHHI", 0, 0, 7, 1, architecture)  # compressed size, options, minor, major, architecture
-    return header.ljust(header_size, b"\0") + payload
-
-
-def fatbin(*entries: bytes) -> bytes:
-    content = b"".join(entries)
-    return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(content)) + content
-
-
-def written(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
-    return path
 
 
 def install(folder: Path, package: str, source: str) -> None:
@@ -89,7 +65,7 @@ def in_subprocess(path: Path) -> tuple[dict[str, Check], Report]:
     return {check.name: check for check in checks}, report
 
 
-def test_text_and_json_say_the_same() -> None:
+def test_text_and_json_report_the_same() -> None:
     report = diagnose()
     content, text = json.loads(report.to_json()), report.text()
     assert set(content) == {"healthy", "versions", "devices", "checks", "device", "scan", "reason"}
@@ -122,12 +98,12 @@ def test_a_machine_without_a_gpu_is_no_failure() -> None:
 
 def test_columns_are_aligned_and_commands_below_their_check() -> None:
     checks = Check("one", "ok", "fine"), Check("another", "problem", "broken", "first\nsecond")
-    devices = Device("Card", 23.6, "8.6", {"torch": True, "mamba-ssm": False}), Device("Apple MPS", None, None, {})
+    devices = Device("Card", 23.6, "8.6"), Device("Apple MPS")
     report = Report({"a": "1", "longest": None}, devices, checks, "cuda", "kernel", "it can")
     assert report.text().splitlines() == [
         "a        1",
         "longest  not installed",
-        "GPU 0    Card, 23.6 GiB, compute capability 8.6; compiled for it: torch yes, mamba-ssm no",
+        "GPU 0    Card, 23.6 GiB, compute capability 8.6",
         "GPU 1    Apple MPS",
         "",
         "one      ok       fine",
@@ -139,68 +115,6 @@ def test_columns_are_aligned_and_commands_below_their_check() -> None:
     ]
     assert not report.healthy
     assert Report({}, (), (Check("one", "absent", ""), Check("two", "ok", "")), "cpu", "chunked", "").healthy
-
-
-@pytest.mark.parametrize(
-    ("card", "capability", "architectures", "expected"),
-    [
-        ("RTX 3090", (8, 6), OLD_TORCH, True),
-        ("RTX 3090", (8, 6), MAMBA_SSM, True),  # sm_80 runs on 8.6
-        ("RTX 3090", (8, 6), ("sm_87", "sm_90"), False),  # a larger minor does not
-        ("A100", (8, 0), OLD_TORCH, True),
-        ("A100", (8, 0), ("sm_86", "sm_90"), False),
-        ("RTX 4090", (8, 9), OLD_TORCH, True),
-        ("RTX 4090", (8, 9), ("sm_75", "sm_90"), False),
-        ("H100, H200", (9, 0), OLD_TORCH, True),
-        ("H100, H200", (9, 0), ("sm_80", "sm_86"), False),  # no machine code of another major
-        ("H100, H200", (9, 0), ("sm_80", "compute_80"), True),
-        ("H100, H200", (9, 0), ("sm_90a",), True),
-        ("RTX 5090", (12, 0), OLD_TORCH, False),
-        ("RTX 5090", (12, 0), (*OLD_TORCH, "compute_90"), True),
-        ("RTX 5090", (12, 0), ("sm_90a", "compute_90a"), False),
-        ("RTX 5090", (12, 0), ("sm_100", "sm_100f"), False),
-        ("RTX 5090", (12, 0), NEW_TORCH, True),
-        ("RTX 5090", (12, 0), MAMBA_SSM, False),
-        ("DGX Spark", (12, 1), ("sm_120",), True),
-        ("GTX 1080", (6, 1), NEW_TORCH, False),
-        ("AMD", (9, 0), ("gfx90a", "", "sm_", "sm_9"), False),
-        ("any", (9, 0), (), False),
-    ],
-)
-def test_what_runs_on_which_card(
-    card: str, capability: tuple[int, int], architectures: tuple[str, ...], expected: bool
-) -> None:
-    assert runs_on(capability, architectures) is expected, card
-
-
-def test_architectures_of_a_compiled_extension(tmp_path: Path) -> None:
-    """Header sizes, order and payloads as in real libraries; the code of other kinds is none."""
-    first = fatbin(entry(ELF, 80, b"\x7fELF" + bytes(60)), entry(ELF, 90, bytes(8), 112), entry(PTX, 90, bytes(24), 96))
-    second = fatbin(entry(ELF, 120, b""), entry(ELF, 80, bytes(16), 72), entry(OTHER, 75, bytes(8)))
-    path = written(tmp_path / "extension.so", b"\x7fELF" + bytes(37) + first + bytes(5) + second + bytes(9))
-    assert fatbin_architectures(path) == ("compute_90", "sm_80", "sm_90", "sm_120")
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"", ()),
-        (b"no code at all", ()),
-        (b"\x50\xed\x55\xba", ()),
-        (b"\x50\xed\x55\xba" * 9, ()),
-        (struct.pack("<IHHQ", 0xBA55ED50, 2, 16, 64) + entry(ELF, 90, b""), ()),  # another version
-        (struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 2**64 - 1) + entry(ELF, 90, b""), ("sm_90",)),
-        (fatbin(entry(ELF, 0xFFFFFFFF, b"")), ()),
-        (fatbin(entry(ELF, 90, b"")[:4] + bytes(4) + entry(ELF, 90, b"")[8:]), ()),  # a header of no bytes
-        (fatbin(entry(ELF, 90, bytes(64)), entry(ELF, 80, b""))[:80], ("sm_90",)),
-        (fatbin(entry(ELF, 90, b""))[:40], ()),
-        (fatbin(entry(ELF, 90, b"")) + entry(ELF, 80, b""), ("sm_90",)),  # what lies behind is no part of it
-        # Magic bytes by chance hide nothing of what follows.
-        (b"\x50\xed\x55\xba" + bytes(2) + fatbin(entry(ELF, 90, b"")), ("sm_90",)),
-    ],
-)
-def test_wrong_or_truncated_bytes_are_no_code(tmp_path: Path, content: bytes, expected: tuple[str, ...]) -> None:
-    assert fatbin_architectures(written(tmp_path / "extension.so", content)) == expected
 
 
 @pytest.mark.parametrize(
@@ -233,7 +147,7 @@ def test_wrong_or_truncated_bytes_are_no_code(tmp_path: Path, content: bytes, ex
     ],
 )
 def test_each_known_failure_has_its_command(package: str, problem: str, expected: str) -> None:
-    command = mending_command(package, problem)
+    command = remedy_for(package, problem)
     assert command is not None
     assert expected in command
     assert "{" not in command
@@ -241,12 +155,12 @@ def test_each_known_failure_has_its_command(package: str, problem: str, expected
 
 
 def test_an_unknown_failure_has_none() -> None:
-    assert mending_command("mamba-ssm", "CUDA error: an illegal memory access was encountered") is None
-    assert mending_command("causal-conv1d", "not installed") is None
+    assert remedy_for("mamba-ssm", "CUDA error: an illegal memory access was encountered") is None
+    assert remedy_for("causal-conv1d", "not installed") is None
 
 
-def test_torch_is_asked_for_as_this_package_does() -> None:
-    command = mending_command("torch", NO_IMAGE)
+def test_torch_is_installed_in_the_version_that_this_package_requires() -> None:
+    command = remedy_for("torch", NO_IMAGE)
     assert command is not None
     assert "<" in command.split("torch", 1)[1]
 
@@ -297,7 +211,7 @@ def test_results_beyond_the_limit_are_a_problem(
 
 
 def test_a_failing_kernel_is_reported_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every one of torch's many lines would be too much, and the first of two errors must not get lost."""
+    """Only the first of torch's many lines is shown, and the first of two errors must not get lost."""
 
     def fails() -> dict[str, float]:
         try:
@@ -316,6 +230,20 @@ def test_a_failing_kernel_is_reported_with_its_command(monkeypatch: pytest.Monke
     assert check.remedy == TRITON_ONLY
 
 
+@pytest.mark.parametrize(("package", "remedy"), [("mamba-ssm", TRITON_ONLY), ("causal-conv1d", CONVOLUTION_REBUILD)])
+def test_a_kernel_compiled_for_other_gpus_is_reported_with_its_command(
+    monkeypatch: pytest.MonkeyPatch, package: str, remedy: str
+) -> None:
+    def fails() -> dict[str, float]:
+        raise RuntimeError(f"{NO_IMAGE}\nCUDA kernel errors might be asynchronously reported")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(doctor_module, "package_version", lambda package: "1")
+    check = kernel_check("kernel", package, lambda: None, fails, SCAN_LIMIT)
+    detail = f"{package} is not compiled for this GPU and failed with RuntimeError: {NO_IMAGE}"
+    assert check == Check("kernel", "problem", detail, remedy)
+
+
 @pytest.mark.parametrize(("cuda", "remedy"), [(True, f"{BUILD_TOOLS}\n{CUDA_REQUIREMENTS}"), (False, None)])
 def test_kernels_are_offered_only_where_they_run(
     monkeypatch: pytest.MonkeyPatch, cuda: bool, remedy: str | None
@@ -331,7 +259,7 @@ def test_kernels_are_offered_only_where_they_run(
     torch.version.cuda is not None or torch.version.hip is not None, reason="needs a CPU build of torch"
 )
 def test_a_cpu_build_beside_an_nvidia_gpu_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program nvidia-smi as the driver brings it."""
+    """The nvidia-smi is a program with the output of the driver's."""
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 'NVIDIA GeForce RTX 5090, 580.82.07'\n", encoding="utf-8")
     program.chmod(0o755)
@@ -351,11 +279,8 @@ def test_a_cpu_build_beside_an_nvidia_gpu_is_a_problem(tmp_path: Path, monkeypat
 @pytest.mark.skipif(
     torch.version.cuda is not None or torch.version.hip is not None, reason="needs a CPU build of torch"
 )
-def test_a_gpu_that_nothing_was_built_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for torch.cuda: one RTX 5090, a torch and a mamba-ssm from before it, a launch that fails."""
-    written(tmp_path / f"selective_scan_cuda{EXTENSION_SUFFIXES[-1]}", fatbin(entry(ELF, 80, b""), entry(ELF, 90, b"")))
-    written(tmp_path / f"causal_conv1d_cuda{EXTENSION_SUFFIXES[-1]}", fatbin(entry(ELF, 80, b""), entry(PTX, 90, b"")))
-    monkeypatch.syspath_prepend(tmp_path)
+def test_a_gpu_that_torch_is_not_compiled_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for torch.cuda: one RTX 5090, a torch from before it, a launch that fails."""
     card = SimpleNamespace(name="RTX 5090", major=12, minor=0, total_memory=32 * 2**30)
     stand_ins = {
         "is_available": lambda: True,
@@ -373,12 +298,14 @@ def test_a_gpu_that_nothing_was_built_for(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch, "ones", fails)
     report = diagnose()
-    built_for = {"torch": False, "mamba-ssm": False, "causal-conv1d": True}
-    assert report.devices == (Device("RTX 5090", 32.0, "12.0", built_for),)
+    assert report.devices == (Device("RTX 5090", 32.0, "12.0"),)
     (check,) = [check for check in report.checks if check.name == "torch"]
     assert check.state == "problem"
-    assert check.detail.startswith(f"RTX 5090: RuntimeError: {NO_IMAGE} (")
-    assert check.remedy == mending_command("torch", NO_IMAGE)
+    assert check.detail.startswith(
+        "this torch is compiled for sm_50, sm_60, sm_70, sm_75, sm_80, sm_86, sm_90 and not for RTX 5090 with compute "
+        f"capability 12.0 (RuntimeError: {NO_IMAGE})"
+    )
+    assert check.remedy == remedy_for("torch", NO_IMAGE)
     assert report.reason.endswith("give --device cpu")
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (3, 7))
@@ -396,11 +323,10 @@ def test_a_broken_nvidia_smi_is_no_gpu(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_broken_packages_are_reported_and_not_raised(tmp_path: Path) -> None:
-    """The scan enters mamba-ssm without its `__init__`, and must not hide why that failed."""
+    """The scan imports mamba-ssm without its `__init__`, and must not hide why that failed."""
     symbol = "selective_scan_cuda.so: undefined symbol: _ZN3c107WarningC1E"
     install(tmp_path, "mamba-ssm", f"raise ImportError('{symbol}')")
     install(tmp_path, "causal-conv1d", "raise OSError('causal_conv1d_cuda.so: undefined symbol: _ZN3c104cuda')")
-    written(tmp_path / "causal_conv1d_cuda.so", b"no library")
     checks, report = in_subprocess(tmp_path)
     assert not report.healthy
     assert report.versions["mamba-ssm"] == report.versions["causal-conv1d"] == "9.8.7"
@@ -413,7 +339,7 @@ def test_broken_packages_are_reported_and_not_raised(tmp_path: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 @pytest.mark.parametrize("source", ["", "raise RuntimeError('0 active drivers ([]). There should only be one.')"])
 def test_a_package_that_waits_for_a_gpu_is_no_problem(tmp_path: Path, source: str) -> None:
-    """Triton 3.2 cannot be imported without a GPU; that breaks nothing."""
+    """Triton 3.2 cannot be imported without a GPU, which is no failure."""
     install(tmp_path, "causal-conv1d", source)
     checks, report = in_subprocess(tmp_path)
     assert checks["convolution"].state == "absent"
@@ -433,7 +359,6 @@ def test_the_report_on_a_cuda_machine() -> None:
     assert cuda_problem(report.devices) is None
     assert report.device == "cuda"
     assert report.scan == ("kernel" if kernel_problem() is None else "chunked")
-    assert report.devices[0].built_for["torch"]
     assert {check.name: check.state for check in report.checks}["torch"] == "ok"
 
 

@@ -20,7 +20,7 @@ from bsmamba2.separation.separator import OVERLAP, Precision, Separator, check_s
 from bsmamba2.stem_names import INSTRUMENTAL, VOCALS
 from bsmamba2.system.devices import choose_device
 from bsmamba2.system.files import sha256_of
-from bsmamba2.weights.checkpoint import load_network
+from bsmamba2.weights.checkpoint import WeightsFile
 from bsmamba2.weights.store import find_model
 
 
@@ -97,7 +97,7 @@ class ModelSource:
 
     def __post_init__(self) -> None:
         path = find_model(self.model)
-        network = load_network(path)
+        network = WeightsFile.read(path).network()
         if self.compile:
             network.compile()
         if len(set(self.chunk_seconds)) < len(self.chunk_seconds):

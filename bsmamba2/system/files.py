@@ -1,7 +1,9 @@
-"""Writing so that no file is ever half there."""
+"""Writing files so that none is ever incomplete, and hashes of files and texts."""
 
 import contextlib
+import errno
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +11,15 @@ from uuid import uuid4
 
 from bsmamba2.errors import InputError, OutputError
 
+# Errors of a file system that has no fsync; there is nothing better to do than to leave the flushing to it.
+NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+
 
 @contextlib.contextmanager
 def complete_file(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside a file and renames it to the file when the block ends well, else removes it.
+    """Yields a temporary path beside a file, which replaces the file if the block succeeds and is removed if it fails.
+
+    After the block the file is on the disk: `path` has the old or the new content even if the power fails.
 
     Raises:
         OutputError: The folder cannot be made or written to, or the disk is full.
@@ -20,7 +27,7 @@ def complete_file(path: Path) -> Iterator[Path]:
     temporary = _temporary_file(path.parent, path.suffix)
     try:
         yield temporary
-        temporary.replace(path)
+        flush_and_rename(temporary, path)
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written ({error.strerror}); free some space or give another folder"
@@ -29,8 +36,40 @@ def complete_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def flush_and_rename(source: Path, target: Path) -> None:
+    """Renames a file within its folder, after its content has reached the disk, and flushes the new name too.
+
+    Raises:
+        OSError: The content cannot be flushed or the file cannot be renamed.
+    """
+    # Before the rename: a file system may write the name first, and a power failure would leave an empty file.
+    with source.open("r+b") as file:
+        _flush(file.fileno())
+    source.replace(target)
+    # Windows cannot open folders. Elsewhere a folder may be writable and not readable; its files are complete even so.
+    with contextlib.suppress(PermissionError):
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            _flush(folder)
+        finally:
+            os.close(folder)
+
+
+def _flush(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FSYNC:
+            raise
+
+
 def remove_unfinished(folder: Path, suffix: str) -> None:
-    """Removes the temporary files of `complete_file` that a killed program left in a folder, if there is one."""
+    """Removes the temporary files that a killed program left in a folder, if the folder exists.
+
+    Args:
+        folder: Where `complete_file` was writing.
+        suffix: Suffix of the files that were written.
+    """
     if folder.is_dir():
         for file in folder.glob(f".*{suffix}"):
             if re.fullmatch(r"\.[0-9a-f]{32}", file.stem):
@@ -38,7 +77,7 @@ def remove_unfinished(folder: Path, suffix: str) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Makes a folder for output and tries it, so that no work is done that could not be saved.
+    """Makes a folder for output and writes to it, so that no work is done whose results could not be saved.
 
     Raises:
         OutputError: It cannot be made or written to.
@@ -57,7 +96,7 @@ def _temporary_file(folder: Path, suffix: str = "") -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder for output, with all above it.
+    """Makes a folder for output, and its parents.
 
     Raises:
         OutputError: It cannot be made.
@@ -79,3 +118,8 @@ def sha256_of(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"the file {path} cannot be read ({error.strerror}); check the path") from error
+
+
+def sha256_of_text(text: str) -> str:
+    """Returns the SHA-256 of a text in hexadecimal; file names that are not UTF-8 may be in it."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

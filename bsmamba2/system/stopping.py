@@ -1,4 +1,4 @@
-"""Programs that are stopped take their temporary files with them, as those that fail do."""
+"""Signals as exceptions, so that a program that is stopped removes its temporary files."""
 
 import contextlib
 import signal
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
-# Asked to end, terminal closed. SIGINT is Python's own KeyboardInterrupt.
+# SIGTERM asks a program to end, SIGHUP reports a closed terminal. Python itself raises KeyboardInterrupt for SIGINT.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -17,9 +17,9 @@ def stop(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def stopped_by_exception(numbers: Sequence[int] = SIGNALS) -> Iterator[None]:
-    """Turns signals into SystemExit while the block runs; those that are ignored, as nohup does, stay ignored."""
+    """Turns signals into SystemExit while the block runs, except those that are ignored, as under nohup."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # its owner looks after signals
+        yield  # Only the main thread can handle signals.
         return
     caught = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     previous = {number: signal.signal(number, stop) for number in caught}

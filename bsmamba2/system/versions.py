@@ -1,4 +1,4 @@
-"""What results depend on besides code and data: versions, processor, graphics card."""
+"""Versions, processor and graphics card: what results depend on besides code and data."""
 
 import contextlib
 import importlib
@@ -14,7 +14,7 @@ PACKAGES = ("lightning", "soundfile", "av", "mamba-ssm", "causal-conv1d", "trito
 
 
 def versions() -> dict[str, str | None]:
-    """Returns the versions of what computes here, by name; None for what is not installed."""
+    """Returns the versions of this package and its dependencies by name; None for those that are not installed."""
     own = {
         "bsmamba2": package_version("bsmamba2"),
         "Python": platform.python_version(),
@@ -25,23 +25,23 @@ def versions() -> dict[str, str | None]:
 
 
 def revision() -> str | None:
-    """Returns the commit of this package's own checkout, with "+" if files were changed; None where it is none."""
+    """Returns the commit of this package's checkout, with "+" if files were changed; None outside a checkout."""
     folder = Path(__file__).parents[2]
     if not (folder / ".git").exists():
         return None
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        git = ["git", "-C", str(folder)]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=30, check=True)
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True, text=True, timeout=30, check=True,
-        )  # fmt: skip
-        return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        return _git(folder, "rev-parse", "HEAD") + ("+" if changed else "")
     return None
 
 
+def _git(folder: Path, *command: str) -> str:
+    git = ["git", "-C", str(folder), *command]
+    return subprocess.run(git, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+
+
 def hardware(device: torch.device) -> dict[str, str | int]:
-    """Returns the processor, its threads and the graphics card of a computation."""
+    """Returns the device of a computation, the processor, its cores and the threads that torch uses."""
     card = f"{device}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
     return {
         "device": card,
@@ -52,7 +52,7 @@ def hardware(device: torch.device) -> dict[str, str | int]:
 
 
 def processor_name() -> str:
-    """Returns the name of the processor, which Linux gives in a file only."""
+    """Returns the name of the processor, which on Linux is only in a file."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -60,20 +60,20 @@ def processor_name() -> str:
 
 
 def package_version(package: str) -> str | None:
-    """Returns the version of an installed package, None where there is none."""
+    """Returns the version of a package; None if it is not installed."""
     with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
     return None
 
 
 def torch_build() -> str:
-    """Returns what PyTorch was built for."""
+    """Returns what PyTorch was built for: a version of CUDA or ROCm, or the CPU."""
     if torch.version.hip:
         return f"ROCm {torch.version.hip}"
     return f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
 
 
 def _libsndfile() -> str | None:
-    with contextlib.suppress(ImportError, OSError):  # OSError where the library itself cannot be loaded
+    with contextlib.suppress(ImportError, OSError):  # OSError: the library itself cannot be loaded
         return str(importlib.import_module("soundfile").__libsndfile_version__)
     return None

@@ -34,7 +34,7 @@ from bsmamba2.training.resuming import (
     RunRecord,
     find_resume_point,
 )
-from bsmamba2.weights.checkpoint import load_model, read
+from bsmamba2.weights.checkpoint import WeightsFile, load_model
 
 DEFAULT_SEED = 42
 LAST_KEYWORD = "last"
@@ -114,7 +114,7 @@ class TrainingCLI(LightningCLI):
         if self.resume_point is None or run is None or run.parent != self.root / LIGHTNING_LOGS:
             return TensorBoardLogger(self.root, LIGHTNING_LOGS)
         # Curves begin again where the checkpoint was written.
-        step = read(self.resume_point)["global_step"]
+        step = WeightsFile.read(self.resume_point).content["global_step"]
         return TensorBoardLogger(self.root, LIGHTNING_LOGS, version=run.name, purge_step=step)
 
     def _resume_point(self) -> Path | None:
@@ -190,7 +190,7 @@ def _check_options(options: Namespace) -> None:
 def _check_resume_point(path: Path, module: SeparationModule) -> None:
     if load_model(path).config != module.network.config:
         raise InputError(f"{path} is of another network than the options say; give the --config it was trained with")
-    content = read(path)
+    content = WeightsFile.read(path).content
     if RECORD not in content:
         raise InputError(
             f"{path} holds weights, but not where a training stopped; start from them with --model.init_from instead"

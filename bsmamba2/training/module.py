@@ -19,7 +19,8 @@ from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.scans import Scan
 from bsmamba2.separation.separator import OVERLAP, Separator
 from bsmamba2.training.losses import LossConfig, SeparationLoss
-from bsmamba2.weights.checkpoint import load_model, load_weights
+from bsmamba2.weights.checkpoint import WeightsFile
+from bsmamba2.weights.store import find_model
 
 Scores = dict[str, float]
 
@@ -90,7 +91,7 @@ class SeparationModule(LightningModule):
         self.gradient_norm = math.nan
         self.validation_scores: dict[str, Scores] = {}
         if init_from is not None:
-            load_weights(self.network, load_model(init_from).state_dict(), Path(init_from))
+            WeightsFile.read(find_model(init_from)).load_into(self.network)
 
     def on_fit_start(self) -> None:
         """Compiles the network where asked to."""

@@ -1,9 +1,10 @@
-"""Weights from files: checkpoints of our training, and plain weights under the published names."""
+"""Files of weights: checkpoints of our training, those of the authors, and plain weights under the published names."""
 
 import json
 import pickle
 import zipfile
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ from bsmamba2.system.files import complete_file
 from bsmamba2.weights.shapes import config_from_shapes
 from bsmamba2.weights.store import find_model
 
-NETWORK_PREFIX = "network."
+NETWORK_PREFIX, AUTHORS_PREFIX = "network.", "model."
 ARCHITECTURE = "bsmamba2.architecture"  # Key in the metadata of a safetensors file.
+SAFETENSORS_SUFFIX = ".safetensors"
+
+# The sets of weights that a file may hold: as the optimiser left them, averaged over the training, or not said which.
+RAW, EMA, ONLY = "raw", "ema", "only"
 
 StateDict = dict[str, Tensor]
 
@@ -29,77 +34,175 @@ def load_model(model: str | Path, compile: bool = False, **architecture: Any) ->
     """Returns the network of a published model or of a file, in eval mode on the CPU.
 
     The file is a checkpoint of our training (its EMA weights are taken), or weights under the published names as a
-    plain state dict (`.ckpt`, `.pt`) or as `.safetensors`. Of weights that do not come with their architecture, it is
-    read off the shapes; what shapes do not tell is the published value. No code inside a file is ever run.
+    plain state dict (`.ckpt`, `.pt`) or as `.safetensors`. If it does not hold the architecture, this is read off the
+    shapes of the weights, and what shapes do not tell has the published value. No code inside a file is ever run.
 
     Args:
         model: Name of a published model, which is downloaded once (see `bsmamba2.weights.registry`), or a file.
-        compile: Whether torch.compile makes kernels of it, which is faster after a first pass that takes a minute
-            longer; see `BSMamba2.compile`.
-        **architecture: Fields of `ModelConfig` that the file does not tell, such as hop_length or stems.
+        compile: Whether torch.compile makes kernels of the network, which makes it faster after a first pass that
+            takes a minute longer; see `BSMamba2.compile`.
+        **architecture: Fields of `ModelConfig` that the file does not hold, such as hop_length or stems.
 
     Raises:
         InputError: The file is missing, damaged, holds something else, or does not fit the architecture.
     """
-    network = load_network(find_model(model), **architecture)
+    network = WeightsFile.read(find_model(model)).network(**architecture)
     if compile:
         network.compile()
     return network
 
 
-def load_network(path: Path, **architecture: Any) -> BSMamba2:
-    """Returns the network of a file as `load_model` does, and says nothing."""
-    content = read(path)
-    own = "state_dict" in content
-    config = stored_config(content, path) if own else described_config(path)
-    state = network_weights(content["state_dict"], path) if own else tensors(content, path)
-    given = _fields(architecture)
-    return network_of(replace(config, **given) if config else config_from_shapes(state, path, **given), state, path)
-
-
 def save_model(network: BSMamba2, path: Path) -> None:
-    """Writes the weights of a network to a safetensors file that tells its architecture, for `load_model`.
+    """Writes the weights of a network and its architecture to a safetensors file for `load_model`.
 
     Raises:
         InputError: The file cannot be written.
     """
-    # One key: of several, safetensors writes the order by chance, and the hash would not repeat.
+    # A single key: safetensors writes several in random order, and the hash of the file would not repeat.
     metadata = {ARCHITECTURE: json.dumps(network.config.to_dict())}
     with complete_file(path) as temporary:
-        # Its own writing of files would hide them from all other users.
+        # `save_file` of safetensors makes files that only their owner can read.
         temporary.write_bytes(save(network.state_dict(), metadata))
 
 
-class Ignored:
-    """Stands for any Python object that a file holds besides tensors and plain values, and does nothing."""
+@dataclass(frozen=True, eq=False)
+class WeightsFile:
+    """A file of weights, opened: tensors of checkpoints stay on disk until they are used.
 
-    def __new__(cls, *_: object) -> "Ignored":
-        """Returns an empty object, whatever the file wants it made of."""
+    Attributes:
+        path: The file.
+        content: All that the file holds, by name; in a checkpoint also the state of the training run.
+        config: The architecture, or None if the file does not hold it.
+    """
+
+    path: Path
+    content: dict[str, Any] = field(repr=False)
+    config: ModelConfig | None
+    # How to get each set of weights, the preferred one first. A damaged set must not prevent the use of another one.
+    _sets: Mapping[str, Callable[[], StateDict]] = field(repr=False)
+
+    @classmethod
+    def read(cls, path: Path, foreign: bool = False) -> "WeightsFile":
+        """Returns what a file holds; no code in it is run.
+
+        Args:
+            path: The file.
+            foreign: Whether it may be a checkpoint of another program under the authors' names. The Python objects in
+                it are then ignored instead of refused.
+
+        Raises:
+            InputError: The file is missing, damaged or holds something else.
+        """
+        if path.is_dir():
+            raise InputError(f"the model {path} is a folder; give a .ckpt, .pt or .safetensors file")
+        if not path.is_file():
+            raise InputError(f"the model file {path} does not exist; check the path")
+        if path.suffix == SAFETENSORS_SUFFIX:
+            content, config = _read_safetensors(path)
+            return cls(path, content, config, {ONLY: lambda: _state_dict(content, path)})
+        content = _read_pickle(path, foreign)
+        if "state_dict" not in content:
+            return cls(path, content, None, {ONLY: lambda: _state_dict(content, path)})
+        parameters = content.get("hyper_parameters")
+        if isinstance(parameters, dict) and isinstance(parameters.get("network"), dict):
+            return cls(path, content, _config(parameters["network"], path), _our_sets(content, path))
+        if foreign:
+            return cls(path, content, None, _authors_sets(content, path))
+        raise InputError(
+            f"{path} is a checkpoint of another program: it holds no network config of bsmamba2; {_convert_first(path)}"
+        )
+
+    @property
+    def preferred(self) -> str:
+        """The set of weights that is taken by default: ema if there is one."""
+        return next(iter(self._sets))
+
+    def weights(self, which: str | None = None) -> StateDict:
+        """Returns a set of weights under the published names, by default the preferred one.
+
+        Raises:
+            InputError: The file does not hold this set, or it is no state dict of real numbers.
+        """
+        which = which or self.preferred
+        if which not in self._sets:
+            held = f"only {' and '.join(self._sets)} weights"
+            held = "one set that it calls neither raw nor ema" if ONLY in self._sets else held
+            raise InputError(
+                f"{self.path} holds no {which} weights but {held}; leave the choice of weights out to take them"
+            )
+        return self._sets[which]()
+
+    def network(self, which: str | None = None, **architecture: Any) -> BSMamba2:
+        """Returns the network with a set of weights, in eval mode.
+
+        Args:
+            which: Set of weights.
+            **architecture: Fields of `ModelConfig` that replace those of the file.
+
+        Raises:
+            InputError: There is no such set or field, or the weights are not those of the architecture.
+        """
+        unknown = sorted(set(architecture) - set(ModelConfig.__dataclass_fields__))
+        if unknown:
+            raise InputError(
+                f"{unknown} is not part of the architecture; allowed are {', '.join(ModelConfig.__dataclass_fields__)}"
+            )
+        network = BSMamba2(
+            replace(self.config, **architecture)
+            if self.config
+            else config_from_shapes(self.weights(which), self.path, **architecture)
+        )
+        self.load_into(network, which)
+        return network.eval()
+
+    def load_into(self, network: BSMamba2, which: str | None = None) -> None:
+        """Copies a set of weights into a network.
+
+        Raises:
+            InputError: There is no such set, or the weights are not those of the network's architecture.
+        """
+        state, expected = self.weights(which), network.state_dict()
+        problems = [f"{name} is missing" for name in expected if name not in state]
+        problems += [f"{name} is not part of it" for name in state if name not in expected]
+        problems += [
+            f"{name} has shape {tuple(state[name].shape)} instead of {tuple(value.shape)}"
+            for name, value in expected.items()
+            if name in state and state[name].shape != value.shape
+        ]
+        if problems:
+            more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+            raise InputError(f"the weights in {self.path} are not those of this architecture: {problems[0]}{more}")
+        network.load_state_dict(state)
+
+
+class _Ignored:
+    """Replaces any Python object that a file holds besides tensors and plain values, and does nothing."""
+
+    def __new__(cls, *_: object) -> "_Ignored":
+        """Returns an empty object, whatever arguments the file gives."""
         return super().__new__(cls)
 
     def __setstate__(self, state: object) -> None:
-        """Drops what the file wants to put in."""
+        """Drops the state that the file gives."""
 
 
-def read(path: Path, ignore_objects: bool = False) -> dict[str, Any]:
-    """Returns what a file holds, by name, and runs no code in it. Tensors of checkpoints stay on disk until used.
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], ModelConfig | None]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(ARCHITECTURE)
+        content = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"the model file {path} is damaged or no safetensors file ({error})") from error
+    if text is None:
+        return content, None
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the network config in {path} is no JSON ({error}); convert the original again") from error
+    return content, _config(values, path)
 
-    Args:
-        path: The file.
-        ignore_objects: Whether Python objects are replaced by `Ignored` instead of refused.
 
-    Raises:
-        InputError: The file is missing, damaged or holds something else.
-    """
-    if path.is_dir():
-        raise InputError(f"the model {path} is a folder; give a .ckpt, .pt or .safetensors file")
-    if not path.is_file():
-        raise InputError(f"the model file {path} does not exist; check the path")
-    if path.suffix == ".safetensors":
-        try:
-            return dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"the model file {path} is damaged or no safetensors file ({error})") from error
+def _read_pickle(path: Path, ignore_objects: bool) -> dict[str, Any]:
     if not zipfile.is_zipfile(path):
         raise InputError(
             f"the model file {path} is truncated or no checkpoint (or of a torch before 1.6); fetch or save it again"
@@ -109,19 +212,19 @@ def read(path: Path, ignore_objects: bool = False) -> dict[str, Any]:
             is_program = any(name.endswith("/constants.pkl") for name in archive.namelist())
         if is_program:
             raise InputError(f"the model file {path} is a TorchScript program; give a checkpoint or a state dict")
-        # torch's own restricted reader meets a stand-in wherever the file names a class or function it does not allow.
+        # torch's restricted reader gets a stand-in for each class and function in the file that it does not allow.
         names = get_unsafe_globals_in_checkpoint(path) if ignore_objects else []
-        with safe_globals([(Ignored, name) for name in names]):
+        with safe_globals([(_Ignored, name) for name in names]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except InputError:
         raise
     except pickle.UnpicklingError as error:
-        remedy = "save its weights alone" if ignore_objects else _converted_first(path)
+        remedy = "save its weights alone" if ignore_objects else _convert_first(path)
         raise InputError(
             f"the model file {path} holds Python objects besides tensors and plain values; it was not opened, "
             f"because they could run code; {remedy}"
         ) from error
-    # A damaged file fails wherever the damage leads the reader; nothing in it is run.
+    # Damage can cause any error in the reader; nothing in the file is run.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"the model file {path} is damaged ({reason})") from error
@@ -130,80 +233,55 @@ def read(path: Path, ignore_objects: bool = False) -> dict[str, Any]:
     return content
 
 
-def holds_config(content: dict[str, Any]) -> bool:
-    """Returns whether this is a checkpoint of our training."""
-    parameters = content.get("hyper_parameters")
-    return isinstance(parameters, dict) and isinstance(parameters.get("network"), dict)
+def _our_sets(content: dict[str, Any], path: Path) -> dict[str, Callable[[], StateDict]]:
+    def of(name: str) -> Callable[[], StateDict]:
+        return lambda: _state_dict(content[name], path, NETWORK_PREFIX)
+
+    if "current_model_state" not in content:
+        return {RAW: of("state_dict")}
+    # While Lightning averages, it saves the average in the place of the weights and these under another name.
+    return {EMA: of("state_dict"), RAW: of("current_model_state")}
 
 
-def stored_config(content: dict[str, Any], path: Path) -> ModelConfig:
-    """Returns the architecture in a checkpoint of our training.
-
-    Raises:
-        InputError: It is the checkpoint of another program, or the architecture cannot be used.
-    """
-    if not holds_config(content):
-        raise InputError(
-            f"{path} is a checkpoint of another program: it holds no network config of bsmamba2; "
-            f"{_converted_first(path)}"
-        )
-    return _config(content["hyper_parameters"]["network"], path)
+def _authors_sets(content: dict[str, Any], path: Path) -> dict[str, Callable[[], StateDict]]:
+    raw = _state_dict(content["state_dict"], path, AUTHORS_PREFIX)
+    optimizers = content.get("optimizer_states")
+    first = optimizers[0] if isinstance(optimizers, list) and optimizers else None
+    if not isinstance(first, dict) or "ema" not in first:
+        return {RAW: lambda: raw}
+    return {EMA: lambda: _named(first["ema"], raw, path), RAW: lambda: raw}
 
 
-def described_config(path: Path) -> ModelConfig | None:
-    """Returns the architecture in the metadata of a safetensors file, or None where there is none.
-
-    Raises:
-        InputError: The architecture cannot be used.
-    """
-    if path.suffix != ".safetensors":
-        return None
-    with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get(ARCHITECTURE)
-    if text is None:
-        return None
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the network config in {path} is no JSON ({error}); convert the original again") from error
-    return _config(values, path)
+def _named(ema: object, raw: StateDict, path: Path) -> StateDict:
+    """Returns a list of averaged weights under the names of the raw weights, which are in the same order."""
+    remedy = "take the raw weights instead"
+    if not isinstance(ema, list | tuple) or len(ema) != len(raw):
+        count = f"{len(ema)} tensors" if isinstance(ema, list | tuple) else f"a {type(ema).__name__}"
+        raise InputError(f"the EMA weights in {path} are {count} instead of a list of {len(raw)}; {remedy}")
+    for (name, value), average in zip(raw.items(), ema, strict=True):
+        if not _is_weight(average) or average.shape != value.shape:
+            found = f"the shape {tuple(average.shape)}" if _is_weight(average) else f"a {type(average).__name__}"
+            raise InputError(f"the EMA weights in {path} have {found} where {name} has {tuple(value.shape)}; {remedy}")
+    return dict(zip(raw, ema, strict=True))
 
 
-def network_weights(weights: object, path: Path) -> StateDict:
-    """Returns the weights of the network alone, of all the weights in a checkpoint of our training.
-
-    Raises:
-        InputError: There are none.
-    """
-    return prefixed(weights, NETWORK_PREFIX, path)
-
-
-def prefixed(weights: object, prefix: str, path: Path) -> StateDict:
+def _state_dict(values: object, path: Path, prefix: str = "") -> StateDict:
     """Returns the tensors whose names start with a prefix, without it.
 
     Raises:
-        InputError: There are none.
+        InputError: There are none, or one of the values is not a named tensor of real numbers.
     """
-    if not isinstance(weights, dict):
-        raise InputError(f"the state dict in {path} is a {type(weights).__name__}; give another file")
-    named = {str(name): value for name, value in weights.items() if str(name).startswith(prefix)}
-    return tensors({name.removeprefix(prefix): value for name, value in named.items()}, path)
-
-
-def tensors(content: dict[str, Any], path: Path) -> StateDict:
-    """Returns what was given, if it is a state dict.
-
-    Raises:
-        InputError: It is empty, or something in it is not a named tensor of real numbers.
-    """
-    strangers = [name for name, value in content.items() if not isinstance(name, str) or not is_weight(value)]
-    if strangers or not content:
+    if not isinstance(values, dict):
+        raise InputError(f"the state dict in {path} is a {type(values).__name__}; give another file")
+    state = {name: value for name, value in values.items() if str(name).startswith(prefix)}
+    strangers = [name for name, value in state.items() if not isinstance(name, str) or not _is_weight(value)]
+    if strangers or not state:
         stranger = strangers[0] if strangers else "nothing"
         raise InputError(f"{path} is no state dict: {stranger!r} is not a named tensor of real numbers")
-    return content
+    return {name.removeprefix(prefix): value for name, value in state.items()}
 
 
-def is_weight(value: object) -> bool:
+def _is_weight(value: object) -> bool:
     """Returns whether this is a tensor of real numbers, all of which are in the file.
 
     A few bytes can claim any shape, with strides of zero or without memory of their own.
@@ -217,21 +295,6 @@ def is_weight(value: object) -> bool:
     )
 
 
-def network_of(config: ModelConfig, state: StateDict, path: Path) -> BSMamba2:
-    """Returns the network with these weights, in eval mode.
-
-    Raises:
-        InputError: The weights are not those of this architecture.
-    """
-    network = BSMamba2(config)
-    load_weights(network, state, path)
-    return network.eval()
-
-
-def _converted_first(path: Path) -> str:
-    return f"run `bsmamba2 convert {path} OUT.safetensors` first and give what it writes"
-
-
 def _config(values: object, path: Path) -> ModelConfig:
     if not isinstance(values, dict):
         raise InputError(f"the network config in {path} is a {type(values).__name__}; convert the original again")
@@ -241,30 +304,5 @@ def _config(values: object, path: Path) -> ModelConfig:
         raise InputError(f"the network config in {path} cannot be used: {error}") from error
 
 
-def _fields(architecture: dict[str, Any]) -> dict[str, Any]:
-    unknown = sorted(set(architecture) - set(ModelConfig.__dataclass_fields__))
-    if unknown:
-        raise InputError(
-            f"{unknown} is not part of the architecture; allowed are {', '.join(ModelConfig.__dataclass_fields__)}"
-        )
-    return architecture
-
-
-def load_weights(network: BSMamba2, state: StateDict, path: Path) -> None:
-    """Puts the weights of a file into a network.
-
-    Raises:
-        InputError: They are not those of its architecture.
-    """
-    expected = network.state_dict()
-    problems = [f"{name} is missing" for name in expected if name not in state]
-    problems += [f"{name} is not part of it" for name in state if name not in expected]
-    problems += [
-        f"{name} has shape {tuple(state[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in expected.items()
-        if name in state and state[name].shape != value.shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-        raise InputError(f"the weights in {path} are not those of this architecture: {problems[0]}{more}")
-    network.load_state_dict(state)
+def _convert_first(path: Path) -> str:
+    return f"run `bsmamba2 convert {path} OUT.safetensors` first and give what it writes"

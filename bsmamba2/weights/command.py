@@ -1,4 +1,4 @@
-"""The command `bsmamba2 models`."""
+"""The command `bsmamba2 models`: texts for people and JSON for programs."""
 
 from dataclasses import asdict
 from json import dumps
@@ -9,29 +9,29 @@ from bsmamba2.weights.store import NOT_DOWNLOADED, OK, damaged_file, download, p
 
 
 def list_models(json: bool = False) -> str:
-    """Returns all that is known of the published models, and where this machine has them, as a table.
+    """Returns all that is known about the published models, and where their files are on this machine.
 
     Args:
-        json: Whether it is JSON for programs instead.
+        json: Whether to return JSON for programs.
     """
-    paths = {model.name: place_of(model, None) for model in PUBLISHED_MODELS.values()}
-    places = {name: str(path) if path.is_file() else None for name, path in paths.items()}
+    paths = [(model, place_of(model)) for model in PUBLISHED_MODELS.values()]
+    places = [(model, str(path) if path.is_file() else None) for model, path in paths]
     if json:
-        return _to_json([asdict(model) | {"path": places[model.name]} for model in PUBLISHED_MODELS.values()])
-    return "\n\n".join(_description(model, places[model.name]) for model in PUBLISHED_MODELS.values())
+        return _to_json([asdict(model) | {"path": place} for model, place in places])
+    return "\n\n".join(_description(model, place) for model, place in places)
 
 
 def download_model(name: str, json: bool = False) -> str:
-    """Downloads a published model to the user's cache and returns where it lies; a damaged file there is replaced.
+    """Downloads a published model to the user's cache and returns where it is; a damaged file there is replaced.
 
-    The one in the package is there already, and only checked.
+    The model in the package is only checked.
 
     Args:
         name: Name of the model.
-        json: Whether the answer is JSON for programs.
+        json: Whether to return JSON for programs.
 
     Raises:
-        InputError: There is no such model, or it could not be fetched.
+        InputError: There is no such model, or it could not be downloaded.
     """
     model = published_model(name)
     path = download(model)
@@ -44,16 +44,16 @@ def verify_models(json: bool = False) -> str:
     """Returns the state of each published model in the package and the user's cache: not downloaded, or ok.
 
     Args:
-        json: Whether the answer is JSON for programs.
+        json: Whether to return JSON for programs.
 
     Raises:
         InputError: A file is damaged.
     """
     states = verify()
     damaged = [
-        str(damaged_file(PUBLISHED_MODELS[name], place_of(PUBLISHED_MODELS[name], None), state))
-        for name, state in states.items()
-        if not (state == OK or (state == NOT_DOWNLOADED and not PUBLISHED_MODELS[name].packaged))
+        str(damaged_file(model, place_of(model), states[model.name]))
+        for model in PUBLISHED_MODELS.values()
+        if states[model.name] not in ((OK,) if model.packaged else (OK, NOT_DOWNLOADED))
     ]
     if damaged:
         raise InputError("; ".join(damaged))

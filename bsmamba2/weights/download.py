@@ -1,4 +1,4 @@
-"""Fetching the file of a published model over HTTP: resumed, verified, one process at a time."""
+"""Downloading the file of a published model over HTTP: broken transfers are resumed, size and hash are checked."""
 
 import logging
 import re
@@ -12,41 +12,43 @@ from urllib.error import HTTPError, URLError
 from tqdm import tqdm
 
 from bsmamba2.errors import InputError
-from bsmamba2.system.files import sha256_of
+from bsmamba2.system.files import flush_and_rename, sha256_of
 from bsmamba2.weights.registry import PublishedModel
 
+# Without a byte from the server for so long, the transfer counts as broken.
 TIMEOUT_SECONDS = 30.0
-
 REQUEST_ATTEMPTS = 4
-
 PAUSE_SECONDS = 1.0
-
 READ_BYTES = 2**18
 
 log = logging.getLogger(__name__)
 
 
 class _BrokenTransferError(Exception):
-    """A transfer broke off and can be resumed; says why."""
+    """A transfer broke off and can be resumed; the message is the reason."""
 
 
 def fetch(model: PublishedModel, url: str, path: Path) -> None:
+    """Downloads a file that has the size and the hash of a model; what was received before is in `*.part` beside it.
+
+    Only one process may do this at a time.
+
+    Raises:
+        InputError: The server cannot be reached, breaks off too often or has a different file.
+        OSError: The file cannot be written.
+    """
     part = path.with_name(f"{path.name}.part")
-    attempts_left = REQUEST_ATTEMPTS
     with tqdm(
         desc=model.file_name, total=model.size_bytes, unit="B", unit_scale=True, unit_divisor=1024, disable=None
     ) as bar:
-        while attempts_left:
-            attempts_left -= 1
+        for attempt in range(1, REQUEST_ATTEMPTS + 1):
             try:
                 _receive(model, url, part, bar)
                 break
             except _BrokenTransferError as error:
                 done = f"{url} broke off after {_size_bytes(part)} of {model.size_bytes} bytes: {error}"
-                if not attempts_left:
-                    raise InputError(
-                        f"{done}; run the same command again and it goes on from there, or {by_hand(model)}"
-                    ) from error
+                if attempt == REQUEST_ATTEMPTS:
+                    raise InputError(f"{done}; run the same command again to resume, or {model.by_hand}") from error
                 log.warning("%s; trying again", done)
                 time.sleep(PAUSE_SECONDS)
     sha256 = sha256_of(part)
@@ -54,34 +56,32 @@ def fetch(model: PublishedModel, url: str, path: Path) -> None:
         part.unlink()
         raise InputError(
             f"what came from {url} has the sha256 {sha256} instead of {model.sha256} and was removed; run the same "
-            f"command again to fetch it anew, or {by_hand(model)}"
+            f"command again to download it again, or {model.by_hand}"
         )
-    part.replace(path)
+    flush_and_rename(part, path)
 
 
 def _receive(model: PublishedModel, url: str, part: Path, bar: "tqdm[Any]") -> None:
-    """Appends to the part file what it lacks, in one request."""
+    """Appends to the part file what is missing, in one request."""
     if _size_bytes(part) > model.size_bytes:
         part.unlink()
     offset = _size_bytes(part)
     if offset == model.size_bytes:
         return
-    with _answer(model, url, part, offset) as answer:
-        start, total = _announced(answer)
-        if start is None or start not in (0, offset):
+    with _answer(url, part, offset, model.by_hand) as answer:
+        start, total = _range_of(answer)
+        if start not in (0, offset):
             part.unlink(missing_ok=True)
-            raise _BrokenTransferError(f"the server did not go on from byte {offset}")
+            raise _BrokenTransferError(f"the server did not resume from byte {offset}")
+        wrong = f"so it is not the published file; {model.by_hand}"
         if total not in (None, model.size_bytes):
-            raise InputError(
-                f"{url} has {total} bytes instead of {model.size_bytes}, so it is not the published file; "
-                f"{by_hand(model)}"
-            )
+            raise InputError(f"{url} has {total} bytes instead of {model.size_bytes}, {wrong}")
         received = start
         with part.open("ab" if start else "wb") as file:
             while received <= model.size_bytes:
                 bar.update(received - bar.n)
                 try:
-                    # Returns what is there, so that little is lost when the connection breaks.
+                    # Returns what has arrived, so that little is lost if the connection breaks.
                     piece = answer.read1(READ_BYTES)
                 except (OSError, HTTPException) as error:
                     raise _BrokenTransferError(_reason(error)) from error
@@ -91,14 +91,13 @@ def _receive(model: PublishedModel, url: str, part: Path, bar: "tqdm[Any]") -> N
                 received += len(piece)
     if received > model.size_bytes:
         part.unlink()
-        raise InputError(
-            f"{url} has more than {model.size_bytes} bytes, so it is not the published file; {by_hand(model)}"
-        )
+        raise InputError(f"{url} has more than {model.size_bytes} bytes, {wrong}")
     if received < model.size_bytes:
         raise _BrokenTransferError("the server closed the connection")
 
 
-def _answer(model: PublishedModel, url: str, part: Path, offset: int) -> HTTPResponse:
+def _answer(url: str, part: Path, offset: int, by_hand: str) -> HTTPResponse:
+    """Returns the answer to a request for a file from an offset on."""
     headers = {"User-Agent": "bsmamba2"} | ({"Range": f"bytes={offset}-"} if offset else {})
     try:
         answer = _opener().open(request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS)
@@ -107,21 +106,21 @@ def _answer(model: PublishedModel, url: str, part: Path, offset: int) -> HTTPRes
         status = f"{error.code} {error.reason}"
         if error.code == 416:
             part.unlink(missing_ok=True)
-            raise _BrokenTransferError("the server cannot go on from there") from error
+            raise _BrokenTransferError("the server cannot resume from there") from error
         if error.code >= 500:
             raise _BrokenTransferError(f"the server answered {status}") from error
-        raise InputError(f"{url} cannot be fetched, the server answered {status}; {by_hand(model)}") from error
+        raise InputError(f"{url} cannot be downloaded, the server answered {status}; {by_hand}") from error
     except URLError as error:
         reason = getattr(error.reason, "strerror", None) or error.reason
-        raise InputError(f"{url} cannot be reached ({reason}); check the connection, or {by_hand(model)}") from error
-    # While the answer is waited for, urllib lets these through as they are.
+        raise InputError(f"{url} cannot be reached ({reason}); check the connection, or {by_hand}") from error
+    # urllib does not wrap the errors that occur while it waits for the answer.
     except (OSError, HTTPException) as error:
         raise _BrokenTransferError(_reason(error)) from error
     return cast(HTTPResponse, answer)
 
 
 def _opener() -> request.OpenerDirector:
-    """Returns what urllib has for http and https, and nothing of ftp, file and data, for redirects too."""
+    """Returns an opener for http and https alone, also after redirects: no ftp, file and data."""
     opener = request.OpenerDirector()
     for handler in (
         request.ProxyHandler(),
@@ -136,13 +135,13 @@ def _opener() -> request.OpenerDirector:
     return opener
 
 
-def _announced(answer: HTTPResponse) -> tuple[int | None, int | None]:
-    """Returns where an answer starts in the file and how long the file is; None where the server does not say."""
+def _range_of(answer: HTTPResponse) -> tuple[int, int | None]:
+    """Returns where an answer starts in the file, -1 if this cannot be read, and the size of the file if known."""
     if answer.status != 206:
         return 0, answer.length
     match = re.match(r"bytes (\d+)-\d+/(\d+)?", answer.headers.get("Content-Range", ""))
     if not match:
-        return None, None
+        return -1, None
     return int(match[1]), int(match[2]) if match[2] else None
 
 
@@ -154,7 +153,3 @@ def _reason(error: Exception) -> str:
 
 def _size_bytes(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def by_hand(model: PublishedModel) -> str:
-    return f"fetch {model.file_name} by hand from {model.source} and give its path with --model"

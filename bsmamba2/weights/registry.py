@@ -1,4 +1,4 @@
-"""The registry of published models: the one in the package, and those that are downloaded."""
+"""The published models: the one in this package and those that can be downloaded."""
 
 from dataclasses import dataclass
 
@@ -9,20 +9,20 @@ DEFAULT_MODEL, FULL_SIZE_MODEL = "mini-vocals", "msst-vocals"
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """Weights that someone published.
+    """Published weights.
 
     Args:
-        name: What the model is called here.
-        file_name: What its file is called there, and in the cache.
-        stems: What it estimates.
-        parameters: How many parameters it has.
+        name: Name of the model in this package.
+        file_name: Name of the published file, also in the cache.
+        stems: The stems that it estimates.
+        parameters: Number of parameters.
         size_bytes: Size of the file.
-        sha256: Hash of the file, in hexadecimal.
-        source: Where it comes from: a web page, or this package.
-        url: Where the file is fetched from; None where it cannot be fetched.
+        sha256: SHA-256 of the file in hexadecimal.
+        source: Where the weights come from: a web page, or this package.
+        url: Address of the file; None if it cannot be downloaded.
         licence: Licence of the weights.
         scores: Published scores by what they measure.
-        note: What one should know, as a clause.
+        note: What users should know, as a clause.
         packaged: Whether the file is part of this package.
     """
 
@@ -39,6 +39,11 @@ class PublishedModel:
     note: str
     packaged: bool = False
 
+    @property
+    def by_hand(self) -> str:
+        """What to do if the file cannot be downloaded, as a clause."""
+        return f"fetch {self.file_name} by hand from {self.source} and give its path with --model"
+
 
 PUBLISHED_MODELS: dict[str, PublishedModel] = {
     model.name: model
@@ -50,7 +55,7 @@ PUBLISHED_MODELS: dict[str, PublishedModel] = {
             parameters=5_408_724,
             size_bytes=10_853_216,
             sha256="f5e6f55efb026697e938307f909b6c5a147394cdc73342c7890449a0c3351cac",
-            source="this package; its model card mini-vocals.md lies beside it",
+            source="this package; its model card mini-vocals.md is beside it",
             url=None,
             licence="CC BY-NC-SA 4.0, non-commercial use only",
             scores={"cSDR, median of 7 MUSDB18 previews (dB)": 2.73, "uSDR, median of 7 MUSDB18 previews (dB)": 3.34},
@@ -89,6 +94,11 @@ PUBLISHED_MODELS: dict[str, PublishedModel] = {
 
 
 def published_model(name: str) -> PublishedModel:
+    """Returns the published model of a name.
+
+    Raises:
+        InputError: There is none.
+    """
     if name not in PUBLISHED_MODELS:
         raise InputError(f"there is no published model {name!r}; choose one of {', '.join(PUBLISHED_MODELS)}")
     return PUBLISHED_MODELS[name]

@@ -1,4 +1,4 @@
-"""The files of published models on this machine: in the package, or in the user's cache."""
+"""Where the files of the published models are on this machine: in the package, or in the user's cache."""
 
 import contextlib
 import logging
@@ -10,27 +10,65 @@ from platformdirs import user_cache_path
 
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import make_folder, sha256_of
-from bsmamba2.weights.download import by_hand, fetch
+from bsmamba2.weights.download import fetch
 from bsmamba2.weights.registry import FULL_SIZE_MODEL, PUBLISHED_MODELS, PublishedModel, published_model
 
 log = logging.getLogger(__name__)
 
-
+PACKAGED = Path(__file__).parent
 NOT_DOWNLOADED, OK = "not downloaded", "ok"
 
-# Where the weights in the package lie.
-PACKAGED = Path(__file__).parent
+
+def place_of(model: PublishedModel, folder: Path | None = None) -> Path:
+    """Returns the path of a model's file, whether it exists or not.
+
+    Args:
+        model: The model.
+        folder: Folder of downloaded files, by default in the user's cache.
+    """
+    if model.packaged:
+        return PACKAGED / model.file_name
+    return (folder or user_cache_path("bsmamba2", appauthor=False) / "models") / model.file_name
+
+
+def state_of(model: PublishedModel, path: Path) -> str:
+    """Returns the state of a model's file: `not downloaded`, `ok`, or `damaged: ` and what is wrong."""
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes != model.size_bytes:
+            return f"damaged: it has {size_bytes} bytes instead of {model.size_bytes}"
+        sha256 = sha256_of(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return NOT_DOWNLOADED
+    except (OSError, InputError) as error:
+        return f"damaged: {error}"
+    return OK if sha256 == model.sha256 else f"damaged: it has the sha256 {sha256} instead of {model.sha256}"
+
+
+def verify(folder: Path | None = None) -> dict[str, str]:
+    """Returns the state of the file of each published model by name, see `state_of` and `place_of`."""
+    return {model.name: state_of(model, place_of(model, folder)) for model in PUBLISHED_MODELS.values()}
+
+
+def damaged_file(model: PublishedModel, path: Path, state: str) -> InputError:
+    """Returns the error for a file in a state that is not ok."""
+    if model.packaged:
+        state = "missing" if state == NOT_DOWNLOADED else state
+        return InputError(f"the model file {path} of this package is {state}; install bsmamba2 again")
+    again = f"run `bsmamba2 models download {model.name}` to download it again"
+    remedy = again if model.url else "remove it or replace it by a good copy"
+    return InputError(f"the cached model file {path} is {state}; {remedy}")
 
 
 def model_file(name: str, folder: Path | None = None) -> Path:
-    """Returns the file of a published model, which is downloaded if it is not there and checked before every use.
+    """Returns the file of a published model, which is downloaded if it is missing and checked before every use.
 
     Args:
         name: Name of the model.
-        folder: Where downloaded files lie, by default in the user's cache.
+        folder: Folder of downloaded files, by default in the user's cache.
 
     Raises:
-        InputError: There is no such model, its file is damaged or could not be fetched.
+        InputError: There is no such model, its file is damaged or could not be downloaded.
     """
     model = published_model(name)
     path = place_of(model, folder)
@@ -43,17 +81,17 @@ def model_file(name: str, folder: Path | None = None) -> Path:
 
 
 def download(model: PublishedModel, folder: Path | None = None) -> Path:
-    """Returns the file of a published model once it lies in the folder, complete and with its hash.
+    """Returns the file of a published model once it is complete and has its hash.
 
-    A file that already is so is not fetched again, a damaged one is replaced, and a broken transfer goes on where it
-    broke off. A second process that wants the same file waits for the first.
+    A good file is not downloaded again, a damaged one is replaced, and a broken transfer is resumed. A second process
+    that wants the same file waits for the first.
 
     Args:
-        model: What to fetch.
+        model: What to download.
         folder: Where to put it, by default in the user's cache.
 
     Raises:
-        InputError: It cannot be fetched or written, or what came is not the published file.
+        InputError: It cannot be downloaded or written, or the server has a different file.
     """
     if model.packaged:
         return model_file(model.name)
@@ -66,7 +104,7 @@ def download(model: PublishedModel, folder: Path | None = None) -> Path:
     try:
         make_folder(path.parent)
     except InputError as error:
-        raise InputError(f"{error}, or {by_hand(model)}") from error
+        raise InputError(f"{error}, or {model.by_hand}") from error
     try:
         with _locked(path):
             if state_of(model, path) != OK:
@@ -74,16 +112,30 @@ def download(model: PublishedModel, folder: Path | None = None) -> Path:
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror or error}); free some space or allow writing there, "
-            f"or {by_hand(model)}"
+            f"or {model.by_hand}"
         ) from error
     return path
 
 
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = FileLock(path.with_name(f"{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("another process is downloading %s; waiting for it", path.name)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def find_model(model: str | Path) -> Path:
-    """Returns the file that is meant by the name of a published model or by a path, and says which model it is.
+    """Returns the file for the name of a published model or a path, and logs which model it is.
 
     Raises:
-        InputError: There is neither, or the published model cannot be had.
+        InputError: There is no such model or file, or the published model cannot be downloaded.
     """
     if str(model) in PUBLISHED_MODELS:
         published = PUBLISHED_MODELS[str(model)]
@@ -102,7 +154,7 @@ def find_model(model: str | Path) -> Path:
 
 
 def recognised(path: Path) -> PublishedModel | None:
-    """Returns the published model whose bytes a file has, under whatever name, or None.
+    """Returns the published model that a file of any name has the bytes of, or None.
 
     Raises:
         InputError: The file cannot be read.
@@ -113,53 +165,3 @@ def recognised(path: Path) -> PublishedModel | None:
         raise InputError(f"the file {path} cannot be read ({error.strerror}); check the path") from error
     candidates = {model.sha256: model for model in PUBLISHED_MODELS.values() if model.size_bytes == size_bytes}
     return candidates.get(sha256_of(path)) if candidates else None
-
-
-def verify(folder: Path | None = None) -> dict[str, str]:
-    """Returns the state of each published model in a folder, by default the user's cache, or in the package.
-
-    A state is `not downloaded`, `ok`, or `damaged: ` and what is wrong.
-    """
-    return {model.name: state_of(model, place_of(model, folder)) for model in PUBLISHED_MODELS.values()}
-
-
-def place_of(model: PublishedModel, folder: Path | None) -> Path:
-    if model.packaged:
-        return PACKAGED / model.file_name
-    return (folder or user_cache_path("bsmamba2", appauthor=False) / "models") / model.file_name
-
-
-def state_of(model: PublishedModel, path: Path) -> str:
-    try:
-        size_bytes = path.stat().st_size
-        if size_bytes != model.size_bytes:
-            return f"damaged: it has {size_bytes} bytes instead of {model.size_bytes}"
-        sha256 = sha256_of(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return NOT_DOWNLOADED
-    except (OSError, InputError) as error:
-        return f"damaged: {error}"
-    return OK if sha256 == model.sha256 else f"damaged: it has the sha256 {sha256} instead of {model.sha256}"
-
-
-def damaged_file(model: PublishedModel, path: Path, state: str) -> InputError:
-    if model.packaged:
-        state = "missing" if state == NOT_DOWNLOADED else state
-        return InputError(f"the model file {path} of this package is {state}; install bsmamba2 again")
-    anew = f"run `bsmamba2 models download {model.name}`, which fetches it anew"
-    remedy = anew if model.url else "remove it or replace it by a good copy"
-    return InputError(f"the cached model file {path} is {state}; {remedy}")
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path.with_name(f"{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("another process is fetching %s; waiting for it", path.name)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

@@ -9,7 +9,7 @@ from pathlib import Path
 from bsmamba2.data.tracks import track_paths
 from bsmamba2.errors import InputError
 from bsmamba2.training.resuming import find_resume_point
-from bsmamba2.weights.checkpoint import load_network, save_model
+from bsmamba2.weights.checkpoint import WeightsFile, save_model
 from default_model.laying_out import RENDERED
 
 PROJECT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def train(data: Path, folder: Path, *options: str) -> Path:
 
 def export(checkpoint: Path, path: Path) -> None:
     """Writes the averaged weights of a checkpoint in half precision."""
-    save_model(load_network(checkpoint).half(), path)
+    save_model(WeightsFile.read(checkpoint).network().half(), path)
 
 
 def _first(paths: list[Path], rendered: bool, share: float) -> list[Path]:

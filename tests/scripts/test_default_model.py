@@ -22,7 +22,7 @@ from bsmamba2.demo import example_song
 from bsmamba2.errors import InputError
 from bsmamba2.model import ModelConfig
 from bsmamba2.stem_names import MUSDB_STEMS
-from bsmamba2.weights.checkpoint import read
+from bsmamba2.weights.checkpoint import WeightsFile
 from bsmamba2.weights.registry import DEFAULT_MODEL
 from default_model import laying_out
 from default_model.composing import DRUM_CHANNEL, compose, midi
@@ -208,10 +208,10 @@ def test_a_training_that_was_stopped_goes_on_and_its_last_weights_are_exported(t
     options += ["--data.epoch_excerpts=2", "--model.warmup_steps=0", "--trainer.limit_val_batches=0"]
     options += ["--data.augmentation.pitch=0", "--data.augmentation.tempo=0"]
     started = train(tmp_path / "data", tmp_path / "run", *options, "--trainer.max_epochs=1")
-    assert read(started)["global_step"] == 2
+    assert WeightsFile.read(started).content["global_step"] == 2
     gone_on = train(tmp_path / "data", tmp_path / "run", *options, "--trainer.max_epochs=2")
     assert gone_on == started
-    assert read(gone_on)["global_step"] == 4
+    assert WeightsFile.read(gone_on).content["global_step"] == 4
     export(gone_on, tmp_path / "weights.safetensors")
     assert {tensor.dtype for tensor in load_file(tmp_path / "weights.safetensors").values()} == {torch.float16}
     averaged = load_model(gone_on).state_dict()

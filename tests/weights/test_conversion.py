@@ -1,6 +1,5 @@
 import builtins
 import contextlib
-import hashlib
 import json
 import os
 import pickle
@@ -25,12 +24,13 @@ from torch import Tensor
 from bsmamba2 import load_model
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.system.files import sha256_of
 from bsmamba2.weights import conversion
-from bsmamba2.weights.checkpoint import ARCHITECTURE, read
+from bsmamba2.weights.checkpoint import ARCHITECTURE, WeightsFile
 from bsmamba2.weights.conversion import convert
 from bsmamba2.weights.registry import PUBLISHED_MODELS
 
-# What the shapes of plain weights tell of this network is all there is to tell.
+# The shapes of its plain weights tell its whole architecture.
 PUBLISHED_FORM = ModelConfig(dim=8, depth=1, expand=2, headdim=4, d_state=4, mask_expand=1)
 
 
@@ -42,7 +42,7 @@ def weights() -> dict[str, Tensor]:
 
 @pytest.fixture
 def options(monkeypatch: pytest.MonkeyPatch) -> type:
-    """Returns a class of hyper-parameters that pickle finds only until `save` is done."""
+    """Returns a class of hyper-parameters in a module that the test removes again."""
 
     class DictConfig:
         def __init__(self, content: object) -> None:
@@ -61,7 +61,7 @@ def averaged(state: dict[str, Tensor]) -> list[Tensor]:
 
 
 def authors_checkpoint(state: dict[str, Tensor], **changes: Any) -> dict[str, Any]:
-    """The layout of the authors' file: buffers beside the network, EMA weights as an unnamed list."""
+    """Returns the layout of the authors' file: buffers beside the network, EMA weights as a list without names."""
     window = torch.hann_window(16)
     named = [("featurizer.window", window), *((f"model.{name}", value) for name, value in state.items())]
     named += [("inverse_featurizer.window", window), ("multi_featurizer.0.window", window)]
@@ -76,7 +76,7 @@ def authors_checkpoint(state: dict[str, Tensor], **changes: Any) -> dict[str, An
 
 
 def own_checkpoint(state: dict[str, Tensor], config: ModelConfig, average: bool = True) -> dict[str, Any]:
-    """What Lightning's EMAWeightAveraging saves of our module."""
+    """Returns what Lightning's EMAWeightAveraging saves of our module."""
     raw = {f"network.{name}": value for name, value in state.items()} | {"loss.window": torch.ones(3)}
     content = {"state_dict": raw, "hyper_parameters": {"network": asdict(config), "learning_rate": 1e-3}}
     if average:
@@ -120,7 +120,7 @@ def test_the_authors_layout(
     assert network.config == PUBLISHED_FORM
     assert f"wrote {output} with the {taken} weights of {source}: " in text
     assert f"{sum(value.numel() for value in weights.values()):,} parameters" in text
-    assert text.endswith(f"sha256 {hashlib.sha256(output.read_bytes()).hexdigest()}")
+    assert text.endswith(f"sha256 {sha256_of(output)}")
     assert [path.name for path in output.parent.iterdir()] == ["sota.safetensors"]
 
 
@@ -209,7 +209,7 @@ def test_a_file_that_describes_itself_needs_no_shapes(tmp_path: Path, tiny_netwo
     torch.save(own_checkpoint(tiny_network.state_dict(), tiny_network.config), tmp_path / "own.ckpt")
     convert(tmp_path / "own.ckpt", tmp_path / "own.safetensors")
     convert(tmp_path / "own.safetensors", tmp_path / "again.safetensors")
-    # Its hop length and its segment cannot be read off the shapes.
+    # The shapes do not tell its hop length and its segment.
     assert load_model(tmp_path / "again.safetensors").config == tiny_network.config
 
 
@@ -222,11 +222,20 @@ def test_a_published_file_is_recognised(
     model = replace(
         PUBLISHED_MODELS["msst-vocals"],
         size_bytes=source.stat().st_size,
-        sha256=hashlib.sha256(source.read_bytes()).hexdigest(),
+        sha256=sha256_of(source),
     )
     monkeypatch.setitem(PUBLISHED_MODELS, "msst-vocals", model)
     text = convert(source, tmp_path / "second.safetensors")
     assert text.endswith(f"{source} is the published model msst-vocals")
+
+
+def test_stems_of_a_foreign_checkpoint_are_named(tmp_path: Path) -> None:
+    config = replace(PUBLISHED_FORM, stems=("speech", "music"))
+    torch.save(authors_checkpoint(BSMamba2(config).state_dict()), tmp_path / "two.ckpt")
+    with pytest.raises(InputError, match=r"estimates 2 stems but does not name them; give stems="):
+        convert(tmp_path / "two.ckpt", tmp_path / "two.safetensors")
+    convert(tmp_path / "two.ckpt", tmp_path / "two.safetensors", stems=["speech", "music"])
+    assert load_model(tmp_path / "two.safetensors").config == config
 
 
 def test_golden_weights_in_the_authors_layout(tmp_path: Path, test_data: Path) -> None:
@@ -272,7 +281,7 @@ def first_tensor_replaced(state: dict[str, Tensor], attack: object) -> dict[str,
     return dict.fromkeys(list(state)[:1], attack) | dict(list(state.items())[1:])
 
 
-@pytest.mark.filterwarnings("ignore")  # What happens while the attacks succeed is theirs.
+@pytest.mark.filterwarnings("ignore")  # The attacks that succeed here, without our reader, may warn.
 @pytest.mark.parametrize("name", [*REFUSED, *IGNORED])
 def test_attacks(tmp_path: Path, weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
@@ -297,7 +306,7 @@ def test_attacks(tmp_path: Path, weights: dict[str, Tensor], monkeypatch: pytest
         if place == "whole file":
             with contextlib.suppress(Exception):
                 torch.load(source, weights_only=False)
-            assert marker.exists(), "this attack is none"
+            assert marker.exists(), "this attack does nothing"
             marker.rmdir() if marker.is_dir() else marker.unlink()
         if place in ("hyper-parameters", "key") and name in IGNORED:
             convert(source, output, overwrite=True)
@@ -323,7 +332,7 @@ STORAGE = b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\
 
 
 def rebuilt(offset: bytes, size: bytes, stride: bytes) -> bytes:
-    """A state dict of one tensor, over a storage of four numbers, with any claim about its form."""
+    """Returns a state dict of one tensor, over a storage of four numbers, with any claim about its form."""
     arguments = STORAGE + offset + size + stride + b"\x89ccollections\nOrderedDict\n)RtR"
     return b"\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n" + arguments + b"s."
 
@@ -338,7 +347,7 @@ PICKLES = {
     "object as a size": (rebuilt(b"K\x00", b"cevil\nsize\n)R", b"K\x01\x85"), "damaged"),
     "object as a storage": (b"\x80\x02cevil\nstorage\n)RQ.", "Python objects"),
     "text as a storage": (b"\x80\x02X\x01\x00\x00\x00aQ.", "Python objects|damaged"),
-    "another kind of storage": (b"\x80\x02X\x06\x00\x00\x00moduleK\x01\x86Q.", "Python objects"),
+    "other kind of storage": (b"\x80\x02X\x06\x00\x00\x00moduleK\x01\x86Q.", "Python objects"),
     "old persistent id": (b"\x80\x02Pevil\n.", "Python objects"),
     "missing storage": (STORAGE.replace(b"0X\x03", b"9X\x03").replace(b"((", b"\x80\x02(") + b".", "damaged"),
     "changed function": (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x01\x00\x00\x00aK\x01sb.", "Python objects"),
@@ -373,7 +382,7 @@ def test_pickles_made_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
 def test_the_pickle_made_by_hand_is_right(tmp_path: Path) -> None:
     torch.save({"a": torch.arange(4.0)}, tmp_path / "good.pt")
     with_pickle(tmp_path / "good.pt", tmp_path / "same.pt", rebuilt(b"K\x00", b"K\x04\x85", b"K\x01\x85"))
-    assert read(tmp_path / "same.pt", ignore_objects=True)["a"].tolist() == [0, 1, 2, 3]
+    assert WeightsFile.read(tmp_path / "same.pt", foreign=True).content["a"].tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -381,7 +390,7 @@ def test_the_pickle_made_by_hand_is_right(tmp_path: Path) -> None:
     [torch.eye(3).to_sparse(), torch.ones(3, device="meta"), torch.ones(3, dtype=torch.int64), torch.ones(1).expand(9)],
     ids=["sparse", "meta", "integer", "expanded"],
 )
-def test_tensors_of_another_kind(tmp_path: Path, weights: dict[str, Tensor], value: Tensor) -> None:
+def test_tensors_of_other_kinds(tmp_path: Path, weights: dict[str, Tensor], value: Tensor) -> None:
     torch.save(weights | {"final_norm.gamma": value}, tmp_path / "a.pt")
     for open_it in (
         lambda: convert(tmp_path / "a.pt", tmp_path / "b.safetensors"),
@@ -422,7 +431,7 @@ def test_changed_bytes(tmp_path: Path, weights: dict[str, Tensor]) -> None:
         except InputError:
             damaged += 1
         else:
-            # What lies between the records means nothing.
+            # The changed byte was between the records.
             assert_equal(load_file(tmp_path / "out.safetensors"), plus_one(weights))
     assert damaged
     with zipfile.ZipFile(tmp_path / "whole.ckpt") as archive:
@@ -454,7 +463,7 @@ def test_no_work_is_done_for_an_output_that_cannot_be(
     output.write_text("precious")
     (tmp_path / "folder.safetensors").mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "read", None)
+        patch.setattr(conversion, "WeightsFile", None)
         with pytest.raises(InputError, match=r"a\.safetensors exists already; allow overwriting"):
             convert(source, output)
         with pytest.raises(InputError, match=r"b\.pt does not end in \.safetensors"):
@@ -470,7 +479,7 @@ def test_no_work_is_done_for_an_output_that_cannot_be(
 
 @pytest.fixture
 def full_disk() -> Iterator[None]:
-    """Files end after a kilobyte, as on a disk that is full."""
+    """Limits files to a kilobyte, like a disk that is full."""
     resource = pytest.importorskip("resource", reason="Windows has no such limit")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
@@ -499,7 +508,7 @@ def test_an_output_that_cannot_be_written(tmp_path: Path, weights: dict[str, Ten
         convert(tmp_path / "a.pt", tmp_path / "a.pt" / "b.safetensors")
 
 
-def test_inputs_of_other_programs(tmp_path: Path) -> None:
+def test_checkpoints_of_other_programs(tmp_path: Path) -> None:
     source, output = tmp_path / "other.ckpt", tmp_path / "b.safetensors"
     for content, message in (
         ({"state_dict": {"encoder.weight": torch.ones(2)}}, "'nothing' is not a named tensor"),

@@ -1,0 +1,58 @@
+"""A published model on a local web server, and the user's cache in a temporary folder."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bsmamba2.weights import download as downloading
+from bsmamba2.weights.registry import PUBLISHED_MODELS, PublishedModel
+from tests.weights.model_server import CONTENT, Handler, Remote, Server
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(downloading, "PAUSE_SECONDS", 0.01)
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.remote = Remote(f"http://127.0.0.1:{server.server_port}/weights.ckpt")
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.remote.released.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def remote(server: Server) -> Remote:
+    return server.remote
+
+
+@pytest.fixture
+def model(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> PublishedModel:
+    """Returns a model on the local server; during the test it is in the registry."""
+    model = PublishedModel(
+        name="tiny",
+        file_name="weights.ckpt",
+        stems=("vocals",),
+        parameters=1,
+        size_bytes=len(CONTENT),
+        sha256=hashlib.sha256(CONTENT).hexdigest(),
+        source="https://example.org/tiny",
+        url=remote.url,
+        licence="unstated",
+        scores={"SDR (dB)": 1.25},
+        note="made for the tests",
+    )
+    monkeypatch.setitem(PUBLISHED_MODELS, model.name, model)
+    return model
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns the folder of the models in the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "bsmamba2" / "models"
