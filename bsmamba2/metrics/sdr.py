@@ -21,7 +21,7 @@ SUM_BLOCK = 1 << 16
 ROUNDING = 1e-26
 
 
-def usdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> float:
+def usdr(*, estimate: Audio, reference: Audio) -> float:
     """Returns the signal-to-distortion ratio over the whole track in dB (Music Demixing Challenge 2021).
 
     10 · log10((Σ reference² + 1e-7) / (Σ (reference − estimate)² + 1e-7))
@@ -29,7 +29,6 @@ def usdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> floa
     Args:
         estimate: Separated audio (c, n).
         reference: True audio (c, n).
-        sample_rate: Not used; every score is called alike.
 
     Raises:
         InputError: The two shapes differ, or are not (c, n) with at least one sample, or a sample is not finite.
@@ -42,7 +41,7 @@ def usdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> floa
     return decibels(signal, error).item()
 
 
-def si_sdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> float:
+def si_sdr(*, estimate: Audio, reference: Audio) -> float:
     """Returns the scale-invariant signal-to-distortion ratio over the whole track in dB (Le Roux et al. 2019).
 
     10 · log10(Σ (α · reference)² / Σ (α · reference − estimate)²), α = Σ estimate · reference / Σ reference²
@@ -53,7 +52,6 @@ def si_sdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> fl
     Args:
         estimate: Separated audio (c, n).
         reference: True audio (c, n).
-        sample_rate: Not used; every score is called alike.
 
     Raises:
         InputError: The two shapes differ, or are not (c, n) with at least one sample, or a sample is not finite.
@@ -74,7 +72,7 @@ def si_sdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> fl
     return decibels(signal, error).item() if error > ROUNDING * signal else float("inf")
 
 
-def csdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> float:
+def csdr(*, estimate: Audio, reference: Audio, sample_rate: int) -> float:
     """Returns the median of the defined windows of `windowed_sdr` in dB, NaN if no window is defined.
 
     Of an even count it is the mean of the middle two.
@@ -91,7 +89,7 @@ def csdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> floa
     return defined_median(_windows(estimate, reference, sample_rate))
 
 
-def windowed_sdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> Tensor:
+def windowed_sdr(*, estimate: Audio, reference: Audio, sample_rate: int) -> Tensor:
     """Returns the signal-to-distortion ratio of every one-second window in dB, (w) or for sources (s, w).
 
     Windows do not overlap; the last partial one is dropped, but audio of at most one window is scored as one. A window

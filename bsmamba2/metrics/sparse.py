@@ -38,7 +38,7 @@ class Leakage:
     relative_db_95: float
 
 
-def active_blocks(*, reference: Audio, sample_rate: int = 44100, threshold_dbfs: float = ACTIVE_DBFS) -> Tensor:
+def active_blocks(*, reference: Audio, sample_rate: int, threshold_dbfs: float = ACTIVE_DBFS) -> Tensor:
     """Returns which blocks (b) are active; none for audio shorter than a block.
 
     Args:
@@ -58,7 +58,7 @@ def leakage(
     estimate: Audio,
     reference: Audio,
     mixture: Audio,
-    sample_rate: int = 44100,
+    sample_rate: int,
     threshold_dbfs: float = ACTIVE_DBFS,
 ) -> Leakage:
     """Returns how loud the estimate is where the reference is silent.
@@ -81,9 +81,7 @@ def leakage(
     return Leakage(*_quantiles(levels[silent]), *_quantiles((levels - mixture_levels)[compared]))
 
 
-def false_mute(
-    *, estimate: Audio, reference: Audio, sample_rate: int = 44100, threshold_dbfs: float = ACTIVE_DBFS
-) -> float:
+def false_mute(*, estimate: Audio, reference: Audio, sample_rate: int, threshold_dbfs: float = ACTIVE_DBFS) -> float:
     """Returns the percentage of active blocks in which the estimate lies more than 20 dB under the reference.
 
     NaN if no block is active.
@@ -104,7 +102,7 @@ def false_mute(
     return 100 * muted.double().mean().item()
 
 
-def csdr_by_activity(*, windows: Tensor, active: Tensor, sample_rate: int = 44100) -> tuple[float, float, float, float]:
+def csdr_by_activity(*, windows: Tensor, active: Tensor, sample_rate: int) -> tuple[float, float, float, float]:
     """Returns the median of the defined windows with few to many active blocks around them, in dB, NaN where none is.
 
     A window belongs to one of [0, 25) [25, 50) [50, 75) [75, 100] % by the share of active ones of the blocks whose
@@ -140,9 +138,7 @@ def csdr_by_activity(*, windows: Tensor, active: Tensor, sample_rate: int = 4410
     return low, lower, higher, high
 
 
-def onset_sdr(
-    *, estimate: Audio, reference: Audio, sample_rate: int = 44100, threshold_dbfs: float = ACTIVE_DBFS
-) -> float:
+def onset_sdr(*, estimate: Audio, reference: Audio, sample_rate: int, threshold_dbfs: float = ACTIVE_DBFS) -> float:
     """Returns the median over onsets of the signal-to-distortion ratio of the second that starts there, in dB.
 
     An onset is the first active block after 20 silent ones or more. The start of the track does not stand for silence:

@@ -17,7 +17,7 @@ SMALLEST_MAGNITUDE = 1e-10
 FRAMES = 512
 
 
-def bleedless_fullness(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> tuple[float, float]:
+def bleedless_fullness(*, estimate: Audio, reference: Audio, sample_rate: int) -> tuple[float, float]:
     """Returns how little the estimate adds to the reference and how little it lacks, each up to 100.
 
     Of the differences in dB between the mel magnitudes of the estimate and of the reference, bleedless is

@@ -1,3 +1,4 @@
+import functools
 import json
 import math
 import shutil
@@ -20,7 +21,15 @@ from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
 RATE = 1000
 INF, NAN = float("inf"), float("nan")
-SCORES: list[Callable[..., object]] = [csdr, usdr, si_sdr, windowed_sdr]
+SCORES = [
+    pytest.param(score, id=name)
+    for name, score in {
+        "csdr": functools.partial(csdr, sample_rate=RATE),
+        "usdr": usdr,
+        "si_sdr": si_sdr,
+        "windowed_sdr": functools.partial(windowed_sdr, sample_rate=RATE),
+    }.items()
+]
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -116,7 +125,7 @@ def test_windows_of_a_real_song(song_stems: dict[str, Tensor], stems: tuple[str,
     references = torch.stack([audio[stem] for stem in stems])
     estimates = 0.8 * references + 0.05 * mixture
     expected = museval_windows(estimates.double().numpy(), references.double().numpy(), 44100)
-    ours = windowed_sdr(estimate=estimates, reference=references)
+    ours = windowed_sdr(estimate=estimates, reference=references, sample_rate=44100)
     assert ours.shape == (len(stems), 2)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-9)
 
@@ -146,7 +155,7 @@ def test_the_stored_scores_of_museval(test_data: Path) -> None:
     stored = json.loads((test_data / "data" / "museval" / f"{name}.json").read_text(encoding="utf-8"))["targets"]
     frames = {target["name"]: [frame["metrics"]["SDR"] for frame in target["frames"]] for target in stored}
     expected = [frames["vocals"], frames["accompaniment"]]
-    scores = windowed_sdr(estimate=estimates, reference=references)
+    scores = windowed_sdr(estimate=estimates, reference=references, sample_rate=44100)
     # Half a stored digit, and a little: two AAC decoders differ in the last of 16 bits where a sample lies between.
     np.testing.assert_allclose(scores, expected, rtol=0, atol=6e-6)
 
@@ -196,7 +205,8 @@ def test_the_last_partial_window_is_dropped() -> None:
 
 def test_audio_shorter_than_a_window_is_one_window() -> None:
     estimate, reference = with_windows(0.1)
-    assert csdr(estimate=estimate[:, :7], reference=reference[:, :7]) == pytest.approx(20, rel=0, abs=1e-9)
+    score = csdr(estimate=estimate[:, :7], reference=reference[:, :7], sample_rate=RATE)
+    assert score == pytest.approx(20, rel=0, abs=1e-9)
 
 
 def test_usdr_by_hand() -> None:
@@ -254,12 +264,12 @@ from bsmamba2.metrics import active_blocks, si_sdr, usdr, windowed_sdr
 reference = torch.empty(4, 2, 20 * 44100).uniform_(-1, 1)
 estimate = torch.empty(4, 2, 20 * 44100).uniform_(-1, 1)
 unit = 1 if sys.platform == "darwin" else 1024
-windowed_sdr(estimate=estimate[..., :44100], reference=reference[..., :44100])
+windowed_sdr(estimate=estimate[..., :44100], reference=reference[..., :44100], sample_rate=44100)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-windowed_sdr(estimate=estimate, reference=reference)
+windowed_sdr(estimate=estimate, reference=reference, sample_rate=44100)
 for score in (usdr, si_sdr):
     score(estimate=estimate.flatten(0, 1), reference=reference.flatten(0, 1))
-active_blocks(reference=reference[0])
+active_blocks(reference=reference[0], sample_rate=44100)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit / 2**20)
 """
 
@@ -271,25 +281,43 @@ def test_no_score_copies_whole_tracks() -> None:
     assert float(grown) < 27
 
 
-@pytest.mark.parametrize("score", [csdr, usdr])
+@pytest.mark.parametrize("score", [functools.partial(csdr, sample_rate=RATE), usdr])
 @pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
 def test_arrays_and_tensors_in_a_number_out(
     score: Callable[..., float], convert: Callable[[np.ndarray], Audio]
 ) -> None:
     estimate, reference = with_windows(0.1, 0.1)
-    result = score(estimate=convert(estimate), reference=convert(reference), sample_rate=RATE)
+    result = score(estimate=convert(estimate), reference=convert(reference))
     assert type(result) is float
     assert result == pytest.approx(20, abs=1e-6)
 
 
-@pytest.mark.parametrize("score", [csdr, usdr])
-def test_single_precision_audio_is_scored_in_double(score: Callable[..., float]) -> None:
-    """Squares of 1e-25 are below what single precision holds, and an error of 1e-6 needs more than its 24 bits."""
-    reference = torch.full((2, RATE), 1e-25 if score is csdr else 1.0)
-    estimate = reference * 1.5 if score is csdr else reference - 2**-20
-    expected = 10 * math.log10(4) if score is csdr else 10 * math.log10((2000 + 1e-7) / (2000 * 2**-40 + 1e-7))
-    result = score(estimate=estimate, reference=reference, sample_rate=RATE)
-    assert result == pytest.approx(expected, rel=0, abs=1e-6)
+def test_csdr_of_single_precision_audio_is_computed_in_double() -> None:
+    """Squares of 1e-25 are below the smallest number of single precision."""
+    reference = torch.full((2, RATE), 1e-25)
+    score = csdr(estimate=reference * 1.5, reference=reference, sample_rate=RATE)
+    assert score == pytest.approx(10 * math.log10(4), rel=0, abs=1e-6)
+
+
+def test_usdr_of_single_precision_audio_is_computed_in_double() -> None:
+    """A relative error of 1e-6 in a sum needs more than the 24 bits of single precision."""
+    reference = torch.ones(2, RATE)
+    expected = 10 * math.log10((2000 + 1e-7) / (2000 * 2**-40 + 1e-7))
+    assert usdr(estimate=reference - 2**-20, reference=reference) == pytest.approx(expected, rel=0, abs=1e-6)
+
+
+@pytest.mark.parametrize("score", [csdr, windowed_sdr])
+def test_scores_of_windows_need_the_sampling_rate(score: Callable[..., object]) -> None:
+    with pytest.raises(TypeError, match="sample_rate"):
+        score(estimate=noise(2, 9), reference=noise(2, 9))
+
+
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_windows_have_the_length_of_a_second(rate: int) -> None:
+    errors = (0.1, 0.01, 0.001)
+    estimate, reference = with_windows(*errors, rate=rate)
+    scores = windowed_sdr(estimate=estimate, reference=reference, sample_rate=rate)
+    assert scores.tolist() == pytest.approx([20, 40, 60], rel=0, abs=1e-9)
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -322,4 +350,4 @@ def test_samples_that_are_not_finite_have_no_score(score: Callable[..., object])
     estimate = np.ones((2, 3000))
     estimate[1, 1500] = np.nan
     with pytest.raises(InputError, match="the estimate has samples that are not finite"):
-        score(estimate=estimate, reference=np.ones((2, 3000)), sample_rate=RATE)
+        score(estimate=estimate, reference=np.ones((2, 3000)))
