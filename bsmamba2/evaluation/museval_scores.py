@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -104,48 +103,6 @@ def score_with_museval(
 
 def museval_medians(scores: MusevalScores) -> Medians:
     """Returns the median over the defined frames by target and metric in dB, NaN where no frame is defined."""
-    return _medians(json.loads(scores.json))
-
-
-def read_museval(path: Path) -> Medians:
-    """Returns the same from a file that museval wrote, of this program or of any other.
-
-    Raises:
-        InputError: It is no such file.
-    """
-    try:
-        medians = _medians(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is no file of museval's scores ({error!r}); it holds targets, their frames and the metrics "
-            f"{', '.join(METRICS)}; score the track again"
-        ) from error
-    if not medians:
-        raise InputError(f"{path} holds no target; museval scores at least two sources together, score the track again")
-    return medians
-
-
-def read_museval_folder(folder: Path) -> dict[str, Medians]:
-    """Returns the same by track, in the order of their names, from all of museval's files in a folder or below.
-
-    The median over tracks of these is how results of the Signal Separation Evaluation Campaign (SiSEC) 2018 are given.
-
-    Raises:
-        InputError: There is no such file, or a damaged one, or a track is there twice.
-    """
-    # Programs that were killed leave temporary files with a dot.
-    found = (path for path in folder.rglob("*.json") if not path.name.startswith("."))
-    paths = sorted(found, key=lambda path: path.stem)
-    if not paths:
-        raise InputError(f"there is no .json file in {folder}; give a folder of museval's scores, {{track}}.json each")
-    names = [path.stem for path in paths]
-    for path in paths:
-        if names.count(path.stem) > 1:
-            raise InputError(f"the track {path.stem!r} is in {folder} more than once; give the folder of one split")
-    return {path.stem: read_museval(path) for path in paths}
-
-
-def _medians(content: Any) -> Medians:
     return {
         target["name"]: {
             metric: defined_median(
@@ -153,7 +110,7 @@ def _medians(content: Any) -> Medians:
             )
             for metric in METRICS
         }
-        for target in content["targets"]
+        for target in json.loads(scores.json)["targets"]
     }
 
 
