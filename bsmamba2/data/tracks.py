@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bsmamba2.audio.reading import AudioInfo, audio_info, read_audio
-from bsmamba2.data.musdb import SAMPLE_RATE, STREAMS, official_validation_tracks
+from bsmamba2.data.musdb import OFFICIAL_VALIDATION_TRACKS, SAMPLE_RATE, STREAMS
 from bsmamba2.errors import InputError
 from bsmamba2.stem_names import MIXTURE
 
@@ -129,7 +129,7 @@ def split_paths(
         train, valid = track_paths(root / "train"), track_paths(root / "valid")
     else:
         everything = track_paths(root / "train")
-        names = _named(everything, tracks, artists) if named else set(official_validation_tracks())
+        names = _named(everything, tracks, artists) if named else set(OFFICIAL_VALIDATION_TRACKS)
         train = [path for path in everything if track_name(path) not in names]
         valid = [path for path in everything if track_name(path) in names]
     if split == "valid":
