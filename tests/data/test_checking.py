@@ -44,7 +44,7 @@ def root(tmp_path: Path, good_root: Path) -> Path:
 
 
 def problems(root: Path) -> Found:
-    """Returns severity, place and sentence of all but what every folder of few tracks has."""
+    """Returns severity, place and sentence of all problems except those that any small dataset has."""
     found = {(problem.severity, problem.place, problem.text) for problem in check_folder(root, WINDOW).problems}
     return {problem for problem in found if "MUSDB18-HQ has" not in problem[2] and problem[1] != "valid"}
 
@@ -68,7 +68,7 @@ def test_shares_are_those_of_the_active_windows(root: Path) -> None:
     noise[:, :20_000] = 0
     write_audio(root / FIRST / "bass.wav", noise, SAMPLE_RATE)
     first, second, *_ = check_folder(root, 5000).tracks
-    # Of the windows from 0, 2500, ... 25000, those from 17500 on hear something for at least half of their length.
+    # Of the windows from 0, 2500, ... 25000, those from 17500 on contain sound for at least half of their length.
     assert first.active_shares["bass"] == 3 / 11
     assert set(first.active_shares) == set(second.active_shares) == set(MUSDB_STEMS)
     write_audio(root / SECOND / "bass.wav", noise[:, :4999], SAMPLE_RATE)
@@ -162,11 +162,11 @@ def converted(old: str, new: str, format: Any) -> Callable[[Path], None]:
         (converted(f"{FIRST}/bass.wav", f"{SECOND}/bass.wav", "flac"), "error", SECOND, "mixture minus sum"),
     ],
 )  # fmt: skip
-def test_every_damage_is_named_and_stops_no_other_check(
+def test_every_damage_is_reported_and_other_checks_continue(
     root: Path, damage: Callable[[Path], None], severity: str, place: str, text: str
 ) -> None:
     damage(root)
-    # Another problem, in the last track: it is found as well.
+    # A second problem, in the last track, is also found.
     (root / THIRD / "drums.wav").unlink(missing_ok=True)
     found = problems(root)
     expected = [p for p in found if p[:2] == (severity, place) and re.search(text, p[2])]
@@ -178,7 +178,7 @@ def test_every_damage_is_named_and_stops_no_other_check(
     assert all(any(words in p[2] for words in consequences) for p in others), others
 
 
-def test_silence_is_no_audio_that_is_there_twice(good_root: Path, tmp_path: Path) -> None:
+def test_silence_is_not_repeated_audio(good_root: Path, tmp_path: Path) -> None:
     for place in (FIRST, SECOND):
         for stem in MUSDB_STEMS:
             audio = read_audio(good_root / place / f"{stem}.wav") * (stem != "bass")
@@ -201,13 +201,13 @@ def test_a_stem_only_dataset_of_other_names_is_fine(tmp_path: Path, song_stems: 
     }
 
 
-def test_a_slip_in_a_stem_that_all_tracks_share_is_found(root: Path) -> None:
+def test_a_misspelling_in_all_tracks_is_found(root: Path) -> None:
     for place in (FIRST, SECOND, THIRD, "test/D - 4"):
         (root / place / "vocals.wav").rename(root / place / "Vocals.wav")
     assert {text for _, _, text in problems(root)} == {"is called 'Vocals' instead of 'vocals'; rename it"}
 
 
-def test_the_official_set_is_missed(root: Path, musdb_root: Path, tmp_path: Path) -> None:
+def test_missing_official_tracks_are_reported(root: Path, musdb_root: Path, tmp_path: Path) -> None:
     texts = {(problem.place, problem.text) for problem in check_folder(musdb_root, WINDOW).problems}
     assert ("train", "has 3 tracks; MUSDB18-HQ has 100") in texts
     assert ("test", "has 1 tracks; MUSDB18-HQ has 50") in texts
@@ -222,7 +222,7 @@ def test_the_official_set_is_missed(root: Path, musdb_root: Path, tmp_path: Path
     assert not any("validation" in problem.text for problem in check_folder(root, WINDOW).problems)
 
 
-def test_the_known_fault_of_musdb_is_a_note(root: Path) -> None:
+def test_the_known_error_of_musdb_is_a_note(root: Path) -> None:
     (root / FIRST).rename(root / "train/PR - Oh No")
     mixture = root / "train/PR - Oh No/mixture.wav"
     write_audio(mixture, read_audio(mixture) * torch.tensor([[0.5], [1.0]]), SAMPLE_RATE)
@@ -249,7 +249,7 @@ def test_stem_files_are_checked_stream_by_stream(stem_root: Path) -> None:
     assert list(whole.activities) == list(STREAMS)
     assert report.problems_of(half)
     assert half.activities == {}
-    # The mixture of this song was limited: it is no sum, even after compression.
+    # The mixture of this song was limited, so it differs from the sum by more than compression.
     assert [problem.severity for problem in report.problems_of(whole)] == ["error"]
     assert whole.mixture_minus_sum_db == pytest.approx(-15.4, abs=0.5)
 
@@ -265,7 +265,7 @@ def test_whole_stem_files_are_decoded_and_damaged_ones_left_out(stem_root: Path,
         check_data(stem_root, decoded=stem_root / "train" / "..")
 
 
-def test_the_index_is_that_of_a_training(root: Path, tmp_path: Path) -> None:
+def test_the_index_is_the_same_as_that_of_a_training_run(root: Path, tmp_path: Path) -> None:
     index, made = tmp_path / "index.json", tmp_path / "made.json"
     text, healthy = check_data(root, index=index, segment_seconds=WINDOW / SAMPLE_RATE)
     assert healthy

@@ -45,7 +45,7 @@ def frames(scores: MusevalScores) -> dict[str, dict[str, list[float]]]:
 
 @pytest.fixture(scope="module")
 def pair(song_stems: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Returns estimates and references of a second of a real song; in its third quarter one estimate is silent."""
+    """Returns estimates and references of a second of a real song; in its third quarter an estimate is silent."""
     audio = {name: stem[:, :44100] for name, stem in song_stems.items()}
     references = {"vocals": audio["vocals"], "accompaniment": audio[MIXTURE] - audio["vocals"]}
     estimates = {"vocals": 0.8 * audio["vocals"] + 0.1 * audio["drums"]}
@@ -56,24 +56,26 @@ def pair(song_stems: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Te
 
 @pytest.fixture(scope="module")
 def scored(pair: tuple[dict[str, Tensor], dict[str, Tensor]]) -> MusevalScores:
-    """Returns their scores; a second is a quarter of one here, which is quicker."""
+    """Returns their scores; windows of a quarter of a second are faster to score."""
     return score_with_museval(estimates=pair[0], references=pair[1], sample_rate=11025)
 
 
 @needs_ffmpeg
-def test_its_sdr_is_our_windowed_sdr(scored: MusevalScores, pair: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
+def test_its_sdr_equals_our_windowed_sdr(
+    scored: MusevalScores, pair: tuple[dict[str, Tensor], dict[str, Tensor]]
+) -> None:
     estimates, references = (torch.stack([sources[name] for name in pair[1]]) for sources in pair)
     ours = windowed_sdr(estimate=estimates, reference=references, sample_rate=11025)
     stored = frames(scored)
     assert list(stored) == ["vocals", "accompaniment"]
     theirs = [stored[name]["SDR"] for name in stored]
     assert np.isnan(theirs).tolist() == [[False, False, True, False]] * 2
-    # Half of the last of its five decimals.
+    # Half of the last of five decimals.
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=5.001e-6)
 
 
 @needs_ffmpeg
-def test_the_file_is_museval_s_own(scored: MusevalScores, tmp_path: Path) -> None:
+def test_museval_reads_the_file_as_its_own(scored: MusevalScores, tmp_path: Path) -> None:
     import museval
 
     scored.write(tmp_path / "museval" / "test" / "A - B.json")
@@ -100,8 +102,8 @@ def test_the_file_holds_what_the_medians_are_computed_from(scored: MusevalScores
 
 
 @needs_ffmpeg
-def test_every_metric_is_what_it_is_called() -> None:
-    """One estimate is too quiet and holds the other source, the other one holds noise of its own."""
+def test_every_metric_has_the_right_name() -> None:
+    """One estimate is too quiet and contains the other source; the other one contains noise."""
     first, second, own = noise(3, 1, RATE)
     scores = score_with_museval(
         estimates={"a": 0.5 * first + 0.05 * second, "b": second + 0.1 * own},
@@ -119,7 +121,7 @@ def test_every_metric_is_what_it_is_called() -> None:
 
 
 @needs_ffmpeg
-def test_scores_that_are_no_numbers_are_undefined() -> None:
+def test_scores_that_are_not_numbers_are_undefined() -> None:
     """The first window is perfect, in the second a reference is too quiet for its energy to be a number."""
     references = {"a": noise(1, 2 * RATE), "b": noise(1, 2 * RATE, seed=1)}
     references["a"][:, RATE:] *= 1e-200

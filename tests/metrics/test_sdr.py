@@ -70,27 +70,27 @@ with_museval = pytest.mark.skipif(
         (3 * RATE, antiphase, "reference"),
     ],
 )
-def test_windows_are_those_of_museval(length: int, void: Callable[[np.ndarray], None] | None, side: str) -> None:
+def test_windows_are_the_same_as_museval_s(length: int, void: Callable[[np.ndarray], None] | None, side: str) -> None:
     import museval
 
     references = noise(2, 2, length)
     audio = {"reference": references, "estimate": 0.3 * references + noise(2, 2, length, seed=1)}
     if void:
         void(audio[side][1, :, RATE : 2 * RATE])
-    # museval wants (sources, samples, channels).
+    # museval takes (sources, samples, channels).
     swapped = [audio[name].transpose(0, 2, 1) for name in ("reference", "estimate")]
     expected = museval.evaluate(*swapped, win=RATE, hop=RATE, mode="v4")[0]
     ours = windowed_sdr(**audio, sample_rate=RATE)
     assert ours.shape == expected.shape == (2, max(1, length // RATE))
     assert np.isnan(expected).any() == (void is not None)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-9)
-    if not void:  # Else a single source has a defined window more than the pair.
+    if not void:  # Otherwise a single source has one more defined window than the pair.
         score = csdr(estimate=audio["estimate"][0], reference=references[0], sample_rate=RATE)
         assert score == pytest.approx(np.median(expected[0]), rel=0, abs=1e-9)
 
 
 def museval_windows(estimates: np.ndarray, references: np.ndarray, rate: int) -> np.ndarray:
-    """Returns museval's SDR of sources (s, c, n); filters of 16 samples are quick, and nothing to this score."""
+    """Returns museval's SDR of sources (s, c, n); filters of 16 samples are fast and do not affect this score."""
     from museval.metrics import bss_eval
 
     swapped = [audio.transpose(0, 2, 1) for audio in (references, estimates)]
@@ -145,7 +145,7 @@ def test_windows_are_undefined_where_museval_raises(void: Callable[[np.ndarray],
 
 
 def test_the_stored_scores_of_museval(test_data: Path) -> None:
-    """Museval read this song through 16 bits, so we round to them too; the scores are stored with five decimals."""
+    """The stored scores are of 16-bit audio, so this is rounded too; they have five decimals."""
     name = "Music Delta - 80s Rock"
     song = test_data / "data" / "musdb18-7-cc" / "train" / f"{name}.stem.mp4"
     stems = {stem: quantise(read_audio(song, stream=STREAMS[stem]), "16").double() for stem in STREAMS}
@@ -156,11 +156,11 @@ def test_the_stored_scores_of_museval(test_data: Path) -> None:
     frames = {target["name"]: [frame["metrics"]["SDR"] for frame in target["frames"]] for target in stored}
     expected = [frames["vocals"], frames["accompaniment"]]
     scores = windowed_sdr(estimate=estimates, reference=references, sample_rate=44100)
-    # Half a stored digit, and a little: two AAC decoders differ in the last of 16 bits where a sample lies between.
+    # Slightly more than half a stored digit: two AAC decoders can round a sample to different 16-bit values.
     np.testing.assert_allclose(scores, expected, rtol=0, atol=6e-6)
 
 
-def test_a_silent_source_makes_a_window_undefined_for_all_of_its_set_only() -> None:
+def test_a_silent_source_makes_a_window_undefined_for_the_sources_given_with_it() -> None:
     references, estimates = noise(2, 2, 3 * RATE), noise(2, 2, 3 * RATE, seed=1)
     estimates[1, :, :RATE] = 0
     together = windowed_sdr(estimate=estimates, reference=references, sample_rate=RATE)
@@ -219,7 +219,7 @@ def test_usdr_by_hand() -> None:
 
 
 def test_usdr_and_si_sdr_of_more_than_a_block() -> None:
-    """Sums go on from block to block, of which the last is shorter."""
+    """Sums continue across blocks, the last of which is shorter."""
     reference, estimate = noise(2, 200_001), noise(2, 200_001, seed=1)
     error = reference - estimate
     expected = 10 * math.log10(np.vdot(reference, reference) / np.vdot(error, error))
@@ -231,17 +231,17 @@ def test_usdr_and_si_sdr_of_more_than_a_block() -> None:
 
 
 def test_si_sdr_by_hand() -> None:
-    """The scale is 2 and the error (0, 1; 0, 0), both channels together."""
+    """The scale is 2 and the error (0, 1; 0, 0) over both channels."""
     reference, estimate = np.array([[1.0, 0.0], [2.0, 0.0]]), np.array([[2.0, -1.0], [4.0, 0.0]])
     assert si_sdr(estimate=estimate, reference=reference) == pytest.approx(10 * math.log10(20), rel=0, abs=1e-12)
-    # A mean that is not removed is an error.
+    # The mean is not removed and counts as error.
     offset = reference + 1
     expected = 10 * math.log10(((3 + 5) / 5) ** 2 * 5 / (9 - 64 / 5 + 6))
     assert si_sdr(estimate=offset, reference=reference) == pytest.approx(expected, rel=0, abs=1e-9)
 
 
 @pytest.mark.parametrize("scale", [1e-4, 0.3, 1.0, -0.7, 1e3])
-def test_si_sdr_does_not_see_levels(scale: float) -> None:
+def test_si_sdr_does_not_depend_on_levels(scale: float) -> None:
     reference = noise(2, 3 * RATE)
     estimate = reference + 0.1 * noise(2, 3 * RATE, seed=1)
     expected = si_sdr(estimate=estimate, reference=reference)
@@ -274,7 +274,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit / 2**
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell the peak memory of a process so")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not report the peak memory of a process this way")
 def test_no_score_copies_whole_tracks() -> None:
     """The audio takes 27 MiB on each side, a float64 copy of one side 54."""
     grown = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True).stdout
@@ -321,7 +321,7 @@ def test_windows_have_the_length_of_a_second(rate: int) -> None:
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_arguments_are_named(score: Callable[..., float]) -> None:
+def test_arguments_are_keyword_only(score: Callable[..., float]) -> None:
     with pytest.raises(TypeError, match="positional"):
         score(noise(2, 9), noise(2, 9))
 
@@ -330,7 +330,7 @@ def test_arguments_are_named(score: Callable[..., float]) -> None:
 @pytest.mark.parametrize(
     ("estimate", "reference"), [((2, 9), (2, 8)), ((1, 9), (2, 9)), ((9,), (9,)), ((2, 0), (2, 0)), ((2, 9), (1, 2, 9))]
 )
-def test_unlike_or_empty_shapes_are_errors(
+def test_different_or_empty_shapes_are_errors(
     score: Callable[..., float], estimate: tuple[int, ...], reference: tuple[int, ...]
 ) -> None:
     with pytest.raises(InputError, match=r"estimate has shape .* and reference"):
