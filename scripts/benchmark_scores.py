@@ -51,8 +51,9 @@ def main() -> int:
 def _plain(audio: list[np.ndarray]) -> np.ndarray:
     references, estimates = audio
     if len(references) == 1:
-        return np.array([csdr(estimate=estimates[0], reference=references[0])])
-    return np.array([defined_median(windows) for windows in windowed_sdr(estimate=estimates, reference=references)])
+        return np.array([csdr(estimate=estimates[0], reference=references[0], sample_rate=SAMPLE_RATE)])
+    windows = windowed_sdr(estimate=estimates, reference=references, sample_rate=SAMPLE_RATE)
+    return np.array([defined_median(source) for source in windows])
 
 
 def _museval(audio: list[np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Audio files: what they hold, in and out block by block. Audio is (c, n) float32, full scale at 1."""
+"""Reading and writing audio files block by block. Audio is (c, n) float32, full scale at 1."""
 
-# Samples in a block of a file.
+# Samples per channel in a block.
 BLOCK = 1 << 16

@@ -1,4 +1,4 @@
-"""What the bytes of a file tell of its length, where the libraries that decode it do not say or do not look."""
+"""Lengths read from the bytes of a file, where the decoding libraries do not report or check them."""
 
 import os
 import re
@@ -10,7 +10,7 @@ LONGEST_OGG_PAGE = 65_307
 
 
 def last_ogg_page(file: BinaryIO) -> bytes:
-    """Returns the page at the end of an Ogg file if it is complete and marked as its stream's last (RFC 3533, 6)."""
+    """Returns the last page of an Ogg file if it is complete and marked as the end of its stream (RFC 3533, 6)."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - LONGEST_OGG_PAGE))
     tail = file.read()
@@ -28,7 +28,7 @@ def is_one_ogg_stream(file: BinaryIO) -> bool:
 
 
 def ends_with_matroska_segment(file: BinaryIO) -> bool:
-    """Whether a Matroska file is as long as its segment says, if it says (RFC 8794, section 6)."""
+    """Whether a Matroska file is at least as long as its segment's header states, if it does (RFC 8794, section 6)."""
     end = 0
     for _ in ("header", "segment"):
         file.seek(end + 4)
@@ -42,23 +42,23 @@ def ends_with_matroska_segment(file: BinaryIO) -> bool:
 
 
 def has_mp3_frame_count(file: BinaryIO) -> bool:
-    """Whether an MP3 file says in its first frame how many there are; else its duration is a guess."""
+    """Whether the first frame of an MP3 file states the number of frames; otherwise its duration is a guess."""
     return any(mark in _first_mp3_frame(file)[1] for mark in (b"Xing", b"Info", b"VBRI"))
 
 
 def has_all_mp3_bytes(file: BinaryIO) -> bool:
-    """Whether an MP3 file is as long as its first frame says, if it says; FFmpeg makes noise of half a frame."""
+    """Whether an MP3 file is as long as its first frame states, if it does; FFmpeg decodes half a frame to noise."""
     start, frame = _first_mp3_frame(file)
-    told = re.search(rb"(?:Xing|Info)\0\0\0(.)(.{12})", frame, re.DOTALL)
-    if told is None or not told[1][0] & 2:
+    stated = re.search(rb"(?:Xing|Info)\0\0\0(.)(.{12})", frame, re.DOTALL)
+    if stated is None or not stated[1][0] & 2:
         return True
-    # After the flags: the number of frames where there is one, the number of bytes.
-    place = 4 if told[1][0] & 1 else 0
-    return start + int.from_bytes(told[2][place : place + 4], "big") <= file.seek(0, os.SEEK_END)
+    # After the flags: the number of frames, which is optional, then the number of bytes.
+    offset = 4 if stated[1][0] & 1 else 0
+    return start + int.from_bytes(stated[2][offset : offset + 4], "big") <= file.seek(0, os.SEEK_END)
 
 
 def _first_mp3_frame(file: BinaryIO) -> tuple[int, bytes]:
-    """Returns where the first frame begins, after the tags, and what begins there."""
+    """Returns the position of the first frame, after the tags, and the bytes from there on."""
     file.seek(0)
     head = file.read(10)
     tags = 0
@@ -76,5 +76,5 @@ def mp4_counts_in_samples(file: BinaryIO, sample_rate: int) -> bool:
         complete, content = header.read(file)
     except (AtomError, KeyError):
         return False
-    place = 20 if content[:1] == b"\1" else 12
-    return complete and int.from_bytes(content[place : place + 4], "big") == sample_rate
+    offset = 20 if content[:1] == b"\1" else 12
+    return complete and int.from_bytes(content[offset : offset + 4], "big") == sample_rate

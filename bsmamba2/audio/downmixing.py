@@ -1,4 +1,4 @@
-"""Surround sound to stereo or mono."""
+"""Surround sound mixed down to stereo or mono."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bsmamba2.errors import InputError
 
-# The usual order of the channels by their number, in FFmpeg's names.
+# FFmpeg's name of the usual channel order, by number of channels.
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 
@@ -18,14 +18,14 @@ def downmixed(
     """Yields audio (c, n) mixed down to one or two channels by FFmpeg's coefficients (ITU-R BS.775), without the LFE.
 
     Raises:
-        InputError: The order of so many channels is not known.
+        InputError: There is no usual order for this number of channels.
     """
     layout = layout or LAYOUTS.get(channels)
     if layout is None:
-        raise InputError(f"the audio has {channels} channels, whose places are not known; mix it down to stereo first")
+        raise InputError(f"the audio has {channels} channels in an unknown order; mix it down to stereo first")
     mixer = av.AudioResampler("fltp", LAYOUTS[target_channels], sample_rate)
     for block in blocks:
-        # Interleaved: PyAV takes no eight planes.
+        # Interleaved: PyAV does not accept eight planes.
         samples = block.mT.reshape(1, -1).contiguous().numpy()
         frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=layout)
         frame.sample_rate = sample_rate

@@ -1,4 +1,4 @@
-"""What audio file formats can hold."""
+"""Which sample formats, rates and channels an audio file format can hold."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ Depth = Literal["8", "16", "24", "32", "float", "double"]
 
 INTEGER_BITS: dict[str, int] = {"8": 8, "16": 16, "24": 24, "32": 32}
 
-# Sample formats in the names of libsndfile; a lossy format has none.
+# libsndfile's names of the sample formats; a lossy format has none.
 SUBTYPES: dict[str, dict[Depth, str]] = {
     "wav": {"8": "PCM_U8", "16": "PCM_16", "24": "PCM_24", "32": "PCM_32", "float": "FLOAT", "double": "DOUBLE"},
     "flac": {"8": "PCM_S8", "16": "PCM_16", "24": "PCM_24"},
@@ -18,27 +18,27 @@ DEPTHS: dict[str, Depth] = {
     "PCM_S8": "8", "PCM_U8": "8", "PCM_16": "16", "PCM_24": "24", "PCM_32": "32", "FLOAT": "float", "DOUBLE": "double",
 }  # fmt: skip
 
-# What is taken from a folder; a file that is named itself may be called anything.
+# Files taken from a folder; a file given by its own path may have any suffix.
 AUDIO_SUFFIXES = frozenset(
     {".aac", ".ac3", ".aif", ".aifc", ".aiff", ".ape", ".au", ".avi", ".caf", ".flac", ".flv", ".m4a", ".m4b", ".m4v"}
     | {".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpg", ".oga", ".ogg", ".opus", ".rf64", ".tta", ".w64"}
     | {".wav", ".wave", ".webm", ".wma", ".wv"}
 )
 
-# Of samples: a WAV file counts its bytes in 32 bits, and this leaves room for its header, tags and cover.
+# Most bytes of samples: a WAV file stores its size in 32 bits, and this leaves room for header, tags and cover.
 LARGEST_WAV_BYTES = 2**32 - 2**26
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 AAC_RATES = (*MP3_RATES, 7350, 64000, 88200, 96000)
-# libsndfile crashes in its Vorbis encoder above.
+# libsndfile's Vorbis encoder crashes at higher rates.
 VORBIS_HIGHEST_RATE = 200_000
 FLAC_HIGHEST_RATE = 655_350
 MOST_CHANNELS: dict[Format, int] = {"wav": 1024, "flac": 8, "mp3": 2, "ogg": 8, "m4a": 2}
 
 
 def output_depth(format: Format, asked: Depth | Literal["source"], source: Depth | None) -> Depth | None:
-    """Returns the sample format to write: as asked, or the source's; None in a lossy format.
+    """Returns the sample format to write: the one asked for, or the source's; None for a lossy format.
 
-    A source without a sample format of its own (MP3, AAC) gives float, or in FLAC, which has none, 24 bit.
+    A lossy source (MP3, AAC) has no sample format and gives float, or 24 bit in FLAC, which has no float.
 
     Raises:
         InputError: The format cannot hold it.
@@ -57,14 +57,14 @@ def output_depth(format: Format, asked: Depth | Literal["source"], source: Depth
 
 
 def check_rate(format: Format, sample_rate: int) -> None:
-    """Fails unless a format can hold a sampling rate in Hz.
+    """Checks that a format can hold a sampling rate in Hz.
 
     Raises:
         InputError: It cannot.
     """
     allowed = {
         "wav": sample_rate < 2**31,
-        # Its frames hold the rate in 16 bits, in Hz or tens of Hz.
+        # Its frames store the rate in 16 bits, in Hz or tens of Hz.
         "flac": sample_rate < 2**16 or (sample_rate <= FLAC_HIGHEST_RATE and sample_rate % 10 == 0),
         "mp3": sample_rate in MP3_RATES,
         "ogg": sample_rate <= VORBIS_HIGHEST_RATE,
@@ -75,7 +75,7 @@ def check_rate(format: Format, sample_rate: int) -> None:
 
 
 def check_channels(format: Format, channels: int) -> None:
-    """Fails unless a format can hold a number of channels.
+    """Checks that a format can hold a number of channels.
 
     Raises:
         InputError: It cannot.

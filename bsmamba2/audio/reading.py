@@ -1,4 +1,4 @@
-"""Audio files in: soundfile where libsndfile reads a format sample by sample, PyAV for everything else.
+"""Reading audio files: soundfile for formats that libsndfile reads exactly, PyAV for everything else.
 
 Audio is (c, n) float32, full scale at 1.
 """
@@ -33,27 +33,27 @@ from bsmamba2.audio.containers import (
 from bsmamba2.audio.formats import DEPTHS, Depth
 from bsmamba2.errors import InputError
 
-# What writers put into a header for a size when they cannot go back to it, as in a pipe: nothing, or all that fits,
-# perhaps rounded down to whole blocks.
+# Sizes in the header of a file that was written to a pipe, where its writer could not go back: zero, or the largest
+# number, perhaps rounded down to whole blocks.
 UNKNOWN_SIZES = (range(1), range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
 # First bytes of WAV, RF64, W64, AIFF, FLAC, AU and CAF files.
 SAMPLE_FILES = (b"RIFF", b"RF64", b"riff", b"FORM", b"fLaC", b".snd", b"caff")
-# Sizes in their headers beside the sizes that libsndfile found.
+# libsndfile's log of sizes that differ: the one in the header, then the one it found.
 SIZES = re.compile(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
-# A stream may be shorter than its container says by this much: containers round to their own clock.
+# How much shorter a stream may be than its container states, because containers round to their own clock.
 CLOCK_SECONDS = 0.1
-TRUNCATED = "is truncated: it ends before the length that it says; get the whole file"
+TRUNCATED = "is truncated: it is shorter than its header states; get the whole file"
 # Sample formats of the frames of a lossless codec.
 FRAME_DEPTHS: dict[str, Depth] = {"u8": "8", "s16": "16", "s32": "32", "flt": "float", "dbl": "double", "s64": "double"}
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file holds.
+    """Format and length of an audio file.
 
     Args:
-        length: Samples per channel. Where a container rounds its length to a clock of its own (Matroska), or a lossy
-            file does not tell how much of its last frame is padding, reading to the end can give some more or less.
+        length: Samples per channel. It is approximate if a container rounds its length to its own clock (Matroska) or a
+            lossy file does not state the padding of its last frame; reading to the end then gives a few more or less.
         sample_rate: Sampling rate in Hz.
         channels: Number of channels.
         depth: Sample format; None for lossy audio, which has none.
@@ -68,7 +68,7 @@ class AudioInfo:
 def audio_info(path: Path, stream: int | None = None) -> AudioInfo:
     """Returns length, rate, channels and sample format of a file, or of one audio stream of a stem file.
 
-    A file that does not tell its length is decoded once to count.
+    A file that does not state its length is decoded once to count its samples.
 
     Raises:
         InputError: The file is missing, empty, truncated, not audio, without samples, or lacks the stream.
@@ -91,16 +91,16 @@ def read_audio(path: Path, start: int = 0, length: int | None = None, stream: in
 def read_blocks(path: Path, start: int = 0, length: int | None = None, stream: int | None = None) -> Iterator[Tensor]:
     """Yields audio (c, n) of a file, or of one audio stream of a stem file, block by block.
 
-    The delay of an encoder is left out where the file tells it: the first sample is the first of the song.
+    The encoder's delay is skipped if the file states it, so that the first sample is the first of the song.
 
     Args:
         path: The file.
         start: First sample.
-        length: Number of samples; None for all up to the end.
+        length: Number of samples; None to read to the end.
         stream: Number of the audio stream, by default the first.
 
     Raises:
-        InputError: The file cannot be read, is truncated, changes while it is read, or has a sample that is not finite.
+        InputError: The file cannot be read, is truncated, changes during reading, or has a sample that is not finite.
     """
     with _opened(path, stream) as source:
         before, count = file_state(path), 0
@@ -130,7 +130,7 @@ class _Sound:
         self.depth: Depth | None = DEPTHS[sound.subtype]
 
     def blocks(self, start: int, length: int | None) -> Iterator[Tensor]:
-        """Yields samples from start on."""
+        """Yields audio (c, n) from sample start on."""
         try:
             self.sound.seek(min(start, self.sound.frames))
             left = self.sound.frames if length is None else length
@@ -138,7 +138,7 @@ class _Sound:
                 left -= len(samples)
                 yield torch.from_numpy(np.ascontiguousarray(samples.T))
         except soundfile.LibsndfileError as error:
-            raise InputError(f"{self.path} is damaged and cannot be read whole ({_reason(error)})") from error
+            raise InputError(f"{self.path} is damaged and cannot be read to its end ({_reason(error)})") from error
 
 
 class _Stream:
@@ -147,7 +147,7 @@ class _Stream:
     def __init__(self, path: Path, container: av.container.InputContainer, number: int) -> None:
         self.path, self.container = path, container
         self.source = source = container.streams.audio[number]
-        # Too little of a file, or a codec that is not known.
+        # Only part of a file, or an unknown codec.
         if source.codec_context is None or not source.sample_rate or not source.channels:
             raise InputError(
                 f"{path} is damaged or not audio that can be read; get the whole file or convert it to WAV"
@@ -169,12 +169,12 @@ class _Stream:
             self.length = None if seconds is None else round(seconds * self.sample_rate)
             opus = self.codec == "opus"
             if opus and self.length is not None and container.format.name == "ogg":
-                # It counts the delay of its encoder in (RFC 7845, section 4.2).
+                # Its duration includes the encoder's delay (RFC 7845, section 4.2).
                 extradata = source.codec_context.extradata or b""
                 self.length -= int.from_bytes(extradata[10:12], "little")
             self.is_ogg_vorbis = container.format.name == "ogg" and self.codec == "vorbis"
             if self.is_ogg_vorbis:
-                # FFmpeg cuts too much off the end where all audio is on one page of Ogg; so `blocks` cuts.
+                # FFmpeg cuts too much off the end if all audio is on one Ogg page, so `blocks` does the cutting.
                 source.codec_context.flags2 |= Flags2.skip_manual
             self.ends_exactly = self.length is not None and (
                 container.format.name == "mp3" or self.is_ogg_vorbis or mp4_counts_in_samples(file, self.sample_rate)
@@ -184,17 +184,17 @@ class _Stream:
         self.slack = 0 if exact or self.ends_exactly else round(CLOCK_SECONDS * self.sample_rate)
 
     def blocks(self, start: int, length: int | None) -> Iterator[Tensor]:
-        """Yields samples from start on."""
+        """Yields audio (c, n) from sample start on."""
         stops = [start + length] if length is not None else []
         if self.length is not None and self.ends_exactly:
             stops.append(self.length)
         stop = min(stops, default=None)
         position = None
-        # Elsewhere FFmpeg's positions after a jump are wrong (FLAC in Ogg, ADPCM), or the codec remembers more (Opus).
-        jumps = self.ticks_are_samples and "mp4" in self.container.format.name and self.codec in ("aac", "alac")
-        # AAC frames overlap: the first one decoded after a jump is incomplete, so begin some frames earlier.
+        # In other formats positions after a seek are wrong (FLAC in Ogg, ADPCM), or decoding needs more context (Opus).
+        seeks = self.ticks_are_samples and "mp4" in self.container.format.name and self.codec in ("aac", "alac")
+        # AAC frames overlap: the first frame decoded after a seek is incomplete, so start a few frames earlier.
         runway = 4 * (self.source.codec_context.frame_size or 1024)
-        if jumps and start > runway:
+        if seeks and start > runway:
             self.container.seek(start - runway + self.start_time, stream=self.source)
         else:
             position = 0
@@ -223,10 +223,10 @@ class _Stream:
 
     def _samples(self, frame: av.AudioFrame) -> np.ndarray:
         if (frame.sample_rate, frame.layout.nb_channels) != (self.sample_rate, self.channels):
-            raise InputError(f"{self.path} changes its sampling rate or channels on the way; convert it to WAV first")
+            raise InputError(f"{self.path} changes its sampling rate or channels midway; convert it to WAV first")
         wide = frame.format.name in ("s64", "s64p")
         if wide or (frame.format.is_planar and self.channels >= 8):
-            # PyAV takes no eight planes, and no integers of 64 bit.
+            # PyAV accepts neither eight planes nor 64-bit integers.
             if self.packer is None:
                 name = "dbl" if wide else frame.format.packed.name
                 self.packer = av.AudioResampler(name, frame.layout, self.sample_rate)
@@ -254,7 +254,7 @@ def _opened(path: Path, stream: int | None) -> Iterator[_Sound | _Stream]:
             with sound:
                 yield _Sound(path, sound)
             return
-        # Opened here, so that no name is taken for an address; and a playlist must not lead to other files.
+        # Opened here, so that no name is taken for a URL; and a playlist must not open other files.
         with path.open("rb") as file, av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
             count = len(container.streams.audio)
             if not count:
@@ -269,9 +269,9 @@ def _opened(path: Path, stream: int | None) -> Iterator[_Sound | _Stream]:
 
 
 def _sound(path: Path) -> soundfile.SoundFile | None:
-    """Opens a file of samples that libsndfile can tell the number of; all others are PyAV's.
+    """Returns a file whose samples libsndfile can count, opened; None for all others, which PyAV reads.
 
-    Of an MP3 file without a table of contents libsndfile would lose samples.
+    libsndfile would lose samples of an MP3 file without a table of contents.
     """
     with path.open("rb") as file:
         if file.read(4) not in SAMPLE_FILES:
@@ -283,14 +283,15 @@ def _sound(path: Path) -> soundfile.SoundFile | None:
     if sound.subtype not in DEPTHS or sound.frames > 2**62:
         sound.close()
         return None
-    # It takes what is there without a word where a file ends before it says.
+    # It silently reads what is left of a truncated file.
     sizes = SIZES.findall(sound.extra_info)
     if any(
-        int(said) > int(there) and not any(int(said) in unknown for unknown in UNKNOWN_SIZES) for said, there in sizes
+        int(stated) > int(found) and not any(int(stated) in unknown for unknown in UNKNOWN_SIZES)
+        for stated, found in sizes
     ):
         sound.close()
         raise InputError(f"{path} {TRUNCATED}")
-    # It takes the floats of some W64 files for these integers.
+    # It mistakes the floats of some W64 files for these integers.
     if (sound.format, sound.subtype) == ("W64", "PCM_32"):
         sound.close()
         return None
@@ -298,7 +299,7 @@ def _sound(path: Path) -> soundfile.SoundFile | None:
 
 
 def channel_layout(path: Path) -> str | None:
-    """Returns FFmpeg's name for the places of the channels of a file, such as 5.1, or None where it tells none."""
+    """Returns FFmpeg's name of a file's channel layout, such as 5.1, or None if it states none."""
     try:
         with path.open("rb") as file, av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
             name: str = container.streams.audio[0].layout.name
@@ -308,12 +309,12 @@ def channel_layout(path: Path) -> str | None:
 
 
 def native_name(path: Path) -> str | bytes:
-    """Returns the name of a file as soundfile takes it: it fails on text made of bytes that are not UTF-8."""
+    """Returns a path as soundfile needs it: bytes, as it fails on names that are not UTF-8; text on Windows."""
     return str(path) if os.name == "nt" else os.fsencode(path)
 
 
 def _duration_seconds(container: av.container.InputContainer, source: av.AudioStream) -> Fraction | None:
-    """Returns what the container says of the stream, None where it says nothing or guesses from the bit rate."""
+    """Returns the duration stated by the container; None if there is none or it is a guess from the bit rate."""
     if container.format.name in ("aac", "ac3", "eac3", "dts", "loas"):
         return None
     if source.duration is not None and source.time_base is not None:
@@ -329,7 +330,7 @@ def _lossless_depth(source: av.AudioStream, file: BinaryIO) -> Depth | None:
     if plain:
         return cast(Depth, plain[1])
     depth = FRAME_DEPTHS.get(source.format.name.removesuffix("p")) if source.format else None
-    # 24 bit come in frames of 32.
+    # Samples of 24 bits come in frames of 32.
     file.seek(0)
     try:
         bits = getattr(getattr(mutagen.File(file), "info", None), "bits_per_sample", 0)
@@ -343,7 +344,7 @@ def _joined(pieces: list[np.ndarray]) -> Tensor:
 
 
 def file_state(path: Path) -> tuple[int, int, int]:
-    """Returns what is another once something was written to a file."""
+    """Returns inode, size and modification time, which change when a file is written to."""
     state = path.stat()
     return state.st_ino, state.st_size, state.st_mtime_ns
 

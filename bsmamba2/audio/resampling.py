@@ -1,4 +1,4 @@
-"""Sampling rates, block by block."""
+"""Resampling block by block."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class Resampler:
-    """Brings audio that comes in blocks to another sampling rate: soxr at its highest quality, without delay.
+    """Resamples audio that comes in blocks, with soxr at its highest quality and without delay.
 
     The result does not depend on how the audio is cut into blocks.
 
@@ -28,11 +28,11 @@ class Resampler:
             self.stream = soxr.ResampleStream(source_rate, target_rate, channels, dtype="float32", quality="VHQ")
 
     def __call__(self, block: Tensor) -> Tensor:
-        """Returns what is ready of the result (c, m), perhaps nothing, given the next block (c, n)."""
+        """Takes the next block (c, n) and returns the part (c, m) of the result that is ready, perhaps empty."""
         return self._counted(block if self.stream is None else self._resampled(block, last=False))
 
     def finish(self, length: int) -> Tensor:
-        """Returns the rest of the result, cut or filled with zeros so that all of it has this many samples."""
+        """Returns the rest of the result, cut or zero-padded so that the whole result has this many samples."""
         rest = torch.empty(self.channels, 0)
         if self.stream is not None:
             rest = self._resampled(rest, last=True)

@@ -1,4 +1,4 @@
-"""What of a song is listened to and looked at: its loudest stretch, and spectrograms."""
+"""The loudest stretch of a song, and spectrograms as images."""
 
 import math
 
@@ -12,12 +12,12 @@ COLUMNS = 800
 ROWS = 160
 LOWEST_HZ = 40.0
 SHOWN_RANGE_DB = 80.0
-# From silence to full scale, ever brighter: black, violet, red, orange, light yellow.
+# From quiet to loud: black, violet, red, orange, light yellow.
 COLOURS = ((0, 0, 8), (72, 18, 120), (200, 45, 85), (250, 150, 40), (255, 255, 200))
 
 
 def loudest_stretch(stems: Tensor, length: int) -> slice:
-    """Returns the samples, so many at most, in which stems (s, c, n) have most energy."""
+    """Returns the stretch of at most length samples in which stems (s, c, n) have the most energy."""
     energy = torch.cat([torch.zeros(1, dtype=torch.float64), stems.double().square().sum((0, 1)).cumsum(0)])
     length = min(length, stems.shape[-1])
     start = int((energy[length:] - energy[: len(energy) - length]).argmax())
@@ -25,18 +25,18 @@ def loudest_stretch(stems: Tensor, length: int) -> slice:
 
 
 def spectrograms(audio: Tensor, sample_rate: int) -> Tensor:
-    """Returns a picture (3, height, width) in 8 bits of the spectrograms of audio (k, n), one above the other.
+    """Returns an 8-bit image (3, height, width) of the spectrograms of audio (k, n), one above the other.
 
-    Between them are white lines. Colours and frequencies are as in `single_spectrograms`.
+    White lines separate them. Colours and frequencies are as in `single_spectrograms`.
     """
-    pictures = single_spectrograms(audio, sample_rate)
-    line = pictures.new_full((3, 4, pictures.shape[-1]), 255)
-    parts = [part for picture in pictures for part in (line, picture)]
+    images = single_spectrograms(audio, sample_rate)
+    line = images.new_full((3, 4, images.shape[-1]), 255)
+    parts = [part for image in images for part in (line, image)]
     return torch.cat(parts[1:], dim=1)
 
 
 def single_spectrograms(audio: Tensor, sample_rate: int) -> Tensor:
-    """Returns a picture (k, 3, height, width) in 8 bits of the spectrogram of each audio (k, n).
+    """Returns an 8-bit image (k, 3, height, width) of the spectrogram of each audio (k, n).
 
     Colours span the 80 dB below the peak of the first one; frequency rises from 40 Hz to half the sampling rate (Hz),
     linearly at first and then logarithmically (mel).
@@ -50,9 +50,9 @@ def single_spectrograms(audio: Tensor, sample_rate: int) -> Tensor:
 
 
 def _rows(sample_rate: int, power: Tensor) -> Tensor:
-    """Returns the means (row, bin) over the bins that each row covers, or its share of a bin where it is narrower."""
+    """Returns weights (row, bin) that average the bins covered by each row, in proportion to the overlap."""
     mels = torch.linspace(math.log1p(LOWEST_HZ / 700), math.log1p(sample_rate / 2 / 700), ROWS + 1)
-    # The bin b reaches from b - 1/2 to b + 1/2.
+    # Bin b extends from b - 1/2 to b + 1/2.
     edges = (700 * mels.expm1() * N_FFT / sample_rate + 0.5).to(power)
     bins = torch.arange(N_FFT // 2 + 1).to(power)
     shared = torch.minimum(edges[1:, None], bins + 1) - torch.maximum(edges[:-1, None], bins)
@@ -61,7 +61,7 @@ def _rows(sample_rate: int, power: Tensor) -> Tensor:
 
 
 def _coloured(level: Tensor) -> Tensor:
-    """Returns colours (k, 3, h, w) in 8 bits of levels (k, h, w) from 0 to 1."""
+    """Returns 8-bit colours (k, 3, h, w) for levels (k, h, w) from 0 to 1."""
     colours = torch.tensor(COLOURS).to(level)
     position = level * (len(COLOURS) - 1)
     lower = position.long().clamp(max=len(COLOURS) - 2)

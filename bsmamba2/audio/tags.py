@@ -1,7 +1,8 @@
-"""Tags and cover of a source file, for the stems made of it: what stays true of a stem, under one name in all formats.
+"""Tags and cover of a song, copied to its stems: those that stay true of a stem, under one name in all formats.
 
-Only the texts of `KEYS` are copied. Loudness, encoder settings, gapless data and length tell of the source's own
-samples and would be false for a stem.
+Only the texts of `KEYS` are copied. Loudness, encoder settings, gapless data and length describe the samples of the
+source and would be wrong for a stem. The library mediafile was tried in place of the key table: it keeps one value of
+artist and title, only the day of a date, and numbers alone for tracks.
 """
 
 import base64
@@ -28,7 +29,7 @@ from bsmamba2.audio.formats import LARGEST_WAV_BYTES
 
 log = logging.getLogger(__name__)
 
-# Name here and in Vorbis comments: the ID3 frame, the MP4 key.
+# By name here and in Vorbis comments: the ID3 frame and the MP4 key.
 KEYS = {
     "title": ("TIT2", "©nam"), "artist": ("TPE1", "©ART"), "album": ("TALB", "©alb"), "albumartist": ("TPE2", "aART"),
     "date": ("TDRC", "©day"), "genre": ("TCON", "©gen"), "composer": ("TCOM", "©wrt"), "copyright": ("TCOP", "cprt"),
@@ -41,17 +42,17 @@ KEYS = {
     )
     for name in ("Artist", "Album", "Album Artist", "Release Group", "Release Track", "Work", "Disc")
 }  # fmt: skip
-# FFmpeg has names of its own for some.
+# FFmpeg's names, where they differ.
 FFMPEG_NAMES = {"albumartist": "album_artist", "tracknumber": "track", "discnumber": "disc"}
 TARGETS: dict[str, Any] = {"wav": WAVE, "flac": FLAC, "mp3": MP3, "ogg": OggVorbis, "m4a": MP4}
 COVER_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
-LARGEST_COVER = 2**24 - 2**10  # A metadata block of FLAC ends at 16 MiB.
-HEADER_BYTES = 2**20  # More than any header beside the samples of a WAV file.
+LARGEST_COVER = 2**24 - 2**10  # FLAC limits a metadata block to 16 MiB.
+HEADER_BYTES = 2**20  # An upper limit for everything but the samples of a WAV file.
 
 
 @dataclass(frozen=True)
 class Cover:
-    """A picture: the bytes of its file, which is image/jpeg or image/png."""
+    """An image: the bytes of its file, and image/jpeg or image/png."""
 
     data: bytes
     mime: str
@@ -59,11 +60,11 @@ class Cover:
 
 @dataclass(frozen=True)
 class Tags:
-    """What a file says of its music.
+    """Texts and cover of a song.
 
     Args:
         texts: One or more values by name; the names are those of `KEYS`.
-        cover: The front cover, or else the first picture.
+        cover: The front cover, or else the first image.
     """
 
     texts: dict[str, list[str]] = field(default_factory=dict)
@@ -71,7 +72,7 @@ class Tags:
 
 
 def read_tags(path: Path) -> Tags:
-    """Returns the tags of an audio file: none where it has none, or (with a warning) none that can be read."""
+    """Returns the tags of an audio file; those that cannot be read are left out with a warning."""
     texts: dict[str, list[str]] = {}
     pictures: list[tuple[int, bytes]] = []
     try:
@@ -90,7 +91,7 @@ def read_tags(path: Path) -> Tags:
             pictures = [(picture.type, picture.data) for picture in found]
         else:
             texts = _ffmpeg_texts(path)
-    except Exception as error:  # Broken tags make mutagen raise nearly anything; the audio is good all the same.
+    except Exception as error:  # Damaged tags make mutagen raise almost anything; the audio can still be good.
         log.warning("some tags of %s cannot be read and are left out (%s)", path, error)
         texts = texts or _ffmpeg_texts(path)
     return Tags(_clean(texts), _cover(pictures))
@@ -99,12 +100,12 @@ def read_tags(path: Path) -> Tags:
 def write_tags(path: Path, tags: Tags, format: str) -> None:
     """Writes tags into a complete audio file in place; its samples stay as they are.
 
-    What the format cannot hold, such as a track number in words in MP4, is left out. Where mutagen can write
-    nothing, the file stays as it is and a warning says why.
+    A text that the format cannot hold, such as a track number in words in MP4, is left out. If no tags can be written,
+    the file stays as it is and a warning gives the reason.
 
     Args:
         path: The file; its suffix does not matter.
-        tags: What to write; without any the file is not touched.
+        tags: What to write; if empty, the file is not touched.
         format: wav, flac, mp3, ogg or m4a.
 
     Raises:
@@ -125,7 +126,7 @@ def write_tags(path: Path, tags: Tags, format: str) -> None:
             fill(audio, texts, tags.cover)
             file.seek(0)
             audio.save(file)
-    except Exception as error:  # An error of the format, of the system, or one that mutagen did not foresee.
+    except Exception as error:  # Of the format, of the system, or a bug in mutagen.
         if raw.changed:
             system = error if isinstance(error, OSError) else error.__context__  # mutagen wraps it in its own.
             reason = getattr(system, "strerror", None) or f"its tags could not be written whole: {error}"
@@ -134,7 +135,7 @@ def write_tags(path: Path, tags: Tags, format: str) -> None:
 
 
 class _WatchedFile(io.FileIO):
-    """A file that knows whether it was changed."""
+    """A file that records whether it was changed."""
 
     changed = False
 
@@ -198,7 +199,7 @@ def _id3_values(tags: Any, key: str) -> list[str]:
     for frame in tags.getall(key):
         if frame.FrameID == "UFID":
             return [frame.data.decode("ascii", "replace")]
-        # Programs keep data of their own, such as gapless data, in comments with a description.
+        # Comments with a description hold data of programs, such as gapless data.
         if frame.FrameID != "COMM" or frame.desc in ("", "ID3v1 Comment"):
             text = frame.genres if frame.FrameID == "TCON" else frame.text
             return [text] if isinstance(text, str) else [str(value) for value in text]
@@ -215,7 +216,7 @@ def _mp4_text(value: Any) -> str:
 
 
 def _vorbis_values(tags: Mapping[str, list[str]], name: str) -> list[str]:
-    """Returns the values of one name; the number of all tracks or discs, a name of its own, follows a slash."""
+    """Returns the values of a name; the total of tracks or discs, which has a name of its own, follows a slash."""
     values, kind = tags.get(name, []), name.removesuffix("number")
     totals = tags.get(f"{kind}total", []) or tags.get(f"total{kind}s", [])
     if kind != name and values and totals and "/" not in values[0]:
@@ -224,15 +225,15 @@ def _vorbis_values(tags: Mapping[str, list[str]], name: str) -> list[str]:
 
 
 def _ffmpeg_texts(path: Path) -> dict[str, list[str]]:
-    """Returns the texts that FFmpeg knows of, of files whose tags mutagen does not read: LIST INFO, Matroska, WMA."""
+    """Returns the texts that FFmpeg reads, for tags that mutagen does not read: LIST INFO, Matroska, WMA."""
     try:
         options = {"protocol_whitelist": "none"}
         with path.open("rb") as file, av.open(file, "r", options=options, metadata_errors="replace") as container:
-            said = {key.lower(): text for key, text in container.metadata.items()}
+            found = {key.lower(): text for key, text in container.metadata.items()}
     except (av.FFmpegError, OSError, ValueError):
         return {}
-    texts = {name: said.get(FFMPEG_NAMES.get(name, name), "") for name in KEYS}
-    # What was not UTF-8 is garbled by now.
+    texts = {name: found.get(FFMPEG_NAMES.get(name, name), "") for name in KEYS}
+    # Text that was not UTF-8 is unreadable here.
     return {name: [text] for name, text in texts.items() if "\N{REPLACEMENT CHARACTER}" not in text}
 
 
@@ -245,7 +246,7 @@ def _cover(pictures: list[tuple[int, bytes]]) -> Cover | None:
 
 
 def _clean(texts: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """Returns the texts with a known name, without empty ones and what is not Unicode; NUL parts values, as in ID3."""
+    """Returns the non-empty texts of known names as valid Unicode; NUL separates values, as in ID3."""
     clean = {}
     for name in KEYS:
         whole = "\0".join(texts.get(name, [])).encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Audio files out, block by block: soundfile for WAV, FLAC, MP3 and OGG, PyAV for M4A."""
+"""Writing audio files block by block: soundfile for WAV, FLAC, MP3 and OGG, PyAV for M4A."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -16,13 +16,13 @@ from bsmamba2.audio.reading import audio_info, native_name
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import complete_file
 
-# libsndfile's scale from 0, the best, to 1: MP3 with 320 kbit/s at 44.1 kHz, Vorbis with quality 8.
+# On libsndfile's scale from 0 (best) to 1: MP3 at 320 kbit/s for 44.1 kHz, Vorbis at quality 8.
 COMPRESSION: dict[str, dict[str, Any]] = {
     "mp3": {"compression_level": 0.0, "bitrate_mode": "CONSTANT"},
     "ogg": {"compression_level": 0.2},
 }
 AAC_BITS_PER_SAMPLE = 3
-# libsndfile's number of what the operating system refused.
+# libsndfile's code for an error of the operating system.
 SYSTEM_ERROR = 2
 
 Write = Callable[[Tensor], None]
@@ -31,7 +31,7 @@ Write = Callable[[Tensor], None]
 def write_audio(
     path: Path, audio: Tensor, sample_rate: int, format: Format = "wav", depth: Depth | None = "16"
 ) -> None:
-    """Writes audio (c, n) to a file that is there only once it is complete; see `audio_writer`."""
+    """Writes audio (c, n) to a file that appears only once it is complete; see `audio_writer`."""
     with (
         complete_file(path) as temporary,
         audio_writer(temporary, sample_rate, audio.shape[0], audio.shape[1], format, depth) as write,
@@ -43,19 +43,19 @@ def write_audio(
 def audio_writer(
     path: Path, sample_rate: int, channels: int, length: int, format: Format, depth: Depth | None
 ) -> Iterator[Write]:
-    """Gives a function that writes the next block (c, n) to a file; in the end the file is complete and checked.
+    """Gives a function that writes the next block (c, n) to a file, and checks the file when the context ends.
 
     Args:
-        path: The file; its suffix means nothing.
+        path: The file; its suffix does not matter.
         sample_rate: Sampling rate in Hz.
         channels: Number of channels.
-        length: About how many samples will come: WAV beyond 4 GiB becomes RF64.
+        length: Approximate number of samples; WAV above 4 GiB becomes RF64.
         format: File format.
-        depth: Sample format; integer ones hold what `quantise` returns. None for a lossy format.
+        depth: Sample format; samples are rounded to integer formats by `quantise`. None for a lossy format.
 
     Raises:
         InputError: The format cannot hold this rate, depth or number of channels.
-        OSError: The file could not be written whole, as on a full disk.
+        OSError: The file could not be written completely, for example because the disk is full.
     """
     check_rate(format, sample_rate)
     check_channels(format, channels)
@@ -83,18 +83,18 @@ def audio_writer(
             written += block.shape[-1]
 
         yield write_and_count
-    # Some errors of a full disk show only here.
+    # Some errors of a full disk show up only here.
     if written:
         try:
             arrived = audio_info(path).length
         except InputError as error:
-            raise OSError(0, "what was written cannot be read again") from error
+            raise OSError(0, "the written file cannot be read back") from error
         if arrived != written:
-            raise OSError(0, f"only {arrived} of {written} samples arrived")
+            raise OSError(0, f"only {arrived} of {written} samples were written")
 
 
 def quantise(audio: Tensor, depth: Depth | None) -> Tensor:
-    """Returns audio as a sample format holds it: rounded to its steps and limited to full scale where it is integer."""
+    """Returns audio as a sample format stores it: integer formats round it to their steps and clip it to full scale."""
     if depth not in INTEGER_BITS:
         return audio
     steps = 2 ** (INTEGER_BITS[depth] - 1)
@@ -102,7 +102,7 @@ def quantise(audio: Tensor, depth: Depth | None) -> Tensor:
 
 
 def count_beyond_full_scale(audio: Tensor, depth: Depth | None) -> int:
-    """Returns how many samples `quantise` limits."""
+    """Returns how many samples `quantise` clips."""
     if depth not in INTEGER_BITS:
         return 0
     steps = 2 ** (INTEGER_BITS[depth] - 1)
@@ -145,7 +145,7 @@ def _sound_writer(
 
 @contextlib.contextmanager
 def _m4a_writer(path: Path, sample_rate: int, channels: int) -> Iterator[Write]:
-    # In the clock of the sampling rate the file can say where its last frame ends, to the sample.
+    # With the sampling rate as its clock the file can state its exact length in samples.
     options = {"movie_timescale": str(sample_rate)}
     with path.open("wb") as file, av.open(file, "w", format="ipod", options=options) as container:
         layout = "stereo" if channels == 2 else "mono"

@@ -1,4 +1,4 @@
-"""Where a stem is heard: the windows that random mixes are drawn from, and the index file that keeps them."""
+"""Windows in which a stem is active, which random mixes are drawn from, and the index file that stores them."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ RMS_THRESHOLD = 1e-3
 RMS_OF_SILENCE = 1e-5
 VERSION = 1
 
-# Per stem, track number and first sample of every window.
+# By stem: track number and first sample of every window.
 Windows = dict[str, list[tuple[int, int]]]
 
 log = logging.getLogger(__name__)
@@ -32,11 +32,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ActivityIndex:
-    """What the index knows of the tracks of a training.
+    """Active windows of the tracks of a training run.
 
     Args:
         windows: The active windows of every stem over all tracks.
-        data_hash: The same on every machine for the same audio under the same names, and for no other.
+        data_hash: Hash of the audio and its names, the same on every machine.
     """
 
     windows: Windows
@@ -45,14 +45,14 @@ class ActivityIndex:
 
 @dataclass(frozen=True)
 class StemActivity:
-    """What the index file keeps of one stem of one track.
+    """What the index file stores for one stem of one track.
 
     Args:
         file: Name of its file, without folders.
         bytes: Size of that file.
-        modified_seconds: When it was last written.
-        samples: Length of the stem.
-        hash: Of its audio.
+        modified_seconds: Its modification time in seconds since 1970.
+        samples: Length of the stem in samples.
+        hash: Hash of its audio.
         starts: First samples of its active windows.
     """
 
@@ -64,15 +64,15 @@ class StemActivity:
     starts: list[int]
 
 
-# By name of the track and of the stem.
+# By track name and stem name.
 Activities = Mapping[str, Mapping[str, StemActivity]]
 
 
 class StemScan:
-    """Takes the blocks of a stem one after the other and finds its active windows, its hash and its peak.
+    """Finds the active windows, hash and peak of a stem that comes in blocks.
 
     Args:
-        length: Samples that are looked at; what comes after them is ignored.
+        length: Number of samples to scan; later ones are ignored.
         window: Length of a window in samples.
     """
 
@@ -91,7 +91,7 @@ class StemScan:
             return
         self.samples += block.shape[-1]
         self.peak = max(self.peak, block.abs().max().item())
-        # Sample by sample, so that the hash knows nothing of the blocks.
+        # Sample by sample, so that the hash does not depend on the blocks.
         self._digest.update(block.mT.contiguous().numpy().astype("<f4", copy=False).tobytes())
         rest = block if self._rest is None else torch.cat([self._rest, block], dim=-1)
         if rest.shape[-1] >= self.window:
@@ -103,20 +103,20 @@ class StemScan:
         self._rest = rest
 
     def activity(self, source: StemLocation) -> StemActivity:
-        """Returns what was found, for the index file.
+        """Returns the result for the index file.
 
         Raises:
             InputError: The file cannot be read.
         """
         path, stream = source
         state = path.stat()
-        # Decoders of lossy audio differ in the last bit from one processor to the next, packets do not.
+        # Decoded lossy audio differs in the last bit between processors; its packets do not.
         digest = self._digest.hexdigest() if stream is None else _packet_digest(path, stream)
         return StemActivity(path.name, state.st_size, int(state.st_mtime), self.samples, digest[:32], self.starts)
 
 
 def active_windows(audio: Tensor, window: int) -> list[int]:
-    """Returns the first samples of the windows of audio (c, n) in which something is heard.
+    """Returns the first samples of the active windows of audio (c, n).
 
     A window starts every half window and is cut into 10 blocks. Per window and channel the threshold is the 15 %
     quantile of the blocks' RMS, at least 1e-3; the window is active when more than half of its blocks exceed it in
@@ -128,17 +128,17 @@ def active_windows(audio: Tensor, window: int) -> list[int]:
 
 
 def index_tracks(tracks: Sequence[Track], window: int, cache: Path, index: Path | None = None) -> ActivityIndex:
-    """Returns the active windows of every stem over all tracks, from an index file if it fits these tracks.
+    """Returns the active windows of every stem over all tracks, from an index file if it matches these tracks.
 
     Args:
-        tracks: Songs to train on; the index may hold others beside them.
+        tracks: Songs to train on; the index may contain more.
         window: Length of a window in samples.
-        cache: Folder of the index file, under a name made of the tracks' files, where no other is named.
-        index: The index file; it is made where there is none.
+        cache: Folder for the index file if none is given; its name is a hash of the tracks' files.
+        index: The index file; it is made if it does not exist.
 
     Raises:
-        InputError: A stem is nowhere active for a whole window, a file cannot be read or written, or the index file
-            that is named was made of other files or settings.
+        InputError: A stem has no active window, a file cannot be read or written, or the given index file was made of
+            different files or settings.
     """
     path = index or cache / f"activity-{_fingerprint(tracks, window)}.json"
     if path.exists():
@@ -149,9 +149,9 @@ def index_tracks(tracks: Sequence[Track], window: int, cache: Path, index: Path 
                 root = tracks[0].path.parent.parent
                 raise InputError(
                     f"the index {path} cannot be used, because {error}; `bsmamba2 check-data {root} --index {path}` "
-                    "makes it anew (with the --segment-seconds of the training)"
+                    "makes a new one (with the --segment-seconds of the training run)"
                 ) from error
-            log.warning("the index %s is made anew, because %s", path, error)
+            log.warning("making the index %s again, because %s", path, error)
     progress = tqdm(tracks, "indexing tracks", unit="track", disable=None)
     activities = {track.name: _track_activities(track, window) for track in progress}
     joined = _joined(tracks, activities, window)
@@ -179,7 +179,7 @@ def write_index(path: Path, activities: Activities, window: int) -> None:
 
 
 def data_hash(activities: Activities) -> str:
-    """Returns a hash of the names, stems, lengths and audio of tracks, whatever their order and files."""
+    """Returns a hash of the names, stems, lengths and audio of tracks, independent of their order and files."""
     rows = sorted(
         (track, stem, activity.samples, activity.hash)
         for track, stems in activities.items()
@@ -189,14 +189,14 @@ def data_hash(activities: Activities) -> str:
 
 
 class _StaleIndexError(Exception):
-    """Says why an index file cannot be used."""
+    """Why an index file cannot be used."""
 
 
 def _active(windows: Tensor) -> Tensor:
-    """Returns of windows (c, windows, n) which are active."""
+    """Returns which of the windows (c, windows, n) are active."""
     block = max(1, windows.shape[-1] // BLOCKS)
     blocks = windows[..., : block * BLOCKS].unflatten(-1, (-1, block))
-    # Window by window: they overlap, and squared at once they would need twice the memory.
+    # Window by window: they overlap, and squaring all at once would need twice the memory.
     rms = torch.stack([part.square().mean(-1).sqrt() for part in blocks.unbind(1)], dim=1)
     rms = torch.where(rms == 0, RMS_OF_SILENCE, rms)
     threshold = rms.quantile(QUANTILE, dim=-1, keepdim=True).clamp(min=RMS_THRESHOLD)
@@ -223,14 +223,14 @@ def _joined(tracks: Sequence[Track], activities: Activities, window: int) -> Act
     silent = [stem for stem, found in windows.items() if not found]
     if silent:
         raise InputError(
-            f"the stem {silent[0]} is in no track active for a whole segment of {window} samples "
+            f"the stem {silent[0]} is not active for a whole segment of {window} samples in any track "
             f"(the longest track has {max(track.length for track in tracks)}); use a shorter segment or other tracks"
         )
     return ActivityIndex(windows, data_hash({track.name: activities[track.name] for track in tracks}))
 
 
 def _fitting_activities(path: Path, tracks: Sequence[Track], window: int) -> Activities:
-    """Returns what an index file holds, where all of it that these tracks need is of their files as they are now."""
+    """Returns the content of an index file, if it was made of the files of these tracks as they are now."""
     settings, activities = _read_index(path)
     for name, value in _settings(window).items():
         if settings.get(name) != value:
@@ -245,7 +245,7 @@ def _fitting_activities(path: Path, tracks: Sequence[Track], window: int) -> Act
             state = file.stat()
             now = (file.name, state.st_size, int(state.st_mtime), track.length)
             if now != (activity.file, activity.bytes, activity.modified_seconds, activity.samples):
-                raise _StaleIndexError(f"{file} is not the file that it was made of")
+                raise _StaleIndexError(f"{file} is not the file that it was made from")
     return activities
 
 
@@ -262,7 +262,7 @@ def _read_index(path: Path) -> tuple[dict[str, Any], Activities]:
             raise _StaleIndexError("it is damaged")
         return dict(document["settings"]), activities
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _StaleIndexError("it is damaged or no index of active windows") from error
+        raise _StaleIndexError("it is damaged or not an index of active windows") from error
 
 
 def _settings(window: int) -> dict[str, float]:

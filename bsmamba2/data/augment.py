@@ -1,4 +1,4 @@
-"""What happens to the stems of an excerpt before they are summed: every draw has its place, whatever is switched on."""
+"""Random changes to the stems of an excerpt before they are summed; switching one on changes no draw of the others."""
 
 import math
 from collections.abc import Iterable
@@ -13,20 +13,20 @@ from torch.nn import functional as F
 from bsmamba2.errors import InputError
 from bsmamba2.stem_names import VOCALS
 
-# Octaves; below the first and above the last an equaliser goes on as there.
+# Octaves; below the first and above the last the gain stays constant.
 BANDS_HZ = (62.5, 125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0)
 
 
 @dataclass(frozen=True)
 class Change:
-    """What happens to one stem.
+    """Changes to one stem.
 
     Args:
-        gain: Factor; 0 silences, below 0 turns the sign.
-        swapped: Whether left and right change places.
-        semitones: Shift of the pitch.
-        speed: Seconds of the song in a second of the excerpt.
-        decibels: Gains of the equaliser at BANDS_HZ.
+        gain: Linear factor; 0 silences the stem, a negative one inverts its polarity.
+        swapped: Whether left and right are swapped.
+        semitones: Pitch shift.
+        speed: Seconds of the song per second of the excerpt.
+        decibels: Gains of the equaliser at BANDS_HZ in dB.
     """
 
     gain: float = 1.0
@@ -36,7 +36,7 @@ class Change:
     decibels: tuple[float, ...] = (0.0,) * len(BANDS_HZ)
 
     def apply(self, audio: Tensor, length: int, sample_rate: int) -> Tensor:
-        """Returns audio (c, n) changed and (c, length) long; n / length is the speed."""
+        """Returns audio (c, n) changed, as (c, length); n / length is the speed."""
         if self.semitones or audio.shape[-1] != length:
             audio = stretched(audio, length, self.semitones, sample_rate)
         if any(self.decibels):
@@ -46,21 +46,21 @@ class Change:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How often and how far the stems of an excerpt are changed. The defaults are the published setting (section 4.1).
+    """How often and how much the stems of an excerpt are changed. The defaults are the published ones (section 4.1).
 
     Args:
-        gains: Lowest and highest linear factor a stem is multiplied by.
-        silence: How often a stem is silenced, from 0 to below 1.
-        silent_vocals: Share of the excerpts that have no vocals, beside those that `silence` hits.
-        polarity: How often a stem's sign is turned.
-        channel_swap: How often left and right of a stem change places.
-        remix: Share of the excerpts whose stems each come from a window of any song. The stems of the others come
-            from one window of one song, and pitch and tempo are then the same for all of them.
-        pitch: How often the pitch of a stem is shifted; needs the package python-stretch.
-        pitch_semitones: Largest shift of the pitch, up or down.
-        tempo: How often a stem is made faster or slower; needs the package python-stretch.
-        tempo_change: Largest change of the speed, up or down: 0.1 is from 0.9 to 1.1 times as fast.
-        equaliser: How often a stem goes through an equaliser with random gains, octave by octave.
+        gains: Lowest and highest linear factor that a stem is multiplied by.
+        silence: Probability that a stem is silenced, from 0 to below 1.
+        silent_vocals: Share of excerpts whose vocals are silenced, in addition to `silence`.
+        polarity: Probability that a stem's polarity is inverted.
+        channel_swap: Probability that left and right of a stem are swapped.
+        remix: Share of excerpts whose stems each come from a window of any song. In the others all stems come from the
+            same window of one song and get the same pitch and tempo.
+        pitch: Probability that the pitch of a stem is shifted; needs the package python-stretch.
+        pitch_semitones: Largest pitch shift in semitones, up or down.
+        tempo: Probability that a stem is made faster or slower; needs the package python-stretch.
+        tempo_change: Largest change of speed: 0.1 is 0.9 to 1.1 times as fast.
+        equaliser: Probability that a stem is equalised with a random gain per octave.
         equaliser_decibels: Largest gain of the equaliser in decibels, up or down.
 
     Raises:
@@ -101,7 +101,7 @@ class Augmentation:
             )
 
     def check_stems(self, stems: Iterable[str]) -> None:
-        """Checks that the data has what is to be changed.
+        """Checks that the data has the stems that are changed.
 
         Raises:
             InputError: Vocals are to be silenced and there are none.
@@ -113,7 +113,7 @@ class Augmentation:
             )
 
     def draw(self, generator: torch.Generator) -> Change:
-        """Returns what happens to one stem, of as many random numbers whatever is switched on."""
+        """Returns the changes to one stem; the number of random draws does not depend on the settings."""
         numbers = torch.rand(9 + len(BANDS_HZ), generator=generator, dtype=torch.float64).tolist()
         silence, polarity, swap, pitch, tempo, equaliser, gain, semitones, speed, *bands = numbers
         lowest, highest = self.gains
@@ -130,22 +130,22 @@ class Augmentation:
 
 
 def stretched(audio: Tensor, length: int, semitones: float, sample_rate: int) -> Tensor:
-    """Returns audio (c, n), one or two channels, as (c, length): the pitch shifted, and nothing else by the speed."""
+    """Returns audio (c, n) of one or two channels stretched to (c, length), its pitch shifted by semitones only."""
     from python_stretch.Signalsmith import Stretch  # An optional dependency.
 
-    # Its seed, too, is fixed: the phases of what it stretches far are random.
+    # A fixed seed: strong stretching uses random phases.
     stretch = Stretch(0)
     stretch.preset(len(audio), sample_rate)
     stretch.setTransposeSemitones(semitones)
     stretch.setTimeFactor(audio.shape[-1] / length)
     result = torch.from_numpy(stretch.process(audio.contiguous().numpy()))
-    # Its single precision can miss the length of a very long excerpt by a sample.
+    # In single precision the length of a very long excerpt can be off by a sample.
     return F.pad(result, (0, length - result.shape[-1]))
 
 
 def equalised(audio: Tensor, decibels: Iterable[float], sample_rate: int) -> Tensor:
-    """Returns audio (c, n) with gains in decibels at BANDS_HZ and straight lines over octaves between; no delay."""
-    # What rings before the first sample and after the last comes to lie in the padding.
+    """Returns audio (c, n) equalised without delay: gains in dB at BANDS_HZ, linear in octaves between them."""
+    # The padding takes up the ringing before the first sample and after the last.
     padded = audio.shape[-1] + sample_rate // 10
     octaves = np.log2(np.fft.rfftfreq(padded, 1 / sample_rate).clip(min=1))
     gains = 10 ** (np.interp(octaves, np.log2(BANDS_HZ), list(decibels)) / 20)

@@ -1,4 +1,4 @@
-"""Songs with stems as Lightning wants them."""
+"""Songs with stems as a Lightning data module."""
 
 import math
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from bsmamba2.errors import InputError
 
 
 class MusdbDataModule(LightningDataModule):
-    """Random mixes of MUSDB18, or any folder of songs with stems, for training; fixed excerpts of validation songs.
+    """Random mixes for training and fixed excerpts for validation, of MUSDB18 or any folder of songs with stems.
 
-    Every excerpt is a pure function of (seed, number), so `next_excerpt`, the number of the next one, is all that a
-    training needs to go on where it stopped.
+    Every excerpt is a pure function of (seed, number), so the number `next_excerpt` of the next one is all the state
+    needed to resume training.
 
     Args:
         root: Folder with train/, and perhaps valid/: {track}.stem.mp4 files, or {track}/{stem}.wav folders (HQ).
@@ -32,15 +32,15 @@ class MusdbDataModule(LightningDataModule):
         seed: Start of all randomness in the excerpts.
         batch_size: Excerpts in a batch, per device.
         epoch_excerpts: Excerpts in an epoch, over all devices.
-        augmentation: How often and how far the stems of an excerpt are changed.
+        augmentation: How often and how much the stems of an excerpt are changed.
         validation_tracks: Names of tracks in train/ to validate on, instead of the official 14.
         validation_artists: Names of artists in train/ to validate on, all their tracks.
         shared_artists: Whether songs of an artist may be on both sides, as in the official split.
-        validation_seconds: Length of the fixed excerpt around the middle of each validation song; without it
+        validation_seconds: Length of the fixed excerpt around the middle of each validation song; by default
             the whole song.
         workers: Processes that read excerpts.
         cache: Folder for the index of active windows; by default the user's cache.
-        index: Index of active windows that `bsmamba2 check-data` wrote; by default it is made in the cache.
+        index: Index of active windows written by `bsmamba2 check-data`; by default one is made in the cache.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class MusdbDataModule(LightningDataModule):
         index_tracks(self._tracks("train"), self.segment, self.cache, self.index)
 
     def setup(self, stage: str) -> None:
-        """Finds the songs of both sides, and the hash of those that are trained on."""
+        """Finds the songs to train and validate on, and the hash of the former."""
         tracks, songs = self._tracks("train"), self._tracks("valid")
         index = index_tracks(tracks, self.segment, self.cache, self.index)
         self.data_hash = index.data_hash

@@ -1,4 +1,4 @@
-"""Stem files decoded once to folders of WAV files, which are read at any position without decoding."""
+"""Decodes stem files once to folders of WAV files, which can be read at any position without decoding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ DecodedDepth = Literal["16", "24", "float"]
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of stem files.
+    """Result of decoding stem files.
 
     Args:
-        written: Files that were written.
-        kept: Files that were there already.
-        clipped: Samples beyond full scale that an integer depth limited.
+        written: Number of files written.
+        kept: Number of files that existed already.
+        clipped: Number of samples that an integer depth clipped to full scale.
     """
 
     written: int
@@ -35,13 +35,13 @@ class Decoded:
 def decode_stem_files(paths: Sequence[Path], output: Path, depth: DecodedDepth = "float") -> Decoded:
     """Writes mixture and stems of stem files to `{output}/{split}/{track}/{stem}.wav`, the split being their folder.
 
-    Every file is there only once it is complete; those of an earlier run are kept. What an encoder added behind the
-    length that a stem file says is left out, as in training.
+    A file appears only once it is complete; files of an earlier run are kept. Samples that an encoder added after the
+    length stated by a stem file are left out, as in training.
 
     Args:
         paths: Stem files.
-        output: Folder that gets the folders of the splits.
-        depth: Sample format; float holds every sample as it was decoded.
+        output: Folder for the folders of the splits.
+        depth: Sample format; float keeps every sample as decoded.
 
     Raises:
         InputError: A stem file cannot be read, or a file cannot be written.
@@ -61,7 +61,7 @@ def decode_stem_files(paths: Sequence[Path], output: Path, depth: DecodedDepth =
 
 
 def _decode(path: Path, stream: int, info: AudioInfo, file: Path, depth: DecodedDepth) -> int:
-    """Writes one file and returns how many samples were limited to full scale."""
+    """Writes one file and returns how many samples were clipped to full scale."""
     clipped = 0
     with (
         complete_file(file) as temporary,
@@ -78,7 +78,7 @@ def _is_complete(file: Path, info: AudioInfo, depth: DecodedDepth) -> bool:
         return False
     try:
         there = audio_info(file)
-    # Whatever lies there, it is no file of ours: it is written anew.
+    # Not a file that this wrote: it is replaced.
     except InputError:
         return False
     return there == AudioInfo(info.length, info.sample_rate, info.channels, depth)

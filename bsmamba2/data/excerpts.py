@@ -1,4 +1,4 @@
-"""What training and validation hear: random mixes of active excerpts, and fixed excerpts of whole songs."""
+"""Excerpts for training and validation: random mixes of active windows, and fixed excerpts of songs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from bsmamba2.errors import InputError
 from bsmamba2.stem_names import VOCALS
 
 Stems = dict[str, Tensor]
-# Windows of one excerpt that cannot be read before it is an error.
+# After so many unreadable windows an excerpt is an error.
 DRAW_ATTEMPTS = 10
 
 
@@ -24,7 +24,7 @@ class Excerpts(NamedTuple):
 
     Args:
         stems: Audio (c, n), or (b, c, n), by name.
-        faults: Sentences about files that could not be read and were replaced by others.
+        faults: Sentences about files that could not be read, whose windows were replaced.
     """
 
     stems: Stems
@@ -39,7 +39,7 @@ def collate(excerpts: Sequence[Excerpts]) -> Excerpts:
 
 @dataclass(frozen=True)
 class RandomMixes(Dataset[Excerpts]):
-    """Stems of different songs, or of one, side by side. Every excerpt is a pure function of (seed, number) and files.
+    """Stems of different songs, or of one. Every excerpt is a pure function of (seed, number) and the files.
 
     A file that cannot be read is replaced: another window is drawn.
 
@@ -49,11 +49,11 @@ class RandomMixes(Dataset[Excerpts]):
         segment: Length of an excerpt in samples.
         sample_rate: Sampling rate of the songs in Hz.
         channels: Channels of the songs.
-        augmentation: What happens to the stems.
+        augmentation: Random changes to the stems.
         seed: Start of all randomness.
 
     Raises:
-        InputError: The songs lack a stem that is to be augmented.
+        InputError: The songs lack a stem that is to be changed.
     """
 
     tracks: Sequence[Track]
@@ -68,13 +68,13 @@ class RandomMixes(Dataset[Excerpts]):
         self.augmentation.check_stems(self.windows)
 
     def __getitem__(self, number: int) -> Excerpts:
-        """Returns stems (c, n) by name, each from an active window, and what was wrong with files.
+        """Returns stems (c, n) by name, each from an active window, and the faults of files.
 
         Raises:
-            InputError: As many windows as are tried could not be read.
+            InputError: None of the windows tried could be read.
         """
         generator = torch.Generator().manual_seed(_mixed_seed(self.seed, number))
-        # All is drawn before anything is read, so that neither a setting nor a fault changes what else is drawn.
+        # Everything is drawn before anything is read, so that neither a setting nor a fault changes other draws.
         remix, silence = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
         changes = {stem: self.augmentation.draw(generator) for stem in self.windows}
         places = [
@@ -96,7 +96,7 @@ class RandomMixes(Dataset[Excerpts]):
         return Excerpts(stems, faults)
 
     def _read(self, changes: Mapping[str, Change], places: Iterator[Sequence[float]], faults: list[str]) -> Stems:
-        """Returns stems from a window of one of them: at the first of the places where all files can be read."""
+        """Returns stems from the same window, the first of the drawn ones in which all files can be read."""
         while True:
             stem_share, window_share = next(places)
             windows = self.windows[list(changes)[int(stem_share * len(changes))]]
@@ -120,7 +120,7 @@ class RandomMixes(Dataset[Excerpts]):
 
 @dataclass(frozen=True)
 class SongExcerpts(Dataset[tuple[str, Stems]]):
-    """One fixed excerpt of every song, its stems as they are; the same in every epoch.
+    """One fixed excerpt of every song with its stems unchanged; the same in every epoch.
 
     Args:
         tracks: Songs.
@@ -143,17 +143,17 @@ class SongExcerpts(Dataset[tuple[str, Stems]]):
 
 
 class EpochNumbers(DistributedSampler[int]):
-    """Counts excerpts through all epochs: epoch e has the numbers from e · size up, and Lightning sets the epoch.
+    """Numbers excerpts through all epochs: those of epoch e start at e · size. Lightning sets the epoch.
 
-    The processes of a training take turns, so that a batch of all of them together is the same whatever their number,
-    and none hears what another does. What does not fill a batch of all of them is left out.
+    The processes take turns, so that their joint batch does not depend on their number and no excerpt is used twice.
+    Excerpts that do not fill a joint batch are left out.
 
     Args:
         size: Excerpts in an epoch, over all processes.
         batch_size: Excerpts in a batch of one process.
-        processes: How many share an epoch.
-        process: Which of them this is.
-        start: First number that is counted: where an interrupted epoch goes on.
+        processes: Number of processes that share an epoch.
+        process: Number of this process.
+        start: First number to use, where an interrupted epoch resumes.
     """
 
     def __init__(self, size: int, batch_size: int, processes: int = 1, process: int = 0, start: int = 0) -> None:
@@ -163,7 +163,7 @@ class EpochNumbers(DistributedSampler[int]):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Says which epoch comes next; not one before the start, which Lightning does not know of at first."""
+        """Sets the next epoch, at least that of the start, which Lightning does not know at first."""
         super().set_epoch(max(epoch, self.start // self.size))
 
     def __len__(self) -> int:
@@ -177,7 +177,7 @@ class EpochNumbers(DistributedSampler[int]):
 
 
 def _mixed_seed(seed: int, number: int) -> int:
-    """Returns one seed of two numbers, such that neighbours share no stream."""
+    """Returns a seed made of two numbers, such that neighbouring numbers have unrelated streams."""
     generator = torch.Generator().manual_seed(seed)
     first = int(torch.randint(2**62, (), generator=generator))
     return (first ^ (number * 0x9E3779B97F4A7C15)) % 2**63

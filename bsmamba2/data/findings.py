@@ -1,4 +1,4 @@
-"""What is known of a folder of songs with stems, as a table for people and as JSON for programs."""
+"""What is found in a folder of songs with stems, as a table for people and as JSON for programs."""
 
 import json
 from collections import Counter
@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from bsmamba2.audio.reading import AudioInfo
 from bsmamba2.data.activity import StemActivity
 from bsmamba2.data.musdb import SAMPLE_RATE
-from bsmamba2.data.tracks import StemLocation
+from bsmamba2.data.tracks import StemLocation, track_name
 from bsmamba2.stem_names import MIXTURE
 
 Severity = Literal["error", "note"]
@@ -21,11 +22,11 @@ LOWEST_DB = -200.0
 
 @dataclass(frozen=True)
 class Problem:
-    """Something about a file or folder: an error that stops or spoils a training, or a note.
+    """Something about a file or folder: an error, which prevents or spoils training, or a note.
 
     Args:
         severity: Which of them.
-        place: The file or folder, below the root.
+        place: The file or folder, relative to the root.
         text: What is wrong, and perhaps what to do.
     """
 
@@ -34,68 +35,101 @@ class Problem:
     text: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class CheckedTrack:
-    """What is known of one track.
+    """What was measured of one track.
 
     Args:
-        split: Its folder.
-        name: Artist and title.
         path: Its stem file or folder.
         sources: Where the mixture and each stem is read from.
-        samples: Length that is used; None where it cannot be told.
-        activities: What was found in the mixture and each stem that could be read whole.
+        infos: Length, rate and channels of the mixture and each stem that can be opened.
+        samples: Length that is used; None if nothing can be opened.
+        activities: The active windows of the mixture and each stem that could be read to its end.
         silent: Which of them are silent.
-        active_shares: By stem, how many of the windows are active, from 0 to 1; None without a whole window.
-        mixture_minus_sum_db: Level of the difference relative to the mixture, -200 where there is none; None where it
-            cannot be told.
-        problems: All that is wrong with it.
+        active_shares: By stem, the share of windows that are active, from 0 to 1; None without a whole window.
+        mixture_minus_sum_db: Level of the difference relative to the mixture, -200 if there is none; None if it cannot
+            be computed.
+        faults: Why something could not be read: the stem, or None for the whole track, and a sentence.
     """
 
-    split: str
-    name: str
     path: Path
     sources: Mapping[str, StemLocation] = field(default_factory=dict)
+    infos: Mapping[str, AudioInfo] = field(default_factory=dict)
     samples: int | None = None
-    activities: dict[str, StemActivity] = field(default_factory=dict)
-    silent: set[str] = field(default_factory=set)
-    active_shares: dict[str, float | None] = field(default_factory=dict)
+    activities: Mapping[str, StemActivity] = field(default_factory=dict)
+    silent: frozenset[str] = frozenset()
+    active_shares: Mapping[str, float | None] = field(default_factory=dict)
     mixture_minus_sum_db: float | None = None
-    problems: list[Problem] = field(default_factory=list)
+    faults: Sequence[tuple[str | None, str]] = ()
+
+    @property
+    def name(self) -> str:
+        """Artist and title."""
+        return track_name(self.path)
+
+    @property
+    def split(self) -> str:
+        """The folder it is in: train, valid or test."""
+        return self.path.parent.name
+
+    @property
+    def place(self) -> str:
+        """Its stem file or folder, relative to the root."""
+        return self._place(self.path)
 
     @property
     def stems(self) -> list[str]:
-        """Returns the names of its stems."""
+        """The names of its stems."""
         return [name for name in self.sources if name != MIXTURE]
 
     @property
     def seconds(self) -> float | None:
-        """Returns the length that is used in seconds; None where it cannot be told."""
+        """The length that is used in seconds; None if nothing can be opened."""
         return None if self.samples is None else self.samples / SAMPLE_RATE
+
+    def problem(self, severity: Severity, text: str, stem: str | None = None, file: Path | None = None) -> Problem:
+        """Returns a problem of the track, of one of its stems, or of a file in its folder."""
+        path = file or (self.sources[stem][0] if stem is not None else self.path)
+        # Sentences about a file begin with its path, which the place repeats.
+        text = text.removeprefix(f"{path} ")
+        if stem is not None and path == self.path:
+            text = f"its {'' if stem == MIXTURE else 'stem '}{stem} {text}"
+        return Problem(severity, self._place(path), text)
+
+    def _place(self, path: Path) -> str:
+        return path.relative_to(self.path.parent.parent).as_posix()
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """All that `bsmamba2 check-data` says.
+    """Everything that `bsmamba2 check-data` reports.
 
     Args:
         root: The folder.
         kind: What it is.
-        tracks: What it holds.
-        problems: All that is wrong, errors first.
+        tracks: The tracks in it.
+        problems: Everything that is wrong, errors first.
         remarks: What else was done.
     """
 
     root: Path
     kind: Kind
-    tracks: list[CheckedTrack]
-    problems: list[Problem]
-    remarks: list[str]
+    tracks: Sequence[CheckedTrack]
+    problems: Sequence[Problem]
+    remarks: Sequence[str] = ()
 
     @property
     def healthy(self) -> bool:
-        """Returns whether there is no error; notes are none."""
+        """Whether there is no error; notes are not errors."""
         return all(problem.severity != "error" for problem in self.problems)
+
+    def problems_of(self, track: CheckedTrack) -> list[Problem]:
+        """Returns the problems of a track and of the files in its folder."""
+        return [
+            problem
+            for problem in self.problems
+            if problem.place == track.place or problem.place.startswith(f"{track.place}/")
+        ]
 
     def to_json(self) -> str:
         """Returns the report as JSON."""
@@ -107,7 +141,7 @@ class DataReport:
                 "stems": track.stems,
                 "active_shares": track.active_shares,
                 "mixture_minus_sum_db": track.mixture_minus_sum_db,
-                "problems": [asdict(problem) for problem in track.problems],
+                "problems": [asdict(problem) for problem in self.problems_of(track)],
             }
             for track in self.tracks
         ]
@@ -122,17 +156,17 @@ class DataReport:
         return json.dumps(content, indent=2, ensure_ascii=False)
 
     def summary(self) -> list[str]:
-        """Returns in some lines what there is and whether it can be trained on."""
+        """Returns a few lines: the size of each split, the remarks, and whether it can be trained on."""
         lines = []
         for split, count in Counter(track.split for track in self.tracks).items():
             minutes = sum(track.seconds or 0 for track in self.tracks if track.split == split) / 60
             lines.append(f"{split}: {count} tracks, {minutes:.1f} minutes ({self.kind})")
         counts = Counter(problem.severity for problem in self.problems)
-        verdict = "" if self.healthy else "; the errors have to be mended before a training"
+        verdict = "" if self.healthy else "; fix the errors before training"
         return [*lines, *self.remarks, f"{counts['error']} errors, {counts['note']} notes{verdict}"]
 
     def text(self) -> str:
-        """Returns the report for people: a line per track, active windows in %, then what is wrong."""
+        """Returns the report for people: a line per track with its active windows in %, then the problems."""
         stems = list(dict.fromkeys(stem for track in self.tracks for stem in track.stems))
         widths = [max(7, len(stem)) for stem in stems]
         name_width = max((len(track.name) for track in self.tracks), default=0)
@@ -141,12 +175,12 @@ class DataReport:
         for track in self.tracks:
             shares = (track.active_shares.get(stem) for stem in stems)
             cells = [f"{_rounded(share, 100):>{width}}" for share, width in zip(shares, widths, strict=True)]
-            count = Counter(problem.severity for problem in track.problems)
-            said = ", ".join(f"{number} {severity}{'s'[: number > 1]}" for severity, number in sorted(count.items()))
+            counts = Counter(problem.severity for problem in self.problems_of(track))
+            count = ", ".join(f"{number} {severity}{'s'[: number > 1]}" for severity, number in sorted(counts.items()))
             level = "exact" if track.mixture_minus_sum_db == LOWEST_DB else _rounded(track.mixture_minus_sum_db, 1, 1)
             seconds = _rounded(track.seconds, 1, 1)
             lines.append(
-                _line(track.split, track.name, seconds, str(len(track.stems)), cells, level, said or "-", name_width)
+                _line(track.split, track.name, seconds, str(len(track.stems)), cells, level, count or "-", name_width)
             )
         listed = [f"{problem.severity}: {problem.place}: {problem.text}" for problem in self.problems]
         return "\n".join([*lines, "", *listed, *([""] if listed else []), *self.summary()])

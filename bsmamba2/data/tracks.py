@@ -11,22 +11,22 @@ import torch
 from torch import Tensor
 
 from bsmamba2.audio.reading import AudioInfo, audio_info, read_audio
-from bsmamba2.data.musdb import SAMPLE_RATE, STREAMS, official_validation_tracks
+from bsmamba2.data.musdb import OFFICIAL_VALIDATION_TRACKS, SAMPLE_RATE, STREAMS
 from bsmamba2.errors import InputError
 from bsmamba2.stem_names import MIXTURE
 
 STEM_FILE = ".stem.mp4"
-# Formats of stems that can be read by position.
+# Formats that can be read from any position.
 STEM_SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".w64", ".rf64", ".caf")
-# Two steps of 16 bit: less than that is dither.
+# Two 16-bit steps: anything below is dither.
 SILENT_PEAK = 2**-14
-# Limits of mixture minus sum relative to the mixture. Stem files were compressed one by one, which leaves -25 to -33 dB
-# in the previews of MUSDB18; rounding to 16 bit leaves -94 dB of full scale.
+# Limits of mixture minus sum relative to the mixture. Separate compression of the stems leaves -25 to -33 dB in the
+# previews of MUSDB18; rounding to 16 bits leaves -94 dB of full scale.
 COMPRESSED_LIMIT_DB = -20.0
 ROUNDED_LIMIT_DB = -50.0
 
 Split = Literal["train", "valid", "test"]
-# A file and, of a stem file, the number of the stream.
+# A file and, for a stem file, the number of the stream.
 StemLocation = tuple[Path, int | None]
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Track:
 
     Args:
         path: A stem file, or the folder of the stems' audio files.
-        length: Samples every stem has at least.
+        length: Samples per channel that every stem has.
     """
 
     path: Path
@@ -51,12 +51,12 @@ class Track:
 
     @property
     def artist(self) -> str:
-        """What stands before the first " - " of the name."""
+        """The part of the name before the first " - "."""
         return track_artist(self.path)
 
     @functools.cached_property
     def sources(self) -> Mapping[str, StemLocation]:
-        """Where each stem, and the mixture where there is one, is read from."""
+        """Where each stem, and the mixture if there is one, is read from."""
         return find_sources(self.path)
 
     @property
@@ -65,9 +65,9 @@ class Track:
         return tuple(name for name in self.sources if name != MIXTURE)
 
     def read(self, stem: str, start: int = 0, length: int | None = None) -> Tensor:
-        """Returns audio (c, n) of a stem, or of the mixture, from a sample on; all up to the end without a length.
+        """Returns audio (c, n) of a stem or the mixture from sample start on, to the end if no length is given.
 
-        Where there is no file of the mixture, it is the sum of the stems.
+        Without a file of the mixture, it is the sum of the stems.
 
         Raises:
             InputError: The file cannot be read.
@@ -91,22 +91,22 @@ def find_tracks(
 ) -> list[Track]:
     """Returns the tracks of a split in the order of their names.
 
-    The tracks of `valid` are: those of the folder `valid/`; else, of the folder `train/`, those named by
-    validation_tracks and validation_artists; else the official ones that musdb lists. They are not in `train`, and
-    neither are other tracks of their artists, unless shared_artists says so.
+    The tracks of `valid` are those of the folder `valid/`; without it, those of `train/` given by validation_tracks and
+    validation_artists, or else the official ones. They are not in `train`, and neither are other tracks of their
+    artists, unless shared_artists is set.
 
     Args:
         root: The folder that holds train/, test/ and perhaps valid/.
         split: Which of them.
         validation_tracks: Names of tracks in train/ to validate on.
         validation_artists: Names of artists in train/ to validate on.
-        shared_artists: Whether an artist may be on both sides, as in the official split.
-        sample_rate: Sampling rate in Hz that every stem has to have.
-        channels: Channels that every stem has to have.
+        shared_artists: Whether an artist may be in both splits, as in the official ones.
+        sample_rate: Sampling rate in Hz required of every stem.
+        channels: Number of channels required of every stem.
 
     Raises:
-        InputError: There is no such folder or no track in it, a named track or artist is not there, or a track lacks
-            a stem, has one that is shorter than its mixture, or another sampling rate.
+        InputError: The folder, any track in it, or a given track or artist does not exist; or a track lacks a stem, or
+            has one with a different sampling rate or shorter than its mixture.
     """
     paths = split_paths(root, split, validation_tracks or (), validation_artists or (), shared_artists)
     return _checked(paths, sample_rate, channels)
@@ -118,24 +118,24 @@ def split_paths(
     """Returns the stem files and track folders of a split, chosen as in `find_tracks`, without opening them.
 
     Raises:
-        InputError: There is no such folder or no track in it, or a named track or artist is not there.
+        InputError: The folder, any track in it, or a given track or artist does not exist.
     """
     if split == "test":
         return track_paths(root / "test")
     named = bool(tracks or artists)
     if named and (root / "valid").is_dir():
-        raise InputError(f"{root} has a folder valid/ and validation tracks are named too; use only one of them")
+        raise InputError(f"{root} has a folder valid/ and validation tracks are given too; use only one of them")
     if (root / "valid").is_dir():
         train, valid = track_paths(root / "train"), track_paths(root / "valid")
     else:
         everything = track_paths(root / "train")
-        names = _named(everything, tracks, artists) if named else set(official_validation_tracks())
+        names = _named(everything, tracks, artists) if named else set(OFFICIAL_VALIDATION_TRACKS)
         train = [path for path in everything if track_name(path) not in names]
         valid = [path for path in everything if track_name(path) in names]
     if split == "valid":
         if not valid:
             raise InputError(
-                f"none of the official validation tracks is in {root / 'train'}; name some with validation_tracks or "
+                f"none of the official validation tracks is in {root / 'train'}; give some with validation_tracks or "
                 "validation_artists, or put them into a folder valid/"
             )
         return valid
@@ -153,7 +153,7 @@ def track_paths(folder: Path) -> list[Path]:
     """Returns the stem files and track folders in a folder, in the order of their names.
 
     Raises:
-        InputError: There is no such folder, no track in it, or one in both forms.
+        InputError: There is no such folder, no track in it, or a track both as file and as folder.
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; the dataset root holds train/, test/ and perhaps valid/")
@@ -174,15 +174,15 @@ def track_name(path: Path) -> str:
 
 
 def track_artist(path: Path) -> str:
-    """Returns what stands before the first " - " of a track's name."""
+    """Returns the part of a track's name before the first " - "."""
     return track_name(path).split(" - ")[0]
 
 
 def find_sources(path: Path) -> dict[str, StemLocation]:
-    """Returns where the mixture, if there is one, and each stem of a track is read from: MUSDB18's order, then A to Z.
+    """Returns where the mixture (if any) and each stem of a track is read from: in MUSDB18's order, then A to Z.
 
     Raises:
-        InputError: A stem is there twice, in two formats.
+        InputError: A stem exists in two formats.
     """
     if not path.is_dir():
         return {name: (path, stream) for name, stream in STREAMS.items()}
@@ -198,7 +198,7 @@ def find_sources(path: Path) -> dict[str, StemLocation]:
 
 
 def mixture_of(stems: dict[str, Tensor]) -> Tensor:
-    """Returns the sum of stems: what every excerpt's mixture is, so that gains and silences hold for it too."""
+    """Returns the sum (c, n) of stems, which is the mixture of every excerpt, so that it contains their changes."""
     return torch.stack(list(stems.values())).sum(0)
 
 
@@ -207,14 +207,16 @@ def _named(paths: Sequence[Path], tracks: Sequence[str], artists: Sequence[str])
     missing = [name for name in tracks if name not in artists_of]
     missing += [name for name in artists if name not in artists_of.values()]
     if missing:
-        raise InputError(f"{missing[0]!r} is not in the folder train/; validation tracks and artists are named exactly")
+        raise InputError(
+            f"{missing[0]!r} is not in the folder train/; validation tracks and artists need their exact names"
+        )
     return {name for name, artist in artists_of.items() if name in tracks or artist in artists}
 
 
 def _without_artists(paths: Sequence[Path], artists: set[str]) -> list[Path]:
     left_out = [track_name(path) for path in paths if track_artist(path) in artists]
     if left_out:
-        log.warning("not trained on, because their artists are validated on: %s", ", ".join(left_out))
+        log.warning("not used for training, because their artists are used for validation: %s", ", ".join(left_out))
     return [path for path in paths if track_name(path) not in left_out]
 
 
@@ -226,7 +228,7 @@ def _checked(paths: Sequence[Path], sample_rate: int, channels: int) -> list[Tra
     for path, found in sources.items():
         for stem in sorted(stems - set(found)):
             raise InputError(
-                f"the track {path} lacks the stem {stem}, which others have; `bsmamba2 check-data` lists all"
+                f"the track {path} lacks the stem {stem}, which others have; `bsmamba2 check-data` lists all problems"
             )
     return [Track(path, _common_length(path, found, sample_rate, channels)) for path, found in sources.items()]
 

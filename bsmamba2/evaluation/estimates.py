@@ -1,4 +1,4 @@
-"""Estimates that another tool wrote: `{folder}/{track}/{stem}.wav`."""
+"""Estimates written by another tool: `{folder}/{track}/{stem}.wav`."""
 
 import logging
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ log = logging.getLogger(__name__)
 
 
 def read_estimates(folder: Path, song: Song, stems: Sequence[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Returns estimates (c, n) of stems, of the song's length and channels, and notes of what had to be adjusted.
+    """Returns estimates (c, n) of stems, with the song's length and channels, and notes on adjustments.
 
-    Longer ones are cut, shorter ones padded with zeros, and mono ones of a stereo song are taken on both channels.
-    The instrumental may have any name of `INSTRUMENTAL_NAMES`; without a file of it, it is the mixture without the
-    estimate of the vocals. Where there are files of both, the one that is not asked for comes with the other: it is the
-    estimate of everything else.
+    Longer ones are cut, shorter ones padded with zeros, and mono ones of a stereo song are copied to both channels.
+    The instrumental may have any name of `INSTRUMENTAL_NAMES`; without a file, it is the mixture without the estimate
+    of the vocals. If there are files of both and one is asked for, the other is returned too, as the estimate of
+    everything else.
 
     Args:
-        folder: Holds a folder for each track, called like it, with a file for each stem.
+        folder: Contains a folder for each track, with the track's name, and in it a file for each stem.
         song: The song they are estimates of.
         stems: Names of the stems.
 
     Raises:
-        InputError: A file is missing or there twice, cannot be read, or has another sampling rate or more channels than
-            the song.
+        InputError: A file is missing, ambiguous or cannot be read, or its sampling rate or channels do not fit the
+            song.
     """
     files = _files(folder / song.name)
     by_subtraction = INSTRUMENTAL in stems and INSTRUMENTAL not in files and VOCALS in files
@@ -55,22 +55,23 @@ def read_estimates(folder: Path, song: Song, stems: Sequence[str]) -> tuple[dict
 
 
 def estimates_sha256(folder: Path, track_name: str) -> str:
-    """Returns the SHA-256 of the stems' names and the bytes of the files of one track, wherever they lie.
+    """Returns the SHA-256 of stem names and the bytes of the files of one track, independent of their folder.
 
     Raises:
-        InputError: There is no folder of this track, a stem is there twice, or a file cannot be read.
+        InputError: There is no folder for this track, two files are of the same stem, or a file cannot be read.
     """
     return files_sha256(_files(folder / track_name))
 
 
 def stems_in(folder: Path) -> tuple[str, ...]:
-    """Returns which stems there are estimates of in the folder of every track: MUSDB18's order, then A to Z.
+    """Returns the stems with an estimate in the folder of every track: in MUSDB18's order, then A to Z.
 
-    Mixtures and residuals are no estimates of a stem. A warning names stems that some folders lack; a folder without
-    any estimate does not count.
+    Mixtures and residuals are not estimates of a stem. A warning lists stems that some folders lack; a folder without
+    any estimate is ignored.
 
     Raises:
-        InputError: There is no such folder, or no estimate in it, or one twice, or none of a stem that all have.
+        InputError: There is no such folder, no estimate in it, two files of the same stem, or no stem that all tracks
+            have.
     """
     folders = sorted(folder.iterdir()) if folder.is_dir() else []
     found = {
@@ -80,7 +81,7 @@ def stems_in(folder: Path) -> tuple[str, ...]:
     }
     found = {track: stems for track, stems in found.items() if stems}
     if not found:
-        raise InputError(f"there are no estimates in {folder}; they lie in it as {{track}}/{{stem}}.wav")
+        raise InputError(f"there are no estimates in {folder}; put them there as {{track}}/{{stem}}.wav")
     shared = set.intersection(*found.values())
     # Without a file, the instrumental is the mixture without the vocals.
     left_out = set.union(*found.values()) - shared - ({INSTRUMENTAL} if VOCALS in shared else set())
@@ -91,14 +92,14 @@ def stems_in(folder: Path) -> tuple[str, ...]:
             "missing"
         )
     if left_out:
-        log.warning("left out, as there are not estimates of all tracks in %s: %s", folder, ", ".join(sorted(lacking)))
+        log.warning("stems left out, because some tracks in %s lack them: %s", folder, ", ".join(sorted(lacking)))
     return (*(name for name in MUSDB_STEMS if name in shared), *sorted(shared - set(MUSDB_STEMS)))
 
 
 def _files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(
-            f"there is no folder {folder}; a track's estimates lie in a folder of its name as {{stem}}.wav"
+            f"there is no folder {folder}; put a track's estimates in a folder of its name as {{stem}}.wav"
         )
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -125,7 +126,7 @@ def _read(path: Path, stem: str, song: Song, notes: list[str]) -> Tensor:
         )
     estimate = read_audio(path)
     if info.channels < channels:
-        notes.append(f"the estimate of {stem} is mono, taken on both channels")
+        notes.append(f"the estimate of {stem} is mono, copied to both channels")
     if estimate.shape[-1] != length:
         fitted = "cut" if estimate.shape[-1] > length else "padded with zeros"
         notes.append(f"the estimate of {stem} has {estimate.shape[-1]} samples, the song {length}: {fitted}")

@@ -1,13 +1,12 @@
-"""Scores by the package museval (BSS Eval version 4), and the files it keeps them in.
+"""Scores by the package museval (BSS Eval version 4), and its files.
 
-It is slow, and cannot be imported without an ffmpeg program: it is used on request alone.
+museval is slow and cannot be imported without an ffmpeg program, so it is used on request only.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,23 +25,23 @@ Medians = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class MusevalScores:
-    """What museval found for one track.
+    """Scores of one track by museval.
 
     Args:
-        json: Content of the file museval writes: targets, frames and metrics, to five decimals. NaN, which strict JSON
-            does not know, stands for a frame in which a source is silent, and also for a perfect or infinite score.
+        json: Content of museval's file: targets, frames and metrics to five decimals. NaN, which strict JSON lacks, is
+            a frame in which a source is silent, or a perfect or infinite score.
     """
 
     json: str
 
     def write(self, path: Path) -> None:
-        """Writes museval's file, whole or not at all."""
+        """Writes museval's file, completely or not at all."""
         with complete_file(path) as temporary:
             temporary.write_text(self.json, encoding="utf-8")
 
 
 def require_museval() -> None:
-    """Finds out whether museval can be used.
+    """Checks that museval can be used.
 
     Raises:
         InputError: It is not installed, or there is no ffmpeg program, without which it cannot be imported.
@@ -61,8 +60,8 @@ def score_with_museval(
 ) -> MusevalScores:
     """Returns museval's SDR, ISR, SIR and SAR of each source in every one-second window.
 
-    Which sources are given together matters: they define what interferes, and a window in which one is silent is
-    undefined for all.
+    The scores depend on which sources are given together: these define interference, and a window in which one is
+    silent is undefined for all.
 
     Args:
         estimates: Separated sources (c, n) by name.
@@ -71,14 +70,14 @@ def score_with_museval(
 
     Raises:
         InputError: museval cannot be used, or not on these sources: there are fewer than two, they do not match, one
-            has samples that are not finite, is silent over the whole track, or is an exact copy of another.
+            has samples that are not finite, is silent over the whole track, or is a copy of another one.
     """
     require_museval()
     import museval
 
     names = list(references)
     _check(estimates, references)
-    # museval wants (sources, samples, channels).
+    # museval takes (sources, samples, channels).
     audio = [torch.stack([sources[name].mT for name in names]).double().numpy() for sources in (references, estimates)]
     window = int(WINDOW_SECONDS * sample_rate)
     try:
@@ -86,7 +85,7 @@ def score_with_museval(
         with np.errstate(divide="ignore", invalid="ignore"):
             scores = museval.evaluate(*audio, win=window, hop=window, mode="v4")
     except (np.linalg.LinAlgError, AttributeError) as error:
-        # museval 0.4.1 asks for LinAlgError by a name that numpy no longer has.
+        # museval 0.4.1 refers to LinAlgError by a name that numpy no longer has.
         if not any(isinstance(found, np.linalg.LinAlgError) for found in (error, error.__context__)):
             raise
         raise InputError(
@@ -104,48 +103,6 @@ def score_with_museval(
 
 def museval_medians(scores: MusevalScores) -> Medians:
     """Returns the median over the defined frames by target and metric in dB, NaN where no frame is defined."""
-    return _medians(json.loads(scores.json))
-
-
-def read_museval(path: Path) -> Medians:
-    """Returns the same from a file that museval wrote, of this program or of any other.
-
-    Raises:
-        InputError: It is no such file.
-    """
-    try:
-        medians = _medians(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is no file of museval's scores ({error!r}); it holds targets, their frames and the metrics "
-            f"{', '.join(METRICS)}; score the track again"
-        ) from error
-    if not medians:
-        raise InputError(f"{path} holds no target; museval scores at least two sources together, score the track again")
-    return medians
-
-
-def read_museval_folder(folder: Path) -> dict[str, Medians]:
-    """Returns the same by track, in the order of their names, from all of museval's files in a folder or below.
-
-    The median over tracks of these is how results of the Signal Separation Evaluation Campaign (SiSEC) 2018 are given.
-
-    Raises:
-        InputError: There is no such file, or a damaged one, or a track is there twice.
-    """
-    # Programs that were killed leave temporary files with a dot.
-    found = (path for path in folder.rglob("*.json") if not path.name.startswith("."))
-    paths = sorted(found, key=lambda path: path.stem)
-    if not paths:
-        raise InputError(f"there is no .json file in {folder}; give a folder of museval's scores, {{track}}.json each")
-    names = [path.stem for path in paths]
-    for path in paths:
-        if names.count(path.stem) > 1:
-            raise InputError(f"the track {path.stem!r} is in {folder} more than once; give the folder of one split")
-    return {path.stem: read_museval(path) for path in paths}
-
-
-def _medians(content: Any) -> Medians:
     return {
         target["name"]: {
             metric: defined_median(
@@ -153,7 +110,7 @@ def _medians(content: Any) -> Medians:
             )
             for metric in METRICS
         }
-        for target in content["targets"]
+        for target in json.loads(scores.json)["targets"]
     }
 
 
@@ -177,8 +134,8 @@ def _check(estimates: Mapping[str, Tensor], references: Mapping[str, Tensor]) ->
         )
     for source, audio in sources:
         if not audio.isfinite().all():
-            raise InputError(f"{source} has samples that are not finite, which museval cannot score; mend the source")
-        # museval's rule of silence: channels that cancel each other count too.
+            raise InputError(f"{source} has samples that are not finite, which museval cannot score; fix the source")
+        # To museval, channels that cancel each other are silent too.
         if not audio.double().sum(0).any():
             raise InputError(
                 f"{source} is silent over the whole track, which museval cannot score; leave the track or source out"

@@ -1,4 +1,4 @@
-"""Floors and oracles: estimates made of the mixture or of the true stems, which give a score its scale.
+"""Floors and oracles: estimates made from the mixture or the true stems, for comparison with a score.
 
 Spectra have a Hann window of 4096 samples, a hop of 1024 and zeros beyond both ends.
 """
@@ -20,8 +20,8 @@ def scale_estimates(*, mixture: Tensor, reference: Tensor, others: Sequence[Tens
     Args:
         mixture: The song (c, n).
         reference: The stem (c, n).
-        others: The other sources (c, n); beside the instrumental these are the vocals alone, so that two sources share
-            the ideal ratio mask.
+        others: The other sources (c, n); for the instrumental these are only the vocals, so that two sources share the
+            ideal ratio mask.
     """
     yield MIXTURE_ROW, mixture
     yield HALF_ROW, mixture / 2
@@ -31,13 +31,13 @@ def scale_estimates(*, mixture: Tensor, reference: Tensor, others: Sequence[Tens
 
 
 def ideal_ratio_mask(*, mixture: Tensor, reference: Tensor, others: Sequence[Tensor]) -> Tensor:
-    """Returns the estimate (c, n) of a stem by the share of its magnitude in the sum of all sources' magnitudes.
+    """Returns the estimate (c, n) of a stem by its share in the sum of the magnitudes of all sources.
 
     The mask of each channel, |reference| / (|reference| + Σ |others|), is applied to the spectrum of the mixture, whose
-    phase it keeps.
+    phase is kept.
     """
     channels = []
-    # One channel and one source at a time: spectra are four times as large as audio.
+    # One channel and one source at a time: a spectrum is four times as large as its audio.
     for channel, audio in enumerate(mixture):
         share = _spectrum(reference[channel]).abs()
         total = share.clone()
@@ -51,8 +51,8 @@ def ideal_ratio_mask(*, mixture: Tensor, reference: Tensor, others: Sequence[Ten
 def ideal_complex_mask(*, mixture: Tensor, reference: Tensor) -> Tensor:
     """Returns the estimate (c, n) of a stem by the complex mask reference / mixture, its magnitude limited to 1.
 
-    Without the limit every estimate would be exact. With it the phase is that of the stem, and the magnitude that of
-    the stem or of the mixture, whichever is smaller.
+    Without the limit every estimate would be exact. With it, the phase is the stem's and the magnitude is the smaller
+    one of the stem's and the mixture's.
     """
     channels = []
     for channel, audio in enumerate(mixture):

@@ -170,8 +170,8 @@ def _score(song: Song, estimates: Estimates, references: Estimates, stem: str, a
     by_activity = csdr_by_activity(windows=windows, active=active, sample_rate=rate)
     return StemScores(
         csdr=defined_median(windows),
-        usdr=usdr(estimate=estimate, reference=reference, sample_rate=rate),
-        si_sdr=si_sdr(estimate=estimate, reference=reference, sample_rate=rate),
+        usdr=usdr(estimate=estimate, reference=reference),
+        si_sdr=si_sdr(estimate=estimate, reference=reference),
         bleedless=bleedless,
         fullness=fullness,
         leakage_dbfs=leaked.dbfs,

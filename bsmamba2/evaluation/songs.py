@@ -1,4 +1,4 @@
-"""The songs that are scored: any folder of tracks with stems, at any sampling rate, mono or stereo."""
+"""Songs to score: any folder of tracks with stems, at any sampling rate, mono or stereo."""
 
 import hashlib
 import math
@@ -27,11 +27,11 @@ from bsmamba2.evaluation.results import RUN
 from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, RESIDUAL, VOCALS
 from bsmamba2.system.files import sha256_of
 
-# What people call a file of everything but the vocals.
+# Common names of a file with everything but the vocals.
 INSTRUMENTAL_NAMES = (INSTRUMENTAL, "accompaniment", "no_vocals")
-# What people call files beside stems that are none: the song as a whole, and what is left of it.
+# Common names of files that are not stems: the whole song, and the residual.
 NO_STEMS = (MIXTURE, "mix", "mixdown", "master", RESIDUAL)
-# The streams of a stem file may differ by so many samples without a note.
+# Lengths that differ by at most this many samples, as the streams of a stem file may, need no note.
 AAC_FRAME = 1024
 
 
@@ -44,7 +44,7 @@ class Song:
         mixture: Audio (c, n).
         stems: Audio (c, n) of each stem.
         sample_rate: Sampling rate in Hz.
-        notes: What had to be adjusted.
+        notes: Adjustments that were made.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Song:
 
     @property
     def references(self) -> tuple[str, ...]:
-        """What can be scored: the stems, and the instrumental where the vocals are among them."""
+        """The stems that can be scored, with the instrumental if the vocals are among them."""
         return tuple(dict.fromkeys([*self.stems, *([INSTRUMENTAL] if VOCALS in self.stems else [])]))
 
     def reference(self, stem: str) -> Tensor:
@@ -74,9 +74,9 @@ class Song:
         )
 
     def others(self, stem: str) -> list[Tensor]:
-        """Returns the other sources (c, n) of the mixture: beside the instrumental there are only the vocals.
+        """Returns the other sources (c, n) of the mixture; for the instrumental these are only the vocals.
 
-        Beside the only stem, be it the instrumental, there is one: the mixture without it.
+        If there is only one stem, the other source is the mixture without it.
 
         Raises:
             InputError: The song has no such stem.
@@ -101,11 +101,10 @@ def find_scored_tracks(
     validation_tracks: Sequence[str] | None = None,
     validation_artists: Sequence[str] | None = None,
 ) -> list[Track]:
-    """Returns the tracks of a split in the order of their names, without opening them; their length is left at 0.
+    """Returns the tracks of a split in the order of their names, without opening them; their length is set to 0.
 
-    The split is that of `bsmamba2.data.tracks.find_tracks` with shared_artists. Where root has none of the folders
-    train/, valid/ and test/, it is itself the folder of the songs, all of them to test. Folders that an evaluation
-    wrote its results to are no tracks.
+    The split is that of `bsmamba2.data.tracks.find_tracks` with shared_artists. If root has none of the folders train/,
+    valid/ and test/, its own folders are the tracks of test. Folders with the results of an evaluation are skipped.
 
     Args:
         root: The folder that holds train/, test/ and perhaps valid/, or the tracks themselves.
@@ -114,8 +113,8 @@ def find_scored_tracks(
         validation_artists: Names of artists in train/ to validate on.
 
     Raises:
-        InputError: There is no such folder or no track in it, two tracks have one name, or a named track or artist is
-            not there.
+        InputError: The folder, any track in it, or a given track or artist does not exist, or two tracks have the same
+            name.
     """
     if not root.is_dir():
         raise InputError(f"there is no folder {root}; give one that holds test/, or tracks with stems")
@@ -130,15 +129,15 @@ def find_scored_tracks(
 
 
 def read_song(track: Track) -> Song:
-    """Returns the audio of a track: all of its stems, as long as the mixture and with as many channels.
+    """Returns the audio of a track: all stems with the length and the number of channels of the mixture.
 
-    Longer stems are cut, shorter ones padded with zeros, and mono beside stereo is taken on both channels; notes say
-    so, and name stems that are silent or do not sum to the mixture. Without a file of the mixture it is the sum of the
-    stems, as long as the shortest. Whatever name of `INSTRUMENTAL_NAMES` the instrumental has, it is called the first.
+    Longer stems are cut, shorter ones padded with zeros, and mono is copied to both channels if another file is stereo;
+    notes report this, and stems that are silent or do not sum to the mixture. Without a file of the mixture, it is the
+    sum of the stems, as long as the shortest. All `INSTRUMENTAL_NAMES` are read as the first.
 
     Raises:
-        InputError: A file cannot be read, has another sampling rate than the others or more than two channels, or the
-            track has no stem, or one twice, or something beside its stems that is their sum or by its name none.
+        InputError: A file cannot be read, its sampling rate differs from the others or it has more than two channels;
+            or the track has no stem, one in two formats, or a file that by its name is not a stem or a sum of stems.
     """
     _check_stems(track)
     infos = {name: audio_info(path, stream) for name, (path, stream) in track.sources.items()}
@@ -153,7 +152,7 @@ def read_song(track: Track) -> Song:
     notes = []
     mono = [name for name, samples in audio.items() if samples.shape[0] < channels]
     if mono:
-        notes.append(f"mono, taken on both channels: {', '.join(mono)}")
+        notes.append(f"mono, copied to both channels: {', '.join(mono)}")
     measure = MIXTURE if MIXTURE in audio else min(audio, key=lambda name: audio[name].shape[-1])
     length = audio[measure].shape[-1]
     for name, samples in audio.items():
@@ -168,18 +167,18 @@ def read_song(track: Track) -> Song:
     elif MIXTURE in audio:
         notes += _note_of_sum(mixture, stems)
     silent = [name for name, samples in stems.items() if samples.abs().amax() <= SILENT_PEAK]
-    notes += [f"the reference of {name} is silent: its uSDR tells the level of the estimate only" for name in silent]
+    notes += [f"the reference of {name} is silent: its uSDR measures only the level of the estimate" for name in silent]
     return Song(track.name, mixture, stems, rates[measure], tuple(notes))
 
 
 def fit(audio: Tensor, channels: int, length: int) -> Tensor:
-    """Returns audio cut or padded with zeros to a length, (c, n), and mono audio on as many channels as asked for."""
-    # A negative padding cuts.
+    """Returns audio (c, n) cut or zero-padded to a length, and mono audio copied to the number of channels."""
+    # Negative padding cuts.
     return F.pad(audio, (0, length - audio.shape[-1])).expand(channels, -1)
 
 
 def data_sha256(track: Track) -> str:
-    """Returns the SHA-256 of the names of a track's stems and the bytes of its files, wherever they lie.
+    """Returns the SHA-256 of a track's stem names and the bytes of its files, independent of their folder.
 
     Raises:
         InputError: A file cannot be read.
@@ -188,14 +187,14 @@ def data_sha256(track: Track) -> str:
 
 
 def files_sha256(files: Mapping[str, Path]) -> str:
-    """Returns the SHA-256 in hexadecimal over names and the bytes of their files, in any order of the names.
+    """Returns the SHA-256 in hexadecimal of names and the bytes of their files, independent of their order.
 
     Raises:
         InputError: A file cannot be read.
     """
     hashes = {path: sha256_of(path) for path in files.values()}
     lines = "".join(f"{name}\t{hashes[files[name]]}\n" for name in sorted(files))
-    # Names of files need not be UTF-8.
+    # File names need not be UTF-8.
     return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
@@ -220,9 +219,9 @@ def _check_stems(track: Track) -> None:
     for name in track.stems:
         if name.lower() in NO_STEMS:
             raise InputError(
-                f"{track.path} holds {name}, by its name no stem; take it out, or call the mixture {MIXTURE}"
+                f"{track.path} holds {name}, which is not a stem by its name; remove it, or call the mixture {MIXTURE}"
             )
-    # Both would count twice in sums.
+    # They would be counted twice in sums.
     for name in set(INSTRUMENTAL_NAMES) & set(track.stems):
         parts = [stem for stem in track.stems if stem not in (name, VOCALS)]
         if parts:

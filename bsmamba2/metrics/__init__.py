@@ -1,4 +1,4 @@
-"""Scores of separated stems, each a function of audio alone."""
+"""Scores of separated stems, as functions of audio alone."""
 
 from bsmamba2.metrics.sdr import Audio, csdr, defined_median, si_sdr, usdr, windowed_sdr
 from bsmamba2.metrics.sparse import Leakage, active_blocks, csdr_by_activity, false_mute, leakage, onset_sdr

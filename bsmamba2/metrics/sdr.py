@@ -1,8 +1,8 @@
 """Ratios of signal to distortion.
 
-Conventions: arguments are keyword-only, audio is (c, n), sums run over both channels, all is computed in float64. No
-score makes a float64 copy of a track: that is done a second or a block at a time.
-The cSDR is museval v4's SDR: the filters of BSS Eval touch only its other scores (ISR, SIR, SAR).
+Conventions: arguments are keyword-only, audio is (c, n), sums run over all channels, everything is computed in float64,
+a second or a block at a time, so that no float64 copy of a track is made.
+The cSDR is museval v4's SDR: the filters of BSS Eval only affect its other scores (ISR, SIR, SAR).
 """
 
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ from bsmamba2.errors import InputError
 
 Audio = Tensor | np.ndarray
 
-# Samples per channel: small enough for a processor's cache.
+# Samples per channel, few enough for a processor's cache.
 SUM_BLOCK = 1 << 16
-# What float64 leaves of the error of a scaled copy, as a ratio of energies (-260 dB).
+# Energy of the rounding errors of a scaled copy in float64, relative to the copy (-260 dB).
 ROUNDING = 1e-26
 
 
-def usdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> float:
+def usdr(*, estimate: Audio, reference: Audio) -> float:
     """Returns the signal-to-distortion ratio over the whole track in dB (Music Demixing Challenge 2021).
 
     10 · log10((Σ reference² + 1e-7) / (Σ (reference − estimate)² + 1e-7))
@@ -29,7 +29,6 @@ def usdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> floa
     Args:
         estimate: Separated audio (c, n).
         reference: True audio (c, n).
-        sample_rate: Not used; every score is called alike.
 
     Raises:
         InputError: The two shapes differ, or are not (c, n) with at least one sample, or a sample is not finite.
@@ -42,18 +41,17 @@ def usdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> floa
     return decibels(signal, error).item()
 
 
-def si_sdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> float:
+def si_sdr(*, estimate: Audio, reference: Audio) -> float:
     """Returns the scale-invariant signal-to-distortion ratio over the whole track in dB (Le Roux et al. 2019).
 
     10 · log10(Σ (α · reference)² / Σ (α · reference − estimate)²), α = Σ estimate · reference / Σ reference²
 
-    No mean is removed. NaN if all of the reference or of the estimate is zero; -inf if nothing of the reference is in
-    the estimate; +inf if there is nothing else in it, that is, less than the rounding of float64.
+    No mean is removed. NaN if the reference or the estimate is zero; -inf if the estimate contains nothing of the
+    reference; +inf if it contains nothing else, up to the rounding of float64.
 
     Args:
         estimate: Separated audio (c, n).
         reference: True audio (c, n).
-        sample_rate: Not used; every score is called alike.
 
     Raises:
         InputError: The two shapes differ, or are not (c, n) with at least one sample, or a sample is not finite.
@@ -74,10 +72,10 @@ def si_sdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> fl
     return decibels(signal, error).item() if error > ROUNDING * signal else float("inf")
 
 
-def csdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> float:
+def csdr(*, estimate: Audio, reference: Audio, sample_rate: int) -> float:
     """Returns the median of the defined windows of `windowed_sdr` in dB, NaN if no window is defined.
 
-    Of an even count it is the mean of the middle two.
+    For an even count it is the mean of the middle two.
 
     Args:
         estimate: Separated audio (c, n).
@@ -91,21 +89,21 @@ def csdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> floa
     return defined_median(_windows(estimate, reference, sample_rate))
 
 
-def windowed_sdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> Tensor:
+def windowed_sdr(*, estimate: Audio, reference: Audio, sample_rate: int) -> Tensor:
     """Returns the signal-to-distortion ratio of every one-second window in dB, (w) or for sources (s, w).
 
-    Windows do not overlap; the last partial one is dropped, but audio of at most one window is scored as one. A window
-    is undefined (NaN), for all sources, when one reference or estimate in it is silent: when the sum over the channels
-    of every sample is exactly zero. A window without error gives +inf. Where museval raises, because a source is silent
-    over the whole track, all windows are undefined.
+    Windows do not overlap; the last partial one is dropped, but audio shorter than a window is scored as one. A window
+    is undefined (NaN) for all sources if any reference or estimate is silent in it, that is, if its channels sum to
+    exactly zero in every sample. A window without error gives +inf. If a source is silent over the whole track, where
+    museval raises, all windows are undefined.
 
     Args:
-        estimate: Separated audio (c, n), or of several sources (s, c, n).
+        estimate: Separated audio (c, n), or (s, c, n) for several sources.
         reference: True audio of the same shape.
         sample_rate: Sampling rate in Hz.
 
     Raises:
-        InputError: The two shapes differ, or are of another form, or without a sample, or a sample is not finite.
+        InputError: The two shapes differ, have other dimensions, or no sample, or a sample is not finite.
     """
     ndim = 3 if np.ndim(estimate) == 3 else 2
     estimate, reference = checked_audio(estimate=estimate, reference=reference, ndim=ndim)
@@ -113,7 +111,7 @@ def windowed_sdr(*, estimate: Audio, reference: Audio, sample_rate: int = 44100)
 
 
 def defined_median(values: Tensor) -> float:
-    """Returns the median of the values that are not NaN, of an even count the mean of the middle two; NaN of none."""
+    """Returns the median of the values that are not NaN, or NaN; for an even count the mean of the middle two."""
     ordered = values[~values.isnan()].double().sort().values
     count = len(ordered)
     return ((ordered[(count - 1) // 2] + ordered[count // 2]) / 2).item() if count else float("nan")
@@ -125,14 +123,14 @@ def decibels(signal: Tensor, error: Tensor) -> Tensor:
 
 
 def checked_audio(*, ndim: int = 2, **audio: Audio) -> tuple[Tensor, ...]:
-    """Returns audio of equal shapes, given by name, as tensors of their own type on the CPU: others lack float64.
+    """Returns audio of equal shapes as tensors of their own type on the CPU, since other devices may lack float64.
 
     Args:
         ndim: 2 for (c, n), 3 for (s, c, n).
-        audio: What is scored; the names are for the errors.
+        audio: Audio by name; the names are used in errors.
 
     Raises:
-        InputError: The shapes differ, or are of another form, or without a sample, or a sample is not finite.
+        InputError: The shapes differ, have other dimensions, or no sample, or a sample is not finite.
     """
     tensors = {name: torch.as_tensor(one).detach().cpu() for name, one in audio.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -142,7 +140,7 @@ def checked_audio(*, ndim: int = 2, **audio: Audio) -> tuple[Tensor, ...]:
         form = "(channels, samples)" if ndim == 2 else "(sources, channels, samples)"
         raise InputError(f"{named}; audio to score must be {form} of the same size, not empty")
     for name, tensor in tensors.items():
-        # Without the copies that isfinite makes of all samples.
+        # isfinite of all samples would make a copy of them.
         if not torch.stack(tensor.aminmax()).isfinite().all():
             raise InputError(f"the {name} has samples that are not finite (NaN or infinity), so it has no score")
     return tuple(tensors.values())
@@ -157,13 +155,13 @@ def _windows(estimates: Tensor, references: Tensor, sample_rate: int) -> Tensor:
 
 
 def _window(estimate: Tensor, reference: Tensor) -> Tensor:
-    if not (_all_heard(estimate) and _all_heard(reference)):
+    if not (_none_silent(estimate) and _none_silent(reference)):
         return torch.full(reference.shape[:-2], torch.nan, dtype=torch.float64)
     return decibels(_energy(reference), _energy(reference - estimate))
 
 
-def _all_heard(audio: Tensor) -> bool:
-    # The first samples tell, nearly always.
+def _none_silent(audio: Tensor) -> bool:
+    # The first samples almost always decide.
     return any(bool(part.sum(-2).any(-1).all()) for part in (audio[..., :1000], audio))
 
 

@@ -1,8 +1,8 @@
-"""Scores of what a separation does where the stem is silent or sparse.
+"""Scores of a separation where the stem is silent or sparse.
 
-Conventions: arguments are keyword-only, audio is (c, n), all is computed in float64. Everything is judged on blocks of
-int(0.1 · sample_rate) samples, the last partial one dropped. The level of a block is its RMS over all channels, in dBFS
-of a full scale of 1. A block is active if the level of the reference lies above a threshold, else silent.
+Conventions: arguments are keyword-only, audio is (c, n), everything is computed in float64 on blocks of
+int(0.1 · sample_rate) samples; the last partial block is dropped. The level of a block is its RMS over all channels, in
+dBFS with full scale at 1. A block is active if the level of the reference is above a threshold, otherwise silent.
 """
 
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ PAUSE_BLOCKS = 20
 
 @dataclass(frozen=True)
 class Leakage:
-    """Level of an estimate in the silent blocks of its reference; NaN where there is none.
+    """Level of an estimate in the silent blocks of its reference; NaN without such blocks.
 
     Args:
-        dbfs: Median over these blocks in dBFS, where a block below -120 dBFS counts as -120.
-        dbfs_95: 95 % quantile of the same, linear between two blocks.
-        relative_db: Median of the level less that of the mixture in the same block, in dB; blocks in which the
-            mixture lies at -120 dBFS or below are left out.
+        dbfs: Median over these blocks in dBFS; a block below -120 dBFS counts as -120.
+        dbfs_95: 95 % quantile of the same, interpolated linearly.
+        relative_db: Median of the level minus that of the mixture in the same block, in dB, without blocks in which the
+            mixture is at or below -120 dBFS.
         relative_db_95: 95 % quantile of the same.
     """
 
@@ -38,8 +38,8 @@ class Leakage:
     relative_db_95: float
 
 
-def active_blocks(*, reference: Audio, sample_rate: int = 44100, threshold_dbfs: float = ACTIVE_DBFS) -> Tensor:
-    """Returns which blocks (b) are active; none for audio shorter than a block.
+def active_blocks(*, reference: Audio, sample_rate: int, threshold_dbfs: float = ACTIVE_DBFS) -> Tensor:
+    """Returns which blocks (b) are active; b is 0 for audio shorter than a block.
 
     Args:
         reference: True audio (c, n).
@@ -58,7 +58,7 @@ def leakage(
     estimate: Audio,
     reference: Audio,
     mixture: Audio,
-    sample_rate: int = 44100,
+    sample_rate: int,
     threshold_dbfs: float = ACTIVE_DBFS,
 ) -> Leakage:
     """Returns how loud the estimate is where the reference is silent.
@@ -66,7 +66,7 @@ def leakage(
     Args:
         estimate: Separated audio (c, n).
         reference: True audio (c, n).
-        mixture: What was separated (c, n).
+        mixture: The mixture that was separated (c, n).
         sample_rate: Sampling rate in Hz.
         threshold_dbfs: Level of the reference above which a block is active.
 
@@ -81,10 +81,8 @@ def leakage(
     return Leakage(*_quantiles(levels[silent]), *_quantiles((levels - mixture_levels)[compared]))
 
 
-def false_mute(
-    *, estimate: Audio, reference: Audio, sample_rate: int = 44100, threshold_dbfs: float = ACTIVE_DBFS
-) -> float:
-    """Returns the percentage of active blocks in which the estimate lies more than 20 dB under the reference.
+def false_mute(*, estimate: Audio, reference: Audio, sample_rate: int, threshold_dbfs: float = ACTIVE_DBFS) -> float:
+    """Returns the percentage of active blocks in which the estimate is more than 20 dB below the reference.
 
     NaN if no block is active.
 
@@ -104,30 +102,30 @@ def false_mute(
     return 100 * muted.double().mean().item()
 
 
-def csdr_by_activity(*, windows: Tensor, active: Tensor, sample_rate: int = 44100) -> tuple[float, float, float, float]:
-    """Returns the median of the defined windows with few to many active blocks around them, in dB, NaN where none is.
+def csdr_by_activity(*, windows: Tensor, active: Tensor, sample_rate: int) -> tuple[float, float, float, float]:
+    """Returns the medians of the defined windows in dB, grouped by the activity around them; NaN for an empty group.
 
-    A window belongs to one of [0, 25) [25, 50) [50, 75) [75, 100] % by the share of active ones of the blocks whose
-    centres lie within 4 s of its own, cut at the ends of the track; without any block, to none.
+    The groups are [0, 25) [25, 50) [50, 75) [75, 100] % of active blocks among those whose centres are within 4 s of
+    the window's, inside the track. A window without any such block is in no group.
 
     Args:
-        windows: What `windowed_sdr` returned for the stem (w); NaN is undefined.
-        active: What `active_blocks` returned for it (b).
+        windows: The result of `windowed_sdr` for the stem (w); NaN is undefined.
+        active: The result of `active_blocks` for it (b).
         sample_rate: Sampling rate of both in Hz.
 
     Raises:
-        InputError: The two are not of one stem, or not of the same audio.
+        InputError: They do not belong to one stem, or to the same audio.
     """
     window, block = int(1.0 * sample_rate), _block(sample_rate)
     count = len(windows)
-    # Audio of less than a window is one window, so that any number of blocks may go with one.
+    # Audio shorter than a window is one window, so any number of blocks can belong to it.
     fits = count == 1 or -block < len(active) * block - count * window < window
     if windows.ndim != 1 or active.ndim != 1 or not fits:
         raise InputError(
             f"windows has shape {tuple(windows.shape)} and active {tuple(active.shape)}; both must be of one stem of "
             f"the same audio at sample_rate={sample_rate}, (windows) and (blocks)"
         )
-    # Twice the samples, so that centres are whole numbers.
+    # In half samples, so that centres are whole numbers.
     centres = (2 * torch.arange(count) + 1) * window
     reach = 2 * ACTIVITY_SECONDS * sample_rate
     block_centres = (2 * torch.arange(len(active)) + 1) * block
@@ -140,14 +138,12 @@ def csdr_by_activity(*, windows: Tensor, active: Tensor, sample_rate: int = 4410
     return low, lower, higher, high
 
 
-def onset_sdr(
-    *, estimate: Audio, reference: Audio, sample_rate: int = 44100, threshold_dbfs: float = ACTIVE_DBFS
-) -> float:
-    """Returns the median over onsets of the signal-to-distortion ratio of the second that starts there, in dB.
+def onset_sdr(*, estimate: Audio, reference: Audio, sample_rate: int, threshold_dbfs: float = ACTIVE_DBFS) -> float:
+    """Returns the median over onsets of the signal-to-distortion ratio of the second after them, in dB.
 
-    An onset is the first active block after 20 silent ones or more. The start of the track does not stand for silence:
-    the silent blocks have to be in the track, as those of an intro are. A second that does not lie inside the track as
-    a whole is not scored. NaN without an onset, 0 where the estimate is zero, +inf where it is without error.
+    An onset is the first active block after at least 20 silent ones, which must be part of the track: its start does
+    not count as silence. A second that extends beyond the track is not scored. NaN without an onset, 0 for a zero
+    estimate, +inf without error.
 
     Args:
         estimate: Separated audio (c, n).
@@ -175,7 +171,7 @@ def _block(sample_rate: int) -> int:
 
 
 def _levels(audio: Tensor, sample_rate: int) -> Tensor:
-    """Returns the level of every block in dBFS, -inf for zeros; some seconds at a time, as float64 is large."""
+    """Returns the level of every block in dBFS, -inf for zeros; a few seconds at a time, to save memory."""
     block = _block(sample_rate)
     whole = audio[:, : audio.shape[-1] // block * block]
     means = [part.double().square().unflatten(-1, (-1, block)).mean((0, 2)) for part in whole.split(100 * block, -1)]

@@ -1,4 +1,4 @@
-"""What a separation adds to the spectrum of a stem, and what it takes away."""
+"""How much a separation adds to the spectrum of a stem, and how much is missing from it."""
 
 import functools
 import math
@@ -13,21 +13,21 @@ HOP_LENGTH = 1024
 MELS = 512
 RANGE_DB = 80.0
 SMALLEST_MAGNITUDE = 1e-10
-# Frames that are transformed at a time, so that no complex spectrum of a whole track is in memory.
+# Frames transformed at a time, so that the spectrum of a whole track is never in memory.
 FRAMES = 512
 
 
-def bleedless_fullness(*, estimate: Audio, reference: Audio, sample_rate: int = 44100) -> tuple[float, float]:
-    """Returns how little the estimate adds to the reference and how little it lacks, each up to 100.
+def bleedless_fullness(*, estimate: Audio, reference: Audio, sample_rate: int) -> tuple[float, float]:
+    """Returns how little the estimate adds to the reference, and how little it lacks, each from 0 to 100.
 
-    Of the differences in dB between the mel magnitudes of the estimate and of the reference, bleedless is
-    100 / (1 + mean of the positive ones) and fullness 100 / (1 − mean of the negative ones), without any 100. As
-    Music-Source-Separation-Training (`bleed_full`) defines them: Hann windows of 4096 samples every 1024 with zeros
-    around the audio, 512 mel bands of Slaney's scale and areas on magnitudes, no level more than 80 dB under the peak
-    of its own audio over all channels, nor under -200 dB; in float32.
+    With the differences in dB between the mel magnitudes of estimate and reference, bleedless is
+    100 / (1 + mean of the positive ones) and fullness 100 / (1 − mean of the negative ones); 100 if there are none. The
+    definition is that of Music-Source-Separation-Training (`bleed_full`): Hann windows of 4096 samples every 1024,
+    zeros around the audio, 512 mel bands with Slaney's scale and areas on magnitudes, levels limited to 80 dB below the
+    peak of their own audio over all channels and to -200 dB; in float32.
 
-    Identical audio gives (100, 100), silence for silence too. Silence lies at -200 dB everywhere, far under any floor:
-    as the estimate of something it gives 100 for bleedless and below 1 for fullness, as the reference the opposite.
+    Identical audio gives (100, 100), including silence. Silence is at -200 dB everywhere, far below the floor of any
+    other audio: as the estimate it gives 100 for bleedless and below 1 for fullness, as the reference the opposite.
 
     Args:
         estimate: Separated audio (c, n).
@@ -47,7 +47,7 @@ def bleedless_fullness(*, estimate: Audio, reference: Audio, sample_rate: int = 
 
 
 def _mel_decibels(audio: Tensor, sample_rate: int) -> Tensor:
-    """Returns (c, mel, frames)."""
+    """Returns the levels (c, mel, frames) in dB."""
     window = torch.hann_window(WINDOW_LENGTH)
     bank = _mel_bank(sample_rate)
     overlap, step = WINDOW_LENGTH - HOP_LENGTH, FRAMES * HOP_LENGTH
@@ -64,7 +64,7 @@ def _mel_decibels(audio: Tensor, sample_rate: int) -> Tensor:
 
 @functools.lru_cache(maxsize=4)
 def _mel_bank(sample_rate: int) -> Tensor:
-    """Returns triangles of area 2 / Hz (mel, bin), sparse, each from its lower neighbour's centre to its upper one's.
+    """Returns sparse triangles (mel, bin) of unit area in Hz, each between the centres of its two neighbours.
 
     Some at the lowest frequencies are narrower than a bin and stay empty.
     """

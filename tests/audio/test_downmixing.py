@@ -9,7 +9,7 @@ from bsmamba2.errors import InputError
 
 RATE = 44100
 H = 0.5**0.5
-# What of each channel goes left; the LFE goes nowhere.
+# Gain of each channel in the left output; the LFE is dropped.
 LEFT = {
     3: [1, 0, H],
     4: [1, 0, H, 0],
@@ -18,7 +18,7 @@ LEFT = {
     7: [1, 0, H, 0, 0.5, H, 0],
     8: [1, 0, H, 0, H, 0, H, 0],
 }
-# Where each channel is seen in a mirror.
+# The channel on the opposite side of each channel.
 MIRRORED = {
     3: [1, 0, 2],
     4: [1, 0, 3, 2],
@@ -46,9 +46,9 @@ def test_coefficients_to_stereo(channels: int) -> None:
     torch.testing.assert_close(mirrored, matrix[0], rtol=0, atol=1e-6)
 
 
-# FFmpeg counts the single back channel of 6.1 more in mono.
+# FFmpeg gives the single back channel of 6.1 more weight in mono.
 @pytest.mark.parametrize("channels", [3, 4, 5, 6, 8])
-def test_mono_is_the_middle_of_stereo(channels: int) -> None:
+def test_mono_is_the_sum_of_left_and_right(channels: int) -> None:
     matrix, mono = mixed(torch.eye(channels), 2), mixed(torch.eye(channels), 1)
     middle = matrix.sum(0)
     assert mono.shape == (1, channels)
@@ -66,11 +66,11 @@ def test_cuts_between_blocks_leave_no_trace(channels: int, target_channels: int,
     assert torch.equal(result, mixed(audio, target_channels))
 
 
-def test_each_sample_depends_on_no_other() -> None:
+def test_each_sample_is_mixed_independently() -> None:
     audio = noise(6, 500)
     torch.testing.assert_close(mixed(audio, 2), mixed(torch.eye(6), 2) @ audio, rtol=0, atol=1e-6)
 
 
-def test_channels_whose_places_are_not_known() -> None:
-    with pytest.raises(InputError, match="the audio has 9 channels, whose places are not known"):
+def test_channels_in_an_unknown_order_are_an_error() -> None:
+    with pytest.raises(InputError, match="the audio has 9 channels in an unknown order"):
         mixed(noise(9, 10), 2)

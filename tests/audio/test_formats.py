@@ -20,21 +20,21 @@ from bsmamba2.errors import InputError
         ("m4a", "float", None),
     ],
 )
-def test_the_depth_of_the_source_is_kept_where_it_can_be(
+def test_the_depth_of_the_source_is_kept_where_possible(
     format: Format, source: Depth | None, expected: Depth | None
 ) -> None:
     assert output_depth(format, "source", source) == expected
 
 
 @pytest.mark.parametrize("depth", ["8", "16", "24", "32", "float", "double"])
-def test_a_depth_that_is_asked_for_wins(depth: Depth) -> None:
+def test_the_depth_asked_for_is_used(depth: Depth) -> None:
     assert output_depth("wav", depth, "16") == depth
 
 
 @pytest.mark.parametrize(
     ("depth", "name"), [("32", "32 bit"), ("float", "float samples"), ("double", "double samples")]
 )
-def test_what_flac_cannot_hold(depth: Depth, name: str) -> None:
+def test_depths_that_flac_cannot_hold(depth: Depth, name: str) -> None:
     with pytest.raises(InputError, match=f"flac cannot hold {name}; give --bit-depth 16 or 24"):
         output_depth("flac", depth, "16")
     with pytest.raises(InputError, match=f"flac cannot hold {name}"):
@@ -54,7 +54,7 @@ def test_lossy_formats_have_no_depth(format: Format) -> None:
         ("mp3", 48000), ("mp3", 8000), ("ogg", 200_000), ("m4a", 96000), ("m4a", 7350),
     ],
 )  # fmt: skip
-def test_rates_that_a_format_holds(format: Format, rate: int) -> None:
+def test_rates_that_a_format_can_hold(format: Format, rate: int) -> None:
     check_rate(format, rate)
 
 
@@ -71,7 +71,7 @@ def test_rates_that_a_format_cannot_hold(format: Format, rate: int) -> None:
 
 
 @pytest.mark.parametrize(("format", "most"), [("wav", 1024), ("flac", 8), ("mp3", 2), ("ogg", 8), ("m4a", 2)])
-def test_how_many_channels_a_format_holds(format: Format, most: int) -> None:
+def test_the_number_of_channels_is_limited(format: Format, most: int) -> None:
     check_channels(format, 1)
     check_channels(format, most)
     for channels in (0, most + 1):

@@ -28,7 +28,7 @@ from bsmamba2.errors import InputError
 RATE = 44100
 LENGTH = 100_001
 FFMPEG = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs an ffmpeg program")
-# Encoded by libsndfile: container, sample format, depth. All hold their samples bit by bit.
+# Encoded by libsndfile: container, sample format, depth. All of them are lossless.
 SOUNDS: dict[str, tuple[str, str, Depth]] = {
     "8.wav": ("WAV", "PCM_U8", "8"), "16.wav": ("WAV", "PCM_16", "16"), "24.wav": ("WAV", "PCM_24", "24"),
     "32.wav": ("WAV", "PCM_32", "32"), "float.wav": ("WAV", "FLOAT", "float"),
@@ -38,17 +38,17 @@ SOUNDS: dict[str, tuple[str, str, Depth]] = {
     "16.flac": ("FLAC", "PCM_16", "16"), "24.flac": ("FLAC", "PCM_24", "24"), "au": ("AU", "PCM_16", "16"),
     "float.au": ("AU", "FLOAT", "float"), "caf": ("CAF", "PCM_16", "16"),
 }  # fmt: skip
-# Encoded by FFmpeg, without loss: codec, its sample format, container, depth.
+# Encoded by FFmpeg, lossless: codec, its sample format, container, depth.
 LOSSLESS: dict[str, tuple[str, str, str, Depth]] = {
     "16.m4a": ("alac", "s16p", "ipod", "16"), "24.m4a": ("alac", "s32p", "ipod", "24"),
     "wv": ("wavpack", "s16p", "wv", "16"), "flac.ogg": ("flac", "s16", "ogg", "16"),
     "flac.mp4": ("flac", "s16", "mp4", "16"), "flac.mkv": ("flac", "s16", "matroska", "16"),
     "pcm.mkv": ("pcm_s16le", "s16", "matroska", "16"),
 }  # fmt: skip
-# With loss: codec, container, options of the container; the lag that is not told in the file; the length in samples.
+# Lossy: codec, container, options of the container; the delay that the file does not state; the length in samples.
 LOSSY: dict[str, tuple[str, str, dict[str, str], int, int]] = {
     "xing.mp3": ("libmp3lame", "mp3", {}, 0, LENGTH),
-    # The last of the samples are padding, which nothing tells.
+    # The last samples are padding that the file does not state.
     "no-xing.mp3": ("libmp3lame", "mp3", {"write_xing": "0"}, 1105, 101_376),
     "m4a": ("aac", "ipod", {}, 0, 100_352),
     "fast.m4a": ("aac", "ipod", {"movflags": "+faststart"}, 0, 100_352),
@@ -59,7 +59,7 @@ LOSSY: dict[str, tuple[str, str, dict[str, str], int, int]] = {
     "opus.mkv": ("libopus", "matroska", {}, 0, LENGTH),
     "adts.aac": ("aac", "adts", {}, 1024, 101_376),
 }
-# Files whose clock is not their sampling rate tell their length within this many samples.
+# Files whose clock is not their sampling rate state their length to within this many samples.
 CLOCK = {"m4a": 1024, "fast.m4a": 1024, "mp4": 1024, "aac.mkv": 1024, "webm": 480, "opus.mkv": 480}
 CLOCK |= {"flac.mkv": 50, "pcm.mkv": 50}
 VORBIS = "ogg"
@@ -71,14 +71,14 @@ def noise(channels: int, length: int) -> Tensor:
 
 
 def music(channels: int, length: int) -> Tensor:
-    """Returns noise whose high frequencies are weak, as lossy encoders expect it."""
+    """Returns noise with weak high frequencies, which lossy encoders expect."""
     window = torch.hann_window(64)[None, None] / 32
     audio = torch.randn(channels, 1, length + 63, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.conv1d(audio, window)[:, 0].clamp(-0.9, 0.9)
 
 
 def lag(audio: Tensor, reference: Tensor) -> int:
-    """Returns by how many samples a channel is late."""
+    """Returns the delay of the first channel in samples."""
     size = 2 * max(audio.shape[-1], reference.shape[-1])
     spectrum = torch.fft.rfft(audio[0], size) * torch.fft.rfft(reference[0], size).conj()
     peak = int(torch.fft.irfft(spectrum, size).argmax())
@@ -88,7 +88,7 @@ def lag(audio: Tensor, reference: Tensor) -> int:
 def encode(
     path: Path, audio: Tensor, codec: str, sample_format: str, container: str, options: dict[str, str] | None = None
 ) -> None:
-    """Writes audio by FFmpeg's libraries; integers come as they are kept."""
+    """Writes audio with FFmpeg's libraries; integers are given as they are stored."""
     rate = 48000 if codec == "libopus" else RATE
     layout = "stereo" if audio.shape[0] == 2 else "mono"
     given = {torch.int16: "s16p", torch.int32: "s32p", torch.float32: "fltp"}[audio.dtype]
@@ -105,7 +105,7 @@ def encode(
 
 
 def integers(audio: Tensor, bits: int) -> Tensor:
-    """Returns what a codec of so many bits takes: 24 bits lie in the upper part of 32."""
+    """Returns the integers a codec of so many bits takes: 24 bits are the upper ones of 32."""
     scaled = (audio.double() * 2 ** (bits - 1)).round()
     return scaled.to(torch.int16) if bits == 16 else (scaled * 2**8).to(torch.int32)
 
@@ -138,7 +138,7 @@ def fails(path: Path, message: str, stream: int | None = None) -> None:
 
 
 @pytest.mark.parametrize("name", [*SOUNDS, *LOSSLESS])
-def test_lossless_formats_are_read_bit_by_bit(folder: Path, audio: Tensor, name: str) -> None:
+def test_lossless_formats_are_read_exactly(folder: Path, audio: Tensor, name: str) -> None:
     depth = SOUNDS[name][2] if name in SOUNDS else LOSSLESS[name][3]
     path = folder / f"song.{name}"
     info, result = audio_info(path), read_audio(path)
@@ -149,7 +149,7 @@ def test_lossless_formats_are_read_bit_by_bit(folder: Path, audio: Tensor, name:
 
 
 @pytest.mark.parametrize("name", [*LOSSY, VORBIS])
-def test_lossy_formats_are_lined_up_with_what_was_encoded(folder: Path, audio: Tensor, name: str) -> None:
+def test_lossy_formats_are_aligned_with_their_source(folder: Path, audio: Tensor, name: str) -> None:
     codec, _, _, late, length = LOSSY.get(name, ("vorbis", "", {}, 0, LENGTH))
     path = folder / f"song.{name}"
     info, result = audio_info(path), read_audio(path)
@@ -163,7 +163,7 @@ def test_lossy_formats_are_lined_up_with_what_was_encoded(folder: Path, audio: T
 
 
 @pytest.mark.parametrize("name", ["xing.mp3", VORBIS])
-def test_another_decoder_reads_the_same(folder: Path, name: str) -> None:
+def test_a_different_decoder_reads_the_same(folder: Path, name: str) -> None:
     expected, _ = soundfile.read(folder / f"song.{name}", dtype="float32")
     np.testing.assert_allclose(read_audio(folder / f"song.{name}").mT, expected, rtol=0, atol=1e-5)
 
@@ -175,19 +175,19 @@ def decoded_by_ffmpeg(path: Path, channels: int) -> Tensor:
 
 
 @FFMPEG
-# Old versions of the program do not leave out the delay of AAC in Matroska.
+# Old versions of the program do not skip the delay of AAC in Matroska.
 @pytest.mark.parametrize("name", [name for name in (*LOSSY, VORBIS) if name != "aac.mkv"])
 def test_the_ffmpeg_program_reads_the_same(folder: Path, name: str) -> None:
     result, expected = read_audio(folder / f"song.{name}"), decoded_by_ffmpeg(folder / f"song.{name}", 2)
-    # Versions differ in how much padding they leave at the end.
+    # Versions differ in how much padding they keep at the end.
     assert abs(result.shape[-1] - expected.shape[-1]) <= 1024
     end = min(result.shape[-1], expected.shape[-1])
     torch.testing.assert_close(result[:, :end], expected[:, :end], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("quality", ["variable", "constant"])
-def test_mp3_files_without_a_frame_count_are_read_whole(tmp_path: Path, audio: Tensor, quality: str) -> None:
-    """Loud and quiet parts: the length that a bit rate suggests is wrong where the rate varies."""
+def test_mp3_files_without_a_frame_count_are_read_to_the_end(tmp_path: Path, audio: Tensor, quality: str) -> None:
+    """With loud and quiet parts the bit rate varies, and a length estimated from it is wrong."""
     song = torch.cat([audio, 0 * audio, audio, 1e-4 * audio], dim=-1)
     with av.open(str(tmp_path / "song.mp3"), "w", options={"write_xing": "0"}) as output:
         stream: Any = output.add_stream("libmp3lame", rate=RATE, layout="stereo")
@@ -227,7 +227,7 @@ def test_real_mp3_files(test_data: Path, name: str) -> None:
     [("bassguitar", 3_541_248), ("clav", 3_671_424), ("drums", 3_671_424), ("leadguitar", 3_671_424)],
 )
 def test_lengths_of_real_mp3_files(test_data: Path, name: str, length: int) -> None:
-    """They do not tell their length; the FFmpeg program decodes so many samples."""
+    """They do not state their length; these are the numbers of samples that the FFmpeg program decodes."""
     assert audio_info(test_data / "data" / "mdn-multitrack-cc0" / f"{name}.mp3").length == length
 
 
@@ -246,7 +246,7 @@ def test_a_real_alac_stem_file(test_data: Path) -> None:
     assert torch.equal(read_audio(path), decoded_by_ffmpeg(path, 2))
 
 
-def test_a_stem_file_is_its_mixture_where_no_stream_is_named(song: Track) -> None:
+def test_a_stem_file_without_a_stream_number_is_its_mixture(song: Track) -> None:
     assert torch.equal(read_audio(song.path, 0, RATE), read_audio(song.path, 0, RATE, stream=0))
     assert not torch.equal(read_audio(song.path, 0, RATE), read_audio(song.path, 0, RATE, stream=1))
 
@@ -281,7 +281,7 @@ def test_a_video_without_sound(tmp_path: Path) -> None:
 
 
 def test_wav_from_a_pipe(tmp_path: Path, folder: Path) -> None:
-    """Whoever wrote it could not go back to fill in the sizes."""
+    """Its writer could not go back to fill in the sizes."""
     content = bytearray((folder / "song.16.wav").read_bytes())
     content[4:8] = content[40:44] = b"\xff" * 4
     (tmp_path / "pipe.wav").write_bytes(content)
@@ -344,7 +344,7 @@ def test_a_part_of_a_stem_stream_is_a_slice_of_it(song: Track, vocals: Tensor, s
 
 
 def test_parts_of_a_stem_file_with_an_edit_list(test_data: Path) -> None:
-    """The previews of MUSDB18 say how many of their first and last samples are padding; this moves positions."""
+    """The previews of MUSDB18 state how many of their first and last samples are padding, which shifts positions."""
     path = test_data / "data" / "musdb18-7-cc" / "train" / "Music Delta - 80s Rock.stem.mp4"
     whole = read_audio(path, stream=4)
     for start in (1, 5000, 123457, 290000):
@@ -352,7 +352,7 @@ def test_parts_of_a_stem_file_with_an_edit_list(test_data: Path) -> None:
 
 
 def test_streams_of_a_stem_file(song: Track) -> None:
-    """The stems sum to the mixture, but for its mastering."""
+    """The stems sum to the mixture, except for its mastering."""
     stems = {name: song.read(name, 0, 2 * RATE) for name in STREAMS}
     mixture = stems.pop("mixture")
     rest = mixture - torch.stack(list(stems.values())).sum(0)
@@ -362,7 +362,7 @@ def test_streams_of_a_stem_file(song: Track) -> None:
     assert info.length == song.read("vocals").shape[-1]
 
 
-def test_a_stream_that_is_not_there(song: Track) -> None:
+def test_a_missing_stream_is_an_error(song: Track) -> None:
     fails(song.path, "has 5 audio streams; a MUSDB18 stem file has 5", stream=5)
 
 
@@ -375,7 +375,7 @@ def test_reading_past_the_end_of_a_stream(song: Track, vocals: Tensor) -> None:
 
 @pytest.mark.parametrize("name", ["ogg", "mka", "7.1.wav"])
 def test_eight_channels(tmp_path: Path, name: str) -> None:
-    """PyAV's own way reads beyond its memory from eight planes on."""
+    """PyAV's own conversion reads out of bounds from eight planes on."""
     path, audio = tmp_path / f"song.{name}", music(8, 20_000)
     if name == "mka":
         with av.open(str(path), "w", format="matroska") as output:
@@ -390,12 +390,12 @@ def test_eight_channels(tmp_path: Path, name: str) -> None:
     result = read_audio(path)
     assert result.shape == audio.shape
     similar = torch.corrcoef(torch.cat([result, audio]))[:8, 8:]
-    # Each channel is there once: FFmpeg orders those of Vorbis as in WAV.
+    # Every channel appears once: FFmpeg orders those of Vorbis as in WAV.
     assert sorted(similar.argmax(1).tolist()) == list(range(8)) if name != "mka" else similar[0, 0] > 0.9
     assert similar.max(1).values[[0, 1, 2]].min() > 0.9
 
 
-# What is cut off: MP3 with a frame count and M4A in the middle; of others already the last bytes are missed.
+# A missing half is noticed in all of these; a missing last byte in the second list.
 TRUNCATED = [name for name in ALL if name not in ("no-xing.mp3", "adts.aac", "caf")]
 TO_THE_LAST_BYTE = [
     *(name for name in SOUNDS if name != "caf"), "xing.mp3", "ogg", "opus", "flac.ogg", "wv", "webm", "aac.mkv",
@@ -462,7 +462,7 @@ def test_an_ogg_file_with_a_gap(tmp_path: Path, folder: Path, place: float) -> N
 
 
 def test_one_ogg_file_after_another(tmp_path: Path, folder: Path) -> None:
-    """Decoders take the length of one of them."""
+    """Decoders report the length of one of them."""
     write_audio(tmp_path / "other.ogg", music(2, 5000), RATE, "ogg", None)
     content = (folder / "song.ogg").read_bytes() + (tmp_path / "other.ogg").read_bytes()
     (tmp_path / "both.ogg").write_bytes(content)
@@ -475,7 +475,7 @@ def test_one_ogg_file_after_another(tmp_path: Path, folder: Path) -> None:
     ("content", "message"),
     [(None, "does not exist"), (b"", "is an empty file"), (b"no audio " * 100, "is damaged or not audio")],
 )
-def test_files_that_are_no_audio(
+def test_files_that_are_not_audio(
     tmp_path: Path, name: str, content: bytes | None, message: str, stream: int | None
 ) -> None:
     path = tmp_path / name
@@ -489,7 +489,7 @@ def test_files_that_are_no_audio(
 @pytest.mark.parametrize("text", ["#EXTM3U\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile '{}'\n"])
 @pytest.mark.parametrize("name", ["song.mp3", "song.m3u8", "song.ffconcat"])
 @pytest.mark.parametrize("target", ["other.mp3", "file:{}/other.mp3", "{}/other.mp3"])
-def test_a_playlist_does_not_lead_to_other_files(
+def test_a_playlist_does_not_open_other_files(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, name: str, target: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -499,7 +499,7 @@ def test_a_playlist_does_not_lead_to_other_files(
 
 
 @pytest.mark.parametrize("stream", [None, 0])
-def test_a_folder_is_no_audio(tmp_path: Path, stream: int | None) -> None:
+def test_a_folder_is_not_audio(tmp_path: Path, stream: int | None) -> None:
     fails(tmp_path, "is a folder; give an audio file", stream)
 
 
@@ -582,7 +582,7 @@ NAMES: Iterable[bytes] = [
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("format", ["16.wav", "16.flac", "xing.mp3", "m4a", "ogg"])
 def test_any_name(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, name: bytes, format: str) -> None:
-    """In the current folder too, where a name could be taken for an address or an option."""
+    """In the current folder too, where a name could be mistaken for a URL or an option."""
     monkeypatch.chdir(tmp_path)
     path = Path(f"{os.fsdecode(name)}.{format.rpartition('.')[2]}")
     try:
@@ -596,8 +596,8 @@ def test_any_name(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch,
 
 @FFMPEG
 @pytest.mark.parametrize("codec", ["pcm_f32le", "pcm_s32le"])
-def test_floats_in_w64_are_no_integers(tmp_path: Path, codec: str) -> None:
-    """FFmpeg writes them with an extensible header, of which libsndfile makes 32 bit integers."""
+def test_floats_in_w64_are_not_read_as_integers(tmp_path: Path, codec: str) -> None:
+    """FFmpeg writes them with an extensible header, which libsndfile reads as 32-bit integers."""
     write_audio(tmp_path / "a.wav", noise(2, 5000), RATE, depth="float")
     command = ["ffmpeg", "-v", "error", "-i", f"{tmp_path}/a.wav", "-c:a", codec, f"{tmp_path}/a.w64"]
     subprocess.run(command, check=True)
@@ -615,7 +615,7 @@ def test_integers_of_64_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("size", "whole"), [(0x7FFFF000, True), (0xFFFFFFFF, True), (0x7FFE0000, False)])
-def test_sizes_that_pipes_leave_in_a_header(tmp_path: Path, size: int, whole: bool) -> None:
+def test_header_sizes_of_files_from_pipes(tmp_path: Path, size: int, whole: bool) -> None:
     path = tmp_path / "a.wav"
     write_audio(path, noise(2, 5000), RATE)
     content = path.read_bytes()
@@ -626,7 +626,7 @@ def test_sizes_that_pipes_leave_in_a_header(tmp_path: Path, size: int, whole: bo
 
 
 def test_a_late_start_keeps_no_frames_in_memory(tmp_path: Path) -> None:
-    """Decoded on the way to it, they would be 40 MB."""
+    """The frames before it take 40 MB when they are decoded."""
     path = tmp_path / "a.mp3"
     write_audio(path, 0.1 * noise(2, 5_000_000), RATE, "mp3", None)
     tracemalloc.start()

@@ -42,7 +42,7 @@ def test_cuts_between_blocks_leave_no_trace(
     ("source", "target"), [(44100, 48000), (48000, 44100), (192000, 44100), (8000, 44100), (44100, 22050)]
 )
 @pytest.mark.parametrize("length", [1, 100, 100_001])
-def test_blocks_give_what_soxr_gives_in_one_go(source: int, target: int, length: int) -> None:
+def test_blocks_give_the_same_as_soxr_in_one_call(source: int, target: int, length: int) -> None:
     audio = noise(2, length)
     expected = torch.from_numpy(soxr.resample(audio.mT.numpy(), source, target, quality="VHQ")).mT
     result = resampled(audio, source, target, list(range(0, length, 4096)), expected.shape[-1])
@@ -50,8 +50,8 @@ def test_blocks_give_what_soxr_gives_in_one_go(source: int, target: int, length:
 
 
 @pytest.mark.parametrize("length", [0, 1, 9187, 9188, 20000])
-def test_the_result_has_the_length_asked_for(length: int) -> None:
-    """What is missing is silence; what came before the end cannot be taken back."""
+def test_the_result_has_the_requested_length(length: int) -> None:
+    """Missing samples are zeros; samples that were already returned cannot be taken back."""
     resampler = Resampler(48000, 44100, 2)
     ready = resampler(noise(2, 10000))
     rest = resampler.finish(length)
@@ -61,7 +61,7 @@ def test_the_result_has_the_length_asked_for(length: int) -> None:
 
 
 @pytest.mark.parametrize("source", [44100, 48000, 192000])
-def test_one_sample_becomes_one(source: int) -> None:
+def test_one_sample_stays_one_sample(source: int) -> None:
     result = resampled(torch.ones(2, 1), source, 44100, [], 1)
     assert result.shape == (2, 1)
     assert result.isfinite().all()
@@ -73,7 +73,7 @@ def test_the_same_rate_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(("source", "target"), [(192000, 44100), (44100, 48000), (48000, 44100)])
-def test_a_sine_stays_where_it_is(source: int, target: int) -> None:
+def test_a_sine_keeps_its_phase(source: int, target: int) -> None:
     seconds = np.arange(source) / source
     audio = torch.from_numpy(np.sin(2 * np.pi * 997 * seconds).astype(np.float32))[None]
     expected = np.sin(2 * np.pi * 997 * np.arange(target) / target)

@@ -13,7 +13,7 @@ def tone(hertz: float, seconds: float = 0.5) -> Tensor:
 
 
 def test_frequencies_rise_from_the_bottom() -> None:
-    """The lowest row is at 40 Hz, the highest at half the sampling rate, and rows are equal steps on the mel scale."""
+    """The lowest row is at 40 Hz, the highest at half the sampling rate; rows are equal steps on the mel scale."""
     rows = []
     for hertz in (100.0, 1000.0, 10000.0):
         brightness = spectrograms(tone(hertz)[None], SAMPLE_RATE).float().sum((0, 2))
@@ -24,7 +24,7 @@ def test_frequencies_rise_from_the_bottom() -> None:
 
 
 def test_colours_span_80_db_below_the_first_spectrogram() -> None:
-    """40 dB below its peak is the middle one of five colours, 80 dB the darkest, and so is silence."""
+    """40 dB below its peak has the middle of the five colours; 80 dB and silence have the darkest."""
     mixture = tone(1000)
     peaks = []
     for gain in (1, 1e-2, 1e-4, 0):

@@ -114,7 +114,7 @@ def picture(cover: Cover, kind: int) -> Picture:
 
 
 def tag_with_mutagen(path: Path) -> None:
-    """Gives a file all texts, a back and a front cover, and much that says FALSE of a stem."""
+    """Gives a file all texts, a back and a front cover, and much that would be false for a stem."""
     audio: Any = mutagen.File(path)
     assert audio is not None
     if audio.tags is None:
@@ -168,7 +168,7 @@ def tag_with_mutagen(path: Path) -> None:
 
 
 def read_with_mutagen(path: Path) -> Tags:
-    """Returns the texts and the only picture of a file, as mutagen itself reads them."""
+    """Returns the texts and the only image of a file, as mutagen itself reads them."""
     audio: Any = mutagen.File(path)
     assert audio is not None
     texts, tags = {}, audio.tags
@@ -212,7 +212,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def untagged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Returns a file of every target format as the separation leaves it, without a telling suffix."""
+    """Returns a file of every target format as the separation writes it, without a suffix."""
     folder = tmp_path_factory.mktemp("targets")
     return {kind: make_audio(folder / kind, kind) for kind in TARGETS}
 
@@ -224,7 +224,7 @@ def fresh(tmp_path: Path, untagged: dict[str, Path]) -> Callable[[str], Path]:
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("target", TARGETS)
-def test_all_arrives_and_the_audio_stays(
+def test_everything_is_copied_and_the_audio_is_unchanged(
     sources: dict[str, Path], fresh: Callable[[str], Path], source: str, target: str
 ) -> None:
     path = fresh(target)
@@ -243,7 +243,7 @@ def test_all_arrives_and_the_audio_stays(
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_ffprobe_sees_the_title_and_the_cover(fresh: Callable[[str], Path], target: str) -> None:
+def test_ffprobe_reads_the_title_and_the_cover(fresh: Callable[[str], Path], target: str) -> None:
     if not shutil.which("ffprobe"):
         pytest.skip("there is no ffprobe on PATH")
     path = fresh(target)
@@ -291,7 +291,7 @@ def test_a_cover_of_some_megabytes(fresh: Callable[[str], Path], target: str) ->
 
 
 @pytest.mark.parametrize("data", [b"GIF89a....", b"", b"\x89PNG\r\n\x1a\n" + bytes(2**24)])
-def test_a_cover_that_not_all_formats_hold_is_left_out(tmp_path: Path, data: bytes) -> None:
+def test_a_cover_that_some_format_cannot_hold_is_left_out(tmp_path: Path, data: bytes) -> None:
     path = make_audio(tmp_path / "song.mp3", "mp3")
     audio: Any = mutagen.File(path)
     audio.add_tags()
@@ -331,7 +331,7 @@ def test_odd_texts(
         ("date", "2014-10-17T12:42:00Z", "mp3", "2014-10-17 12:42"),
     ],
 )  # fmt: skip
-def test_what_a_format_cannot_hold_is_left_out(
+def test_texts_that_a_format_cannot_hold_are_left_out(
     fresh: Callable[[str], Path], name: str, value: str, target: str, expected: str | None
 ) -> None:
     path = fresh(target)
@@ -367,7 +367,7 @@ def test_the_total_of_a_vorbis_comment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mp3", "m4a"])
-def test_an_identifier_that_is_no_text_does_not_cost_the_title(tmp_path: Path, kind: str) -> None:
+def test_an_identifier_that_is_not_text_does_not_affect_the_title(tmp_path: Path, kind: str) -> None:
     path = make_audio(tmp_path / f"song.{kind}", kind)
     audio: Any = mutagen.File(path)
     if kind == "mp3":
@@ -380,7 +380,7 @@ def test_an_identifier_that_is_no_text_does_not_cost_the_title(tmp_path: Path, k
     assert read_tags(path).texts == {"title": ["kept"], "musicbrainz_trackid": ["\N{REPLACEMENT CHARACTER}"]}
 
 
-def test_mp4_numbers_that_are_not_known(tmp_path: Path) -> None:
+def test_unknown_numbers_of_mp4_are_left_out(tmp_path: Path) -> None:
     path = make_audio(tmp_path / "song.m4a", "m4a")
     audio: Any = mutagen.File(path)
     audio.tags.update({"trkn": [(3, 0)], "disk": [(0, 0)], "tmpo": [0]})
@@ -389,7 +389,7 @@ def test_mp4_numbers_that_are_not_known(tmp_path: Path) -> None:
 
 
 def test_mp4_with_its_index_before_the_audio(tmp_path: Path) -> None:
-    """Its positions of the audio move with the tags."""
+    """The audio moves when tags are inserted, and the index with it."""
     path = make_audio(tmp_path / "song", "m4a", movflags="faststart")
     assert path.read_bytes().index(b"moov") < path.read_bytes().index(b"mdat")
     before = decode(path)
@@ -449,7 +449,7 @@ def test_a_broken_id3_chunk(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     content = path.read_bytes()
     position = content.index(b"ID3\x04")
     path.write_bytes(content[: position + 6] + b"\x7f\x7f\x7f\x7f" + content[position + 10 :])
-    # FFmpeg makes something of it where mutagen does not.
+    # FFmpeg reads it although mutagen does not.
     assert read_tags(path) == Tags(INFO | {"title": ["lost"]})
     assert "song.wav cannot be read and are left out" in caplog.text
 
@@ -529,7 +529,7 @@ def test_a_file_that_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("failures", [1, 1000])
 def test_a_full_disk(fresh: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, target: str, failures: int) -> None:
-    """Of one failure only mutagen knows; when all writes fail, so does closing."""
+    """A single failed write is seen by mutagen only; if all writes fail, closing the file fails too."""
     left = iter(range(failures))
 
     class FullFile(module._WatchedFile):
@@ -546,7 +546,7 @@ def test_a_full_disk(fresh: Callable[[str], Path], monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(("change", "argument"), [("write", b"half"), ("truncate", 10)])
-def test_an_error_midway_is_not_kept_quiet(
+def test_an_error_midway_is_raised(
     fresh: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, change: str, argument: Any
 ) -> None:
     def save(audio: WAVE, file: Any) -> None:
@@ -567,7 +567,7 @@ def test_memory_stays_small(tmp_path: Path, target: str) -> None:
         make_audio(path, target)
         with open(path, "r+b") as file:
             file.seek(0, os.SEEK_END)
-            # An MP4 box that readers skip; zeros behind the frames of the others.
+            # A box that MP4 readers skip, and zeros after the frames of the other formats.
             file.write(struct.pack(">I4s", length, b"free"))
             file.truncate(file.tell() + length - 8)
     tracemalloc.start()

@@ -21,7 +21,7 @@ LOSSLESS: list[tuple[Format, Depth]] = [("wav", depth) for depth in SUBTYPES["wa
 LOSSLESS += [("flac", depth) for depth in SUBTYPES["flac"]]
 LOSSY: list[Format] = ["mp3", "ogg", "m4a"]
 ALL: list[tuple[Format, Depth | None]] = [*LOSSLESS, *((format, None) for format in LOSSY)]
-# Fails on a full disk: what may be written to a file is limited.
+# A full disk is imitated by a limit on the size of files.
 FULL_DISK = """
 import resource, signal, sys, torch
 from pathlib import Path
@@ -57,14 +57,14 @@ def noise(channels: int, length: int) -> Tensor:
 
 
 def music(channels: int, length: int) -> Tensor:
-    """Returns noise whose high frequencies are weak, as lossy encoders expect it."""
+    """Returns noise with weak high frequencies, which lossy encoders expect."""
     window = torch.hann_window(64)[None, None] / 32
     audio = torch.randn(channels, 1, length + 63, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.conv1d(audio, window)[:, 0] * 2
 
 
 def lag(audio: Tensor, reference: Tensor) -> int:
-    """Returns by how many samples a channel is late."""
+    """Returns the delay of the first channel in samples."""
     size = 2 * audio.shape[-1]
     spectrum = torch.fft.rfft(audio[0], size) * torch.fft.rfft(reference[0], size).conj()
     peak = int(torch.fft.irfft(spectrum, size).argmax())
@@ -85,7 +85,7 @@ def written_in_blocks(
 
 
 def test_a_long_block_of_vorbis(tmp_path: Path) -> None:
-    """The encoder of libsndfile crashes on it."""
+    """The encoder of libsndfile crashes unless it is split."""
     write_audio(tmp_path / "song.ogg", torch.zeros(2, 3_000_000), RATE, "ogg", None)
     assert audio_info(tmp_path / "song.ogg").length == 3_000_000
 
@@ -99,7 +99,7 @@ def test_empty_blocks_between_others(tmp_path: Path, format: Format, depth: Dept
 @pytest.mark.parametrize(("format", "depth"), LOSSLESS)
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("length", [1, 1000, 100_001])
-def test_lossless_files_hold_what_was_quantised(
+def test_lossless_files_hold_the_quantised_samples(
     tmp_path: Path, format: Format, depth: Depth, channels: int, length: int
 ) -> None:
     path, audio = tmp_path / "new" / f"song.{format}", noise(channels, length)
@@ -125,11 +125,11 @@ def test_rates(tmp_path: Path, format: Format, depth: Depth | None, rate: int, l
     assert read_audio(path).shape == audio.shape
 
 
-# Measured: 63, 32 and 22.6 dB; AAC has noise of its own for such noise.
+# Measured: 63, 32 and 22.6 dB; AAC replaces such noise by noise of its own.
 @pytest.mark.parametrize(("format", "least"), [("mp3", 50), ("ogg", 26), ("m4a", 18)])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("length", [1, 1000, 100_001])
-def test_lossy_files_are_lined_up_with_what_went_in(
+def test_lossy_files_are_aligned_with_their_source(
     tmp_path: Path, format: Format, least: float, channels: int, length: int
 ) -> None:
     path, audio = tmp_path / f"song.{format}", music(channels, length)
@@ -141,14 +141,14 @@ def test_lossy_files_are_lined_up_with_what_went_in(
         assert lag(result, audio) == 0
     if length > 1000:
         assert snr(result, audio) > least
-        # Up to the last sample.
+        # The ends too.
         assert snr(result[:, -500:], audio[:, -500:]) > least
         assert snr(result[:, :500], audio[:, :500]) > 26
 
 
 @pytest.mark.parametrize("length", range(150, 4500, 350))
-def test_short_vorbis_files_are_whole(tmp_path: Path, length: int) -> None:
-    """FFmpeg alone cuts too much off where all audio lies on one page of Ogg."""
+def test_short_vorbis_files_are_complete(tmp_path: Path, length: int) -> None:
+    """FFmpeg alone cuts too much off if all audio is on one Ogg page."""
     write_audio(tmp_path / "song.ogg", music(2, length), RATE, "ogg", None)
     expected, _ = soundfile.read(tmp_path / "song.ogg", dtype="float32")
     np.testing.assert_allclose(read_audio(tmp_path / "song.ogg").mT, expected, rtol=0, atol=1e-6)
@@ -164,12 +164,12 @@ def test_cuts_between_blocks_leave_no_trace(
     whole = read_audio(written_in_blocks(folder / "whole", audio, [], format, depth))
     cut = read_audio(written_in_blocks(folder / "cut", audio, cuts, format, depth))
     assert cut.shape == whole.shape
-    # What the Vorbis encoder chooses depends on what it has seen so far, a little.
+    # The Vorbis encoder's choices depend a little on how much of the signal it has seen.
     assert snr(cut, whole) > 50 if format == "ogg" else torch.equal(cut, whole)
 
 
 def test_every_16_bit_value_survives(tmp_path: Path) -> None:
-    """Another reader gives the integers back."""
+    """A different reader returns the same integers."""
     integers = torch.arange(-(2**15), 2**15)
     write_audio(tmp_path / "all.wav", (integers / 2**15)[None], RATE)
     samples, _ = soundfile.read(tmp_path / "all.wav", dtype="int16")
@@ -184,7 +184,7 @@ def test_integers_are_clipped_at_full_scale(tmp_path: Path, depth: Depth) -> Non
 
 
 @pytest.mark.parametrize("depth", ["float", "double"])
-def test_floats_keep_what_lies_beyond_full_scale(tmp_path: Path, depth: Depth) -> None:
+def test_floats_keep_samples_beyond_full_scale(tmp_path: Path, depth: Depth) -> None:
     write_audio(tmp_path / "loud.wav", torch.tensor([[-3.0, 3.0]]), RATE, "wav", depth)
     assert read_audio(tmp_path / "loud.wav").tolist() == [[-3, 3]]
 
@@ -220,7 +220,7 @@ def test_wav_beyond_4_gib_becomes_rf64(tmp_path: Path, depth: Depth, length: int
         ("ogg", None, RATE, 9), ("m4a", None, 192_000, 2), ("m4a", None, RATE, 3), ("wav", "16", 2**31, 2),
     ],
 )  # fmt: skip
-def test_what_a_format_cannot_hold_leaves_the_old_file(
+def test_a_refused_format_leaves_the_old_file(
     tmp_path: Path, format: Format, depth: Depth | None, rate: int, channels: int
 ) -> None:
     path = tmp_path / "song"
@@ -237,8 +237,8 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         write_audio(tmp_path / "taken" / "song.wav", noise(2, 100), RATE)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits of file sizes are made with Linux in mind")
-def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit on file sizes is tested on Linux only")
+def test_a_full_disk_is_reported_and_leaves_the_old_file(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=False
     )

@@ -41,7 +41,7 @@ def blocks(*levels: float) -> Tensor:
         ([0.5, 0.0] * 5, False),
         ([0.0] * 4 + [0.00101] * 6, True),
         ([0.0] * 4 + [0.00099] * 6, False),
-        # The 15 % quantile of ten values lies between the second and the third.
+        # The 15 % quantile of ten values is between the second and the third.
         ([0.1, 0.1] + [0.2] * 8, True),
         ([0.1] + [0.2] * 9, False),
         ([0.1] * 4 + [0.2] * 6, True),
@@ -55,7 +55,7 @@ def test_more_than_half_of_the_blocks_must_exceed_the_threshold(levels: list[flo
 
 
 def test_the_quantile_is_that_of_its_own_window() -> None:
-    """Alone, the first ten blocks are not active; the silence after them changes nothing."""
+    """The first ten blocks are not active on their own, and the silence after them does not change that."""
     audio = blocks(0.1, *[0.2] * 9, *[0.0] * 4, *[0.5] * 6)
     assert active_windows(audio, WINDOW) == [500, 1000]
 
@@ -180,7 +180,7 @@ def test_a_changed_file_of_the_same_length_is_indexed_again(tracks: list[Track],
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 1}', '{"drums": [[0, 77]]}', "\x00", "null"])
-def test_a_damaged_index_in_the_cache_is_made_anew(
+def test_a_damaged_index_in_the_cache_is_made_again(
     tracks: list[Track], tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = index_tracks(tracks, 20000, tmp_path / "cache")
@@ -188,12 +188,12 @@ def test_a_damaged_index_in_the_cache_is_made_anew(
     whole = cache.read_text(encoding="utf-8")
     cache.write_text(content, encoding="utf-8")
     assert index_tracks(tracks, 20000, tmp_path / "cache") == first
-    assert f"the index {cache} is made anew, because it is damaged" in caplog.text
+    assert f"making the index {cache} again, because it is damaged" in caplog.text
     assert cache.read_text(encoding="utf-8") == whole
 
 
-def test_a_named_index_is_made_and_then_used(tracks: list[Track], tmp_path: Path) -> None:
-    """It may hold more tracks, and knows nothing of the folder that they lie in."""
+def test_a_given_index_is_made_and_then_used(tracks: list[Track], tmp_path: Path) -> None:
+    """It may contain more tracks, and does not depend on their folder."""
     index, cache = tmp_path / "made" / "index.json", tmp_path / "cache"
     first = index_tracks(tracks, 20000, cache, index)
     assert not cache.exists()
@@ -246,7 +246,7 @@ def change_the_version(document: Any) -> None:
         (change_the_version, "it has the format 0 and not 1"),
     ],
 )
-def test_a_named_index_of_other_data_is_an_error(
+def test_a_given_index_of_other_data_is_an_error(
     tracks: list[Track], tmp_path: Path, change: Callable[[Any], None], reason: str
 ) -> None:
     index = tmp_path / "index.json"
@@ -265,7 +265,7 @@ def test_a_named_index_of_other_data_is_an_error(
     assert index.read_bytes() == before
 
 
-def test_a_named_index_of_another_window_or_with_other_hashes_is_an_error(tracks: list[Track], tmp_path: Path) -> None:
+def test_a_given_index_with_other_windows_or_hashes_is_an_error(tracks: list[Track], tmp_path: Path) -> None:
     index = tmp_path / "index.json"
     index_tracks(tracks, 20000, tmp_path, index)
     with pytest.raises(InputError, match="it was made with window=20000 and not 10000"):
@@ -280,12 +280,12 @@ def hash_of(tracks: list[Track], folder: Path) -> str:
     return index_tracks(tracks, 20000, folder / uuid4().hex).data_hash
 
 
-def test_the_hash_is_that_of_names_and_samples_alone(tracks: list[Track], tmp_path: Path) -> None:
+def test_the_hash_depends_on_names_and_samples_only(tracks: list[Track], tmp_path: Path) -> None:
     first = hash_of(tracks, tmp_path)
     assert hash_of(tracks[::-1], tmp_path) == first
     file = tracks[0].path / "drums.wav"
     audio = read_audio(file)
-    # The same samples in another file and format.
+    # The same samples in a different file and format.
     file.unlink()
     write_audio(file.with_suffix(".flac"), audio, SAMPLE_RATE, "flac", "16")
     assert hash_of([Track(track.path, track.length) for track in tracks], tmp_path) == first
@@ -315,7 +315,7 @@ print(index_tracks([Track(Path(sys.argv[1]), int(sys.argv[3]))], 44100, folder).
 @pytest.mark.skipif(
     not list((Path(av.__file__).parents[1] / "av.libs").glob("libavutil*.so*")), reason="FFmpeg is not beside PyAV"
 )
-def test_the_hash_of_a_stem_file_is_the_same_on_another_processor(song: Track, tmp_path: Path) -> None:
+def test_the_hash_of_a_stem_file_is_the_same_on_every_processor(song: Track, tmp_path: Path) -> None:
     """Decoded without vector instructions, AAC differs in its last bits."""
     here = index_tracks([song], 44100, tmp_path / "here").data_hash
     command = [sys.executable, "-c", FEWEST_INSTRUCTIONS, str(song.path), str(tmp_path / "there"), str(song.length)]
@@ -326,7 +326,9 @@ def test_the_hash_of_a_stem_file_is_the_same_on_another_processor(song: Track, t
 def test_a_stem_that_is_nowhere_active_is_an_error(tracks: list[Track], tmp_path: Path) -> None:
     for track in tracks:
         write_audio(track.path / "bass.wav", torch.zeros(2, track.length), SAMPLE_RATE)
-    with pytest.raises(InputError, match="the stem bass is in no track active for a whole segment of 20000 samples"):
+    with pytest.raises(
+        InputError, match="the stem bass is not active for a whole segment of 20000 samples in any track"
+    ):
         index_tracks(tracks, 20000, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 

@@ -49,7 +49,7 @@ def test_the_defaults_are_the_published_setting() -> None:
     assert {replace(change, gain=1) for change in changes} == {Change()}
 
 
-def test_nothing_happens_where_nothing_is_switched_on() -> None:
+def test_nothing_happens_unless_it_is_switched_on() -> None:
     assert set(draws(NONE)) == {Change()}
     audio = sine(440, 1000)
     assert torch.equal(Change().apply(audio, 1000, SAMPLE_RATE), audio)
@@ -66,7 +66,7 @@ def test_nothing_happens_where_nothing_is_switched_on() -> None:
         ("polarity", "gain"),
     ],
 )
-def test_changes_happen_as_often_as_told(option: str, part: str, share: float) -> None:
+def test_changes_have_the_given_probability(option: str, part: str, share: float) -> None:
     settings: dict[str, Any] = {option: share}
     changes = draws(replace(NONE, **settings))
     changed = [getattr(change, part) != getattr(Change(), part) for change in changes]
@@ -92,7 +92,7 @@ def test_amounts_are_uniform_in_their_ranges() -> None:
 
 
 @needs_stretch
-def test_what_is_switched_on_does_not_change_the_other_draws() -> None:
+def test_switching_one_on_does_not_change_other_draws() -> None:
     everything = Augmentation(polarity=0.5, channel_swap=0.5, pitch=0.5, tempo=0.5, equaliser=0.5)
     parts: list[tuple[dict[str, Any], str]] = [
         ({"gains": (1, 1), "silence": 0, "polarity": 0}, "gain"),
@@ -111,7 +111,7 @@ def test_what_is_switched_on_does_not_change_the_other_draws() -> None:
 
 
 @needs_stretch
-def test_what_happens_to_a_stem_is_drawn_on_its_own() -> None:
+def test_the_changes_of_a_stem_are_drawn_independently() -> None:
     changes = draws(
         Augmentation(gains=(1, 2), silence=0, polarity=0.5, channel_swap=0.5, pitch=0.5, tempo=0.5, equaliser=0.5)
     )
@@ -139,8 +139,8 @@ def test_pitch_moves_the_frequency_and_nothing_else(semitones: float) -> None:
 
 @needs_stretch
 @pytest.mark.parametrize("speed", [0.8, 1.25])
-def test_tempo_keeps_the_pitch_and_moves_what_happens(speed: float) -> None:
-    """The tone starts and ends when it should at that speed."""
+def test_tempo_keeps_the_pitch_and_moves_the_tone(speed: float) -> None:
+    """The tone starts and ends at the times that this speed gives."""
     audio = sine(440, round(SAMPLE_RATE * speed))
     first, last = (round(share * audio.shape[-1]) for share in (0.3, 0.7))
     audio[:, :first] = audio[:, last:] = 0

@@ -44,7 +44,7 @@ def root(tmp_path: Path, good_root: Path) -> Path:
 
 
 def problems(root: Path) -> Found:
-    """Returns severity, place and sentence of all but what every folder of few tracks has."""
+    """Returns severity, place and sentence of all problems except those that any small dataset has."""
     found = {(problem.severity, problem.place, problem.text) for problem in check_folder(root, WINDOW).problems}
     return {problem for problem in found if "MUSDB18-HQ has" not in problem[2] and problem[1] != "valid"}
 
@@ -68,7 +68,7 @@ def test_shares_are_those_of_the_active_windows(root: Path) -> None:
     noise[:, :20_000] = 0
     write_audio(root / FIRST / "bass.wav", noise, SAMPLE_RATE)
     first, second, *_ = check_folder(root, 5000).tracks
-    # Of the windows from 0, 2500, ... 25000, those from 17500 on hear something for at least half of their length.
+    # Of the windows from 0, 2500, ... 25000, those from 17500 on contain sound for at least half of their length.
     assert first.active_shares["bass"] == 3 / 11
     assert set(first.active_shares) == set(second.active_shares) == set(MUSDB_STEMS)
     write_audio(root / SECOND / "bass.wav", noise[:, :4999], SAMPLE_RATE)
@@ -134,7 +134,7 @@ def converted(old: str, new: str, format: Any) -> Callable[[Path], None]:
         (truncated, "error", f"{FIRST}/bass.wav", "is truncated"),
         (lambda root: (root / FIRST / "bass.wav").write_bytes(b""), "error", f"{FIRST}/bass.wav", "is an empty file"),
         (rewritten("bass.wav", lambda audio: audio.flip(-1)), "error", FIRST, "mixture minus sum of the stems is"),
-        (rewritten("mixture.wav", lambda audio: 0.98 * audio), "note", FIRST, "in 1 tracks, as of files that were"),
+        (rewritten("mixture.wav", lambda audio: 0.98 * audio), "note", FIRST, "in 1 tracks, as in files that were"),
         (rewritten("mixture.wav", lambda audio: 0.85 * audio), "error", FIRST, "is -15.1 dB of the mixture"),
         (moved(f"{FIRST}/vocals.wav", f"{FIRST}/Vocals.wav"), "error", f"{FIRST}/Vocals.wav",
          "is called 'Vocals' instead of 'vocals'; rename it"),
@@ -145,28 +145,28 @@ def converted(old: str, new: str, format: Any) -> Callable[[Path], None]:
         (converted(f"{FIRST}/bass.wav", f"{FIRST}/bass.mp3", "mp3"), "error", f"{FIRST}/bass.mp3", "is not read; con"),
         (converted(f"{FIRST}/bass.wav", f"{FIRST}/bass.flac", "flac"), "error", FIRST, "the stem 'bass' is in"),
         (copied(f"{FIRST}/bass.wav", "train/Loose.wav"), "error", "train/Loose.wav", "is not read; a track is a"),
-        (copied(f"{FIRST}/bass.wav", "Loose.wav"), "error", "Loose.wav", "is not read; tracks lie in train/"),
-        (copied(f"{FIRST}/bass.wav", "train/E - 5.mp4"), "error", "train/E - 5.mp4", r"is called E - 5\.stem\.mp4"),
+        (copied(f"{FIRST}/bass.wav", "Loose.wav"), "error", "Loose.wav", "is not read; tracks belong in train/"),
+        (copied(f"{FIRST}/bass.wav", "train/E - 5.mp4"), "error", "train/E - 5.mp4", r"rename it to E - 5\.stem\.mp4"),
         (copied(f"{FIRST}/bass.wav", "train/E - 5.stem.mp4"), "error", "train/E - 5.stem.mp4", "has 1 audio streams"),
         (moved("test", "Test"), "error", "Test", "is not read; rename it to test"),
-        (lambda root: (root / "train/E - 5").mkdir(), "error", "train/E - 5", "holds no stem"),
-        (lambda root: (root / "train/E - 5").symlink_to("nowhere"), "error", "train/E - 5", "is a link to nothing"),
-        (moved("test/D - 4", "D - 4"), "error", "test", "holds no track"),
-        (moved("train", "rest"), "error", "train", "is not there, so that there is nothing to train on"),
+        (lambda root: (root / "train/E - 5").mkdir(), "error", "train/E - 5", "has no stem"),
+        (lambda root: (root / "train/E - 5").symlink_to("nowhere"), "error", "train/E - 5", "is a broken link"),
+        (moved("test/D - 4", "D - 4"), "error", "test", "has no track"),
+        (moved("train", "rest"), "error", "train", "does not exist, so there is nothing to train on"),
         (copied(f"{FIRST}/bass.wav", f"{FIRST}/other.wav"), "error", f"{FIRST}/other.wav",
          "is the same audio as its stem bass"),
-        (moved("test/D - 4", "test/A - 1"), "error", "test/A - 1", "is the same track as train/A - 1 by its name"),
-        (moved("test/D - 4", "test/a - 1"), "error", "test/a - 1", "is the same track as train/A - 1 by its name"),
+        (moved("test/D - 4", "test/A - 1"), "error", "test/A - 1", "has the same name as the track train/A - 1"),
+        (moved("test/D - 4", "test/a - 1"), "error", "test/a - 1", "has the same name as the track train/A - 1"),
         (copied(FIRST, "test/E - 5"), "error", "test/E - 5",
-         r"holds the same audio as train/A - 1 \(mixture, drums, bass, other, vocals\)"),
+         r"has the same audio as train/A - 1 \(mixture, drums, bass, other, vocals\)"),
         (converted(f"{FIRST}/bass.wav", f"{SECOND}/bass.wav", "flac"), "error", SECOND, "mixture minus sum"),
     ],
 )  # fmt: skip
-def test_every_damage_is_named_and_stops_no_other_check(
+def test_every_damage_is_reported_and_other_checks_continue(
     root: Path, damage: Callable[[Path], None], severity: str, place: str, text: str
 ) -> None:
     damage(root)
-    # Another problem, in the last track: it is found as well.
+    # A second problem, in the last track, is also found.
     (root / THIRD / "drums.wav").unlink(missing_ok=True)
     found = problems(root)
     expected = [p for p in found if p[:2] == (severity, place) and re.search(text, p[2])]
@@ -174,17 +174,17 @@ def test_every_damage_is_named_and_stops_no_other_check(
     if (root / THIRD).exists():
         assert ("error", THIRD, "lacks the stem drums, which others have") in found
     others = {p for p in found if p not in expected and p[1] != THIRD and p[1] != "train" and p[0] == "error"}
-    consequences = {"mixture minus sum of the stems", "is the same", "lacks the stem bass"}
+    consequences = {"mixture minus sum of the stems", "same name", "same audio", "lacks the stem bass"}
     assert all(any(words in p[2] for words in consequences) for p in others), others
 
 
-def test_silence_is_no_audio_that_is_there_twice(good_root: Path, tmp_path: Path) -> None:
+def test_silence_is_not_repeated_audio(good_root: Path, tmp_path: Path) -> None:
     for place in (FIRST, SECOND):
         for stem in MUSDB_STEMS:
             audio = read_audio(good_root / place / f"{stem}.wav") * (stem != "bass")
             write_audio(tmp_path / place / f"{stem}.wav", audio, SAMPLE_RATE)
     silent = {("note", f"{place}/bass.wav", "is silent") for place in (FIRST, SECOND)}
-    nowhere = f"holds no window of {WINDOW} samples in which the stem bass is active; use a shorter --segment-seconds"
+    nowhere = f"has no window of {WINDOW} samples in which the stem bass is active; use a shorter --segment-seconds"
     assert problems(tmp_path) == {*silent, ("error", "train", nowhere)}
 
 
@@ -201,26 +201,28 @@ def test_a_stem_only_dataset_of_other_names_is_fine(tmp_path: Path, song_stems: 
     }
 
 
-def test_a_slip_in_a_stem_that_all_tracks_share_is_found(root: Path) -> None:
+def test_a_misspelling_in_all_tracks_is_found(root: Path) -> None:
     for place in (FIRST, SECOND, THIRD, "test/D - 4"):
         (root / place / "vocals.wav").rename(root / place / "Vocals.wav")
     assert {text for _, _, text in problems(root)} == {"is called 'Vocals' instead of 'vocals'; rename it"}
 
 
-def test_the_official_set_is_missed(root: Path, musdb_root: Path, tmp_path: Path) -> None:
+def test_missing_official_tracks_are_reported(root: Path, musdb_root: Path, tmp_path: Path) -> None:
     texts = {(problem.place, problem.text) for problem in check_folder(musdb_root, WINDOW).problems}
-    assert ("train", "holds 3 tracks; MUSDB18-HQ has 100") in texts
-    assert ("test", "holds 1 tracks; MUSDB18-HQ has 50") in texts
+    assert ("train", "has 3 tracks; MUSDB18-HQ has 100") in texts
+    assert ("test", "has 1 tracks; MUSDB18-HQ has 50") in texts
     lacking = {text for place, text in texts if place == "train" and "validation" in text}
     assert len(lacking) == 13
     assert "lacks the official validation track 'Actions - One Minute Smile'" in lacking
-    assert any(p.place == "valid" and "nor are the official" in p.text for p in check_folder(root, WINDOW).problems)
+    assert any(
+        p.place == "valid" and "lacks official validation tracks" in p.text for p in check_folder(root, WINDOW).problems
+    )
     shutil.move(root / THIRD, root / "valid" / "C - 3")
     assert problems(root) == set()
     assert not any("validation" in problem.text for problem in check_folder(root, WINDOW).problems)
 
 
-def test_the_known_fault_of_musdb_is_a_note(root: Path) -> None:
+def test_the_known_error_of_musdb_is_a_note(root: Path) -> None:
     (root / FIRST).rename(root / "train/PR - Oh No")
     mixture = root / "train/PR - Oh No/mixture.wav"
     write_audio(mixture, read_audio(mixture) * torch.tensor([[0.5], [1.0]]), SAMPLE_RATE)
@@ -245,10 +247,10 @@ def test_stem_files_are_checked_stream_by_stream(stem_root: Path) -> None:
     assert report.kind == "MUSDB18"
     whole, half = report.tracks
     assert list(whole.activities) == list(STREAMS)
-    assert half.problems
+    assert report.problems_of(half)
     assert half.activities == {}
-    # The mixture of this song was limited: it is no sum, even after compression.
-    assert [problem.severity for problem in whole.problems] == ["error"]
+    # The mixture of this song was limited, so it differs from the sum by more than compression.
+    assert [problem.severity for problem in report.problems_of(whole)] == ["error"]
     assert whole.mixture_minus_sum_db == pytest.approx(-15.4, abs=0.5)
 
 
@@ -259,11 +261,11 @@ def test_whole_stem_files_are_decoded_and_damaged_ones_left_out(stem_root: Path,
     assert sorted(path.name for path in (tmp_path / "decoded").rglob("*.wav")) == [
         "bass.wav", "drums.wav", "mixture.wav", "other.wav", "vocals.wav",
     ]  # fmt: skip
-    with pytest.raises(InputError, match="is the folder that is decoded"):
+    with pytest.raises(InputError, match="is the folder to decode"):
         check_data(stem_root, decoded=stem_root / "train" / "..")
 
 
-def test_the_index_is_that_of_a_training(root: Path, tmp_path: Path) -> None:
+def test_the_index_is_the_same_as_that_of_a_training_run(root: Path, tmp_path: Path) -> None:
     index, made = tmp_path / "index.json", tmp_path / "made.json"
     text, healthy = check_data(root, index=index, segment_seconds=WINDOW / SAMPLE_RATE)
     assert healthy
@@ -293,7 +295,7 @@ def test_the_report_is_a_table_and_json(root: Path) -> None:
     assert f"error: {FIRST}: lacks the stem bass, which others have" in lines
     assert "train: 3 tracks, 0.0 minutes (MUSDB18-HQ)" in lines
     assert lines[-1].startswith("2 errors, ")
-    assert lines[-1].endswith("the errors have to be mended before a training")
+    assert lines[-1].endswith("fix the errors before training")
     content = json.loads(check_data(root, segment_seconds=0.5, json=True)[0])
     assert content["healthy"] is False
     assert [track["name"] for track in content["tracks"]] == ["A - 1", "B - 2", "C - 3", "D - 4"]

@@ -41,7 +41,7 @@ def test_training_batches(musdb_root: Path, tmp_path: Path) -> None:
     assert {track.name for track in data.mixes.tracks} == {"One - First", "Two - Second"}
 
 
-def test_the_next_epoch_goes_on_counting(musdb_root: Path, tmp_path: Path) -> None:
+def test_numbers_continue_in_the_next_epoch(musdb_root: Path, tmp_path: Path) -> None:
     data = ready(musdb_root, tmp_path)
     loader = data.train_dataloader()
     loader.sampler.set_epoch(3)  # type: ignore[attr-defined]
@@ -72,7 +72,7 @@ def test_settings_reach_the_excerpts(musdb_root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shared_artists", "training"), [(False, ["Two - Second"]), (True, ["One - More", "Two - Second"])]
 )
-def test_validation_songs_can_be_named(
+def test_validation_songs_can_be_chosen(
     musdb_root: Path, tmp_path: Path, shared_artists: bool, training: list[str]
 ) -> None:
     root = shutil.copytree(musdb_root, tmp_path / "root")
@@ -93,7 +93,7 @@ def test_preparing_fills_the_cache_once(musdb_root: Path, tmp_path: Path) -> Non
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
 def test_batches_do_not_depend_on_the_workers(musdb_root: Path, tmp_path: Path) -> None:
-    """A worker is a process of its own, as on every system. Here they are more than tracks and than batches.
+    """Every worker is a process. Here there are more of them than tracks or batches.
 
     The windows of a file that breaks after it was indexed are replaced by the same ones.
     """
@@ -111,8 +111,8 @@ def test_batches_do_not_depend_on_the_workers(musdb_root: Path, tmp_path: Path) 
     assert {fault.split(" has samples that are not finite")[0] for fault in batch.faults} == {str(broken)}
 
 
-def test_a_named_index_is_used(musdb_root: Path, tmp_path: Path) -> None:
-    """An index is made where there is none, and the hash is that of the songs that are trained on."""
+def test_a_given_index_is_used(musdb_root: Path, tmp_path: Path) -> None:
+    """The index is made if it does not exist, and the hash is that of the training songs."""
     data = ready(musdb_root, tmp_path / "cache", index=tmp_path / "index.json")
     assert [file.name for file in tmp_path.iterdir()] == ["index.json"]
     again = ready(musdb_root, tmp_path / "cache", index=tmp_path / "index.json")

@@ -32,7 +32,7 @@ def stem_files(song: Track, tmp_path: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def full_disk(limit: int) -> Iterator[None]:
-    """Lets no file grow beyond a number of bytes."""
+    """Limits the size of files in bytes."""
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
     try:
@@ -43,7 +43,7 @@ def full_disk(limit: int) -> Iterator[None]:
 
 
 def test_a_decoded_track_is_the_same_track(stem_files: list[Path], tmp_path: Path) -> None:
-    """Sample by sample, beyond full scale too."""
+    """All samples are equal, including those beyond full scale."""
     decoded = decode_stem_files(stem_files[:1], tmp_path / "decoded")
     assert (decoded.written, decoded.kept, decoded.clipped) == (5, 0, 0)
     (before,), (after,) = (
@@ -76,7 +76,7 @@ def test_integer_files_are_rounded_and_clipped_samples_counted(
     assert decoded.clipped == beyond > 0
 
 
-def test_only_what_is_complete_and_of_the_same_form_is_kept(stem_files: list[Path], tmp_path: Path) -> None:
+def test_only_complete_files_of_the_same_format_are_kept(stem_files: list[Path], tmp_path: Path) -> None:
     decode_stem_files(stem_files[:1], tmp_path)
     folder = tmp_path / "train" / "A - 0"
     whole = read_audio(folder / "bass.wav")
@@ -94,7 +94,7 @@ def test_only_what_is_complete_and_of_the_same_form_is_kept(stem_files: list[Pat
     assert (folder / "vocals.wav").stat().st_mtime_ns == kept
 
 
-def test_a_killed_run_goes_on(stem_files: list[Path], tmp_path: Path) -> None:
+def test_a_killed_run_resumes(stem_files: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "decoded"
     program = (
         "import sys; from pathlib import Path; from bsmamba2.data.decoding import decode_stem_files; "
@@ -117,7 +117,7 @@ def test_a_killed_run_goes_on(stem_files: list[Path], tmp_path: Path) -> None:
     assert {audio_info(path).length for path in files} == lengths
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_no_part_of_a_file(stem_files: list[Path], tmp_path: Path) -> None:
+def test_a_full_disk_is_one_sentence_and_leaves_no_partial_file(stem_files: list[Path], tmp_path: Path) -> None:
     with full_disk(500_000), pytest.raises(InputError, match=r"mixture\.wav cannot be written .*free some space"):
         decode_stem_files(stem_files[:1], tmp_path / "decoded")
     assert list((tmp_path / "decoded" / "train" / "A - 0").iterdir()) == []

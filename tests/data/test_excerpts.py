@@ -41,7 +41,7 @@ def drawn_levels(mixes: RandomMixes, count: int) -> Tensor:
 
 @pytest.fixture(scope="module")
 def mixes(musdb_root: Path, tmp_path_factory: pytest.TempPathFactory) -> RandomMixes:
-    """Returns mixes of two tracks with all windows of them."""
+    """Returns mixes of two tracks with all their windows."""
     tracks = find_tracks(musdb_root, "train")
     windows = index_tracks(tracks, SEGMENT, tmp_path_factory.mktemp("cache")).windows
     return RandomMixes(tracks, windows, SEGMENT, SAMPLE_RATE, 2, Augmentation(), seed=42)
@@ -54,7 +54,7 @@ def write_levels(root: Path, count: int) -> RandomMixes:
             audio = torch.full((2, 16), number + 1.0)
             write_audio(root / str(number) / f"{stem}.wav", audio, SAMPLE_RATE, depth="float")
     tracks = [Track(root / str(number), 16) for number in range(count)]
-    # As after indexing: what is removed later is missed.
+    # As after indexing, so that a file removed later is noticed.
     assert all(track.sources for track in tracks)
     windows = {stem: [(number, 0) for number in range(count)] for stem in MUSDB_STEMS}
     return RandomMixes(tracks, windows, 16, SAMPLE_RATE, 2, NONE, seed=0)
@@ -62,7 +62,7 @@ def write_levels(root: Path, count: int) -> RandomMixes:
 
 @pytest.fixture(scope="module")
 def level_mixes(tmp_path_factory: pytest.TempPathFactory) -> RandomMixes:
-    """Returns such mixes of 64 tracks, only to be read."""
+    """Returns such mixes of 64 tracks; tests must not change their files."""
     return write_levels(tmp_path_factory.mktemp("levels"), 64)
 
 
@@ -78,12 +78,12 @@ def test_an_excerpt_depends_on_seed_and_number_only(mixes: RandomMixes) -> None:
 
 
 def test_neighbouring_seeds_share_no_excerpts(level_mixes: RandomMixes) -> None:
-    """Neither does a seed repeat itself: four draws of 64 tracks are 24 bits."""
+    """Nor does a seed repeat itself: four draws of 64 tracks are 24 bits."""
     drawn = torch.cat([drawn_levels(replace(level_mixes, seed=seed), 20) for seed in range(3)])
     assert len(drawn.unique(dim=0)) == len(drawn)
 
 
-def test_every_stem_is_drawn_on_its_own_and_from_all_windows(level_mixes: RandomMixes) -> None:
+def test_every_stem_is_drawn_independently_and_from_all_windows(level_mixes: RandomMixes) -> None:
     levels = drawn_levels(level_mixes, 300)
     correlation = torch.corrcoef(levels.T) - torch.eye(4)
     assert correlation.abs().max() < 0.25
@@ -117,7 +117,7 @@ def test_an_excerpt_is_an_active_window_times_a_gain(mixes: RandomMixes) -> None
 
 
 @pytest.mark.parametrize(("share", "lowest", "highest"), [(0, 0, 0), (0.1, 0.05, 0.15), (0.999, 0.98, 1)])
-def test_stems_are_silenced_as_often_as_told(
+def test_stems_are_silenced_with_the_given_probability(
     level_mixes: RandomMixes, share: float, lowest: float, highest: float
 ) -> None:
     silent = drawn_levels(with_settings(level_mixes, silence=share), 100) == 0
@@ -140,7 +140,7 @@ def test_silence_has_the_shape_of_the_rest(level_mixes: RandomMixes, channels: i
         ({"remix": 0.5}, torch.sign),
     ],
 )
-def test_what_is_switched_on_leaves_all_else_as_it_was(
+def test_switching_one_on_leaves_everything_else_unchanged(
     level_mixes: RandomMixes, settings: dict[str, Any], kept: Callable[[Tensor], Tensor]
 ) -> None:
     mixes = with_settings(level_mixes, polarity=0.3, silence=0.2, gains=(0.5, 1.5), silent_vocals=0.2)
@@ -151,7 +151,7 @@ def test_what_is_switched_on_leaves_all_else_as_it_was(
     assert torch.equal(kept(before)[heard], kept(after)[heard])
 
 
-def test_vocals_are_silent_in_as_many_excerpts_as_told(level_mixes: RandomMixes) -> None:
+def test_vocals_are_silent_in_the_given_share_of_excerpts(level_mixes: RandomMixes) -> None:
     levels = drawn_levels(with_settings(level_mixes, silent_vocals=0.3), 150)
     vocals = MUSDB_STEMS.index("vocals")
     assert (levels[:, vocals] == 0).float().mean().item() == pytest.approx(0.3, abs=0.1)
@@ -172,7 +172,7 @@ def test_silent_vocals_need_vocals(level_mixes: RandomMixes) -> None:
 
 
 @pytest.mark.parametrize("remix", [0, 0.4, 1])
-def test_stems_come_from_one_song_as_often_as_told(level_mixes: RandomMixes, remix: float) -> None:
+def test_stems_come_from_one_song_in_the_given_share_of_excerpts(level_mixes: RandomMixes, remix: float) -> None:
     levels = drawn_levels(with_settings(level_mixes, remix=remix), 150)
     together = (levels == levels[:, :1]).all(1)
     assert together.float().mean().item() == pytest.approx(1 - remix, abs=0.1 * (0 < remix < 1))
@@ -181,7 +181,7 @@ def test_stems_come_from_one_song_as_often_as_told(level_mixes: RandomMixes, rem
 
 
 def test_stems_of_one_song_are_aligned(mixes: RandomMixes) -> None:
-    """The window is one of any of its stems."""
+    """The window can be that of any of its stems."""
     aligned = replace(mixes, augmentation=replace(NONE, remix=0))
     places = {place for windows in mixes.windows.values() for place in windows}
     heard: set[tuple[int, int]] = set()
@@ -207,7 +207,7 @@ def test_the_window_of_one_song_can_be_that_of_any_stem(level_mixes: RandomMixes
 
 @pytest.fixture(scope="module")
 def tone(tmp_path_factory: pytest.TempPathFactory) -> Track:
-    """Returns a second whose first half has a tone, in all stems."""
+    """Returns a second with a tone in the first half of all stems."""
     folder = tmp_path_factory.mktemp("tone")
     audio = torch.sin(2 * torch.pi * 1000 * torch.arange(SAMPLE_RATE) / SAMPLE_RATE).expand(2, -1).clone()
     audio[:, SAMPLE_RATE // 2 :] = 0
@@ -217,7 +217,7 @@ def tone(tmp_path_factory: pytest.TempPathFactory) -> Track:
 
 
 def tone_lengths(mixes: RandomMixes, count: int) -> Tensor:
-    """Returns how many samples the tone sounds, (excerpts, stems)."""
+    """Returns the length of the tone in samples (excerpts, stems)."""
     excerpts = [mixes[number] for number in range(count)]
     assert not any(excerpt.faults for excerpt in excerpts)
     assert {audio.shape for excerpt in excerpts for audio in excerpt.stems.values()} == {(2, mixes.segment)}
@@ -227,7 +227,7 @@ def tone_lengths(mixes: RandomMixes, count: int) -> Tensor:
 
 
 @needs_stretch
-def test_another_tempo_reads_more_or_less_of_the_song(tone: Track) -> None:
+def test_the_tempo_changes_how_much_of_the_song_is_read(tone: Track) -> None:
     windows = {stem: [(0, 0)] for stem in MUSDB_STEMS}
     tempo = replace(NONE, tempo=1, tempo_change=0.3)
     lengths = tone_lengths(RandomMixes([tone], windows, 33000, SAMPLE_RATE, 2, tempo, seed=0), 15)
@@ -247,7 +247,7 @@ def test_stems_of_one_song_stay_together_at_any_tempo(tone: Track) -> None:
 
 @needs_stretch
 @pytest.mark.parametrize("segment", [9000, 40000, SAMPLE_RATE])
-def test_no_more_is_read_than_there_is(tone: Track, segment: int) -> None:
+def test_nothing_is_read_beyond_the_end(tone: Track, segment: int) -> None:
     """The last window of a song at a higher speed, down to a song of one window."""
     windows = {stem: [(0, tone.length - segment)] for stem in MUSDB_STEMS}
     fast = replace(NONE, tempo=1, tempo_change=0.5)
@@ -258,7 +258,7 @@ def test_no_more_is_read_than_there_is(tone: Track, segment: int) -> None:
 
 
 def damage(root: Path) -> list[Path]:
-    """Makes four files unreadable, each in its way, and returns them."""
+    """Makes four files unreadable in different ways and returns them."""
     missing, empty, cut, not_finite = files = [root / f"{number}/bass.wav" for number in range(4)]
     missing.unlink()
     empty.write_bytes(b"")
@@ -268,7 +268,7 @@ def damage(root: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("remix", [0, 1])
-def test_faults_are_named_and_replaced(tmp_path: Path, remix: float) -> None:
+def test_faults_are_reported_and_replaced(tmp_path: Path, remix: float) -> None:
     mixes = with_settings(write_levels(tmp_path, 16), remix=remix)
     before = [mixes[number] for number in range(40)]
     assert not any(excerpt.faults for excerpt in before)
@@ -288,7 +288,7 @@ def test_faults_are_named_and_replaced(tmp_path: Path, remix: float) -> None:
 
 
 def test_too_many_faults_are_an_error(tmp_path: Path) -> None:
-    """Up to nine windows of an excerpt are replaced."""
+    """At most nine windows of an excerpt are replaced."""
     mixes = write_levels(tmp_path, 16)
     for number in range(12):
         for stem in MUSDB_STEMS:
@@ -303,7 +303,7 @@ def test_too_many_faults_are_an_error(tmp_path: Path) -> None:
     assert max(counts) == DRAW_ATTEMPTS - 1 == 9
 
 
-def test_songs_give_the_middle_and_always_the_same(musdb_root: Path) -> None:
+def test_the_excerpt_of_a_song_is_its_middle_in_every_epoch(musdb_root: Path) -> None:
     (track,) = find_tracks(musdb_root, "valid")
     songs = SongExcerpts([track], 1001)
     name, stems = songs[0]
@@ -322,7 +322,7 @@ def test_songs_as_a_whole(musdb_root: Path, length: int | None) -> None:
         assert torch.equal(audio, track.read(stem))
 
 
-def test_numbers_count_through_the_epochs() -> None:
+def test_numbers_continue_through_the_epochs() -> None:
     numbers = EpochNumbers(3, batch_size=1)
     seen = []
     for epoch in (0, 1, 2):
@@ -333,7 +333,7 @@ def test_numbers_count_through_the_epochs() -> None:
 
 
 def test_processes_share_an_epoch_without_overlap() -> None:
-    """Each batch of all processes together is the one that a single process would have; the last is left out."""
+    """Their joint batches are those of a single process; the incomplete last one is left out."""
     heard = []
     for process in range(2):
         numbers = EpochNumbers(11, batch_size=2, processes=2, process=process)
@@ -344,7 +344,7 @@ def test_processes_share_an_epoch_without_overlap() -> None:
 
 
 @pytest.mark.parametrize("process", [0, 1])
-def test_numbers_go_on_where_they_stopped(process: int) -> None:
+def test_numbers_resume_where_they_stopped(process: int) -> None:
     whole = EpochNumbers(8, batch_size=2, processes=2, process=process)
     rest = EpochNumbers(8, batch_size=2, processes=2, process=process, start=12)
     for epoch, missing in ((1, 2), (0, 2), (2, 0)):

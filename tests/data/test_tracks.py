@@ -40,7 +40,7 @@ def lay(tmp_path: Path) -> Lay:
 
 @pytest.fixture(scope="module")
 def stem_root(song: Track, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a MUSDB18 folder of stem files, with an official validation track, and files that are no tracks."""
+    """Returns a MUSDB18 folder of stem files with an official validation track, and files that are not tracks."""
     root = tmp_path_factory.mktemp("musdb18")
     places = ["train/b - 1.stem.mp4", "train/B - 2.stem.mp4", "train/Meaxic - Take A Step.stem.mp4"]
     for place in [*places, "train/Meaxic - You Listen.stem.mp4", "test/Zed - 1.5.stem.mp4", "test/A - Mix.stem.mp4"]:
@@ -54,7 +54,7 @@ def stem_root(song: Track, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @quiet_import
 @pytest.mark.parametrize("kind", ["musdb_root", "stem_root"])
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
-def test_tracks_are_those_of_musdb(request: pytest.FixtureRequest, kind: str, split: Any) -> None:
+def test_tracks_are_the_same_as_in_the_package_musdb(request: pytest.FixtureRequest, kind: str, split: Any) -> None:
     import musdb
 
     root = request.getfixturevalue(kind)
@@ -69,8 +69,8 @@ def test_tracks_are_those_of_musdb(request: pytest.FixtureRequest, kind: str, sp
 @needs_ffmpeg
 @quiet_import
 @pytest.mark.parametrize("kind", ["musdb_root", "stem_root"])
-def test_audio_is_that_of_musdb(request: pytest.FixtureRequest, kind: str) -> None:
-    """Musdb reads everything through 16 bits, so both are rounded; two AAC decoders may differ by the last bit."""
+def test_audio_is_the_same_as_in_the_package_musdb(request: pytest.FixtureRequest, kind: str) -> None:
+    """The package reads 16 bits, so both are rounded; two AAC decoders may differ in the last bit."""
     import musdb
 
     root = request.getfixturevalue(kind)
@@ -96,7 +96,7 @@ def test_a_mixture_is_the_sum_of_its_stems() -> None:
     assert mixture_of(stems).equal(torch.full((2, 3), 1111.0))
 
 
-def test_artists_are_on_one_side_only(stem_root: Path) -> None:
+def test_artists_are_in_one_split_only(stem_root: Path) -> None:
     assert names(find_tracks(stem_root, "train")) == ["B - 2", "b - 1"]
     assert "Meaxic - You Listen" in names(find_tracks(stem_root, "train", shared_artists=True))
     assert names(find_tracks(stem_root, "valid")) == ["Meaxic - Take A Step"]
@@ -115,7 +115,7 @@ def test_artists_are_on_one_side_only(stem_root: Path) -> None:
         ({"validation_tracks": []}, ["A - 1", "A - 2", "B - 1"], ["Meaxic - Take A Step"]),
     ],
 )  # fmt: skip
-def test_validation_songs_can_be_named(lay: Lay, settings: dict[str, Any], train: list[str], valid: list[str]) -> None:
+def test_validation_songs_can_be_chosen(lay: Lay, settings: dict[str, Any], train: list[str], valid: list[str]) -> None:
     root = lay("train/B - 1", "train/A - 2", "train/A - 1", "train/Meaxic - Take A Step")
     assert names(find_tracks(root, "train", **settings)) == train
     assert names(find_tracks(root, "valid", **settings)) == valid
@@ -126,7 +126,7 @@ def test_a_valid_folder_takes_the_place_of_the_official_list(lay: Lay) -> None:
     assert names(find_tracks(root, "valid")) == ["A - 2"]
     assert names(find_tracks(root, "train")) == ["B - 1", "Meaxic - Take A Step"]
     assert names(find_tracks(root, "train", shared_artists=True)) == ["A - 1", "B - 1", "Meaxic - Take A Step"]
-    with pytest.raises(InputError, match="has a folder valid/ and validation tracks are named too"):
+    with pytest.raises(InputError, match="has a folder valid/ and validation tracks are given too"):
         find_tracks(root, "valid", validation_artists=["B"])
 
 
@@ -176,21 +176,23 @@ def test_a_missing_stem_is_an_error(lay: Lay, stem: str) -> None:
         (0, SAMPLE_RATE, 2, r"bass\.wav has no samples"),
     ],
 )
-def test_a_stem_of_another_form_is_an_error(lay: Lay, length: int, rate: int, channels: int, message: str) -> None:
+def test_a_stem_of_a_different_format_is_an_error(
+    lay: Lay, length: int, rate: int, channels: int, message: str
+) -> None:
     root = lay("test/A - 1")
     write_audio(root / "test" / "A - 1" / "bass.wav", torch.zeros(channels, length), rate)
     with pytest.raises(InputError, match=message):
         find_tracks(root, "test")
 
 
-def test_a_longer_stem_is_none(lay: Lay) -> None:
+def test_a_longer_stem_is_not_an_error(lay: Lay) -> None:
     root = lay("test/A - 1")
     write_audio(root / "test" / "A - 1" / "bass.wav", torch.zeros(2, 101), SAMPLE_RATE)
     (track,) = find_tracks(root, "test")
     assert track.length == read_audio(track.path / "mixture.wav").shape[-1] == 100
 
 
-def test_a_track_in_both_forms_is_an_error(lay: Lay, song: Track) -> None:
+def test_a_track_as_file_and_as_folder_is_an_error(lay: Lay, song: Track) -> None:
     root = lay("test/A - 1")
     shutil.copyfile(song.path, root / "test" / "A - 1.stem.mp4")
     with pytest.raises(InputError, match=r"the track 'A - 1' is in .* twice"):
@@ -198,7 +200,7 @@ def test_a_track_in_both_forms_is_an_error(lay: Lay, song: Track) -> None:
 
 
 def test_a_stem_file_with_too_few_streams_is_an_error(tmp_path: Path, song_stems: dict[str, torch.Tensor]) -> None:
-    """A WAV file has one stream, whatever its name."""
+    """A WAV file has one stream, even if it is called a stem file."""
     write_audio(tmp_path / "mixture.wav", song_stems[MIXTURE], SAMPLE_RATE)
     (tmp_path / "test").mkdir()
     (tmp_path / "mixture.wav").rename(tmp_path / "test" / "A - 1.stem.mp4")

@@ -83,7 +83,7 @@ def test_scores_are_those_of_the_separation(
     assert list(rows) == [ESTIMATE, "chunks of 0.05 s", *SCALE_ROWS]
     for row, seconds in ((ESTIMATE, 0.1), ("chunks of 0.05 s", 0.05)):
         estimate = Separator(tiny_network, seconds, overlap=0.5)(mixture, 44100)["vocals"]
-        assert rows[row].csdr == pytest.approx(csdr(estimate=estimate, reference=vocals), abs=1e-6)
+        assert rows[row].csdr == pytest.approx(csdr(estimate=estimate, reference=vocals, sample_rate=44100), abs=1e-6)
         assert rows[row].usdr == pytest.approx(usdr(estimate=estimate, reference=vocals), abs=1e-6)
     assert rows[MIXTURE_ROW].usdr == usdr(estimate=mixture, reference=vocals)
     assert rows[HALF_ROW].usdr == usdr(estimate=mixture / 2, reference=vocals)

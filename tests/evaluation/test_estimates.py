@@ -16,7 +16,7 @@ from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
 @pytest.fixture
 def short_song(song_stems: dict[str, Tensor]) -> Song:
-    """Returns half a second of the song as files of 16 bits hold it."""
+    """Returns half a second of the song as 16-bit files store it."""
     audio = {name: quantise(samples[:, 20000:42050], "16") for name, samples in song_stems.items()}
     return Song("A - 1", audio.pop(MIXTURE), audio, SAMPLE_RATE)
 
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "A - 1"
 
 
-def test_estimates_are_those_of_the_files(short_song: Song, folder: Path) -> None:
+def test_estimates_are_read_from_their_files(short_song: Song, folder: Path) -> None:
     for stem in MUSDB_STEMS:
         write_audio(folder / f"{stem}.WAV", short_song.stems[stem], SAMPLE_RATE)
     (folder / "notes.txt").write_text("no audio")
@@ -48,7 +48,7 @@ def test_other_formats_are_read(short_song: Song, folder: Path, format: Format, 
 
 
 @pytest.mark.parametrize(("length", "fitted"), [(22051, "cut"), (22049, "padded with zeros"), (100, "padded")])
-def test_another_length_is_fitted_and_noted(short_song: Song, folder: Path, length: int, fitted: str) -> None:
+def test_a_different_length_is_fitted_and_noted(short_song: Song, folder: Path, length: int, fitted: str) -> None:
     vocals = short_song.stems["vocals"].repeat(1, 2)[:, :length]
     write_audio(folder / "vocals.wav", vocals, SAMPLE_RATE)
     estimates, (note,) = read_estimates(folder.parent, short_song, ["vocals"])
@@ -58,11 +58,11 @@ def test_another_length_is_fitted_and_noted(short_song: Song, folder: Path, leng
     assert note.startswith(f"the estimate of vocals has {length} samples, the song 22050: {fitted}")
 
 
-def test_mono_is_taken_on_both_channels_and_noted(short_song: Song, folder: Path) -> None:
+def test_mono_is_copied_to_both_channels_and_noted(short_song: Song, folder: Path) -> None:
     write_audio(folder / "vocals.wav", short_song.stems["vocals"][:1], SAMPLE_RATE)
     estimates, notes = read_estimates(folder.parent, short_song, ["vocals"])
     assert estimates["vocals"].equal(short_song.stems["vocals"][[0, 0]])
-    assert notes == ("the estimate of vocals is mono, taken on both channels",)
+    assert notes == ("the estimate of vocals is mono, copied to both channels",)
 
 
 def test_stereo_of_a_mono_song_is_an_error(short_song: Song, folder: Path) -> None:
@@ -72,7 +72,7 @@ def test_stereo_of_a_mono_song_is_an_error(short_song: Song, folder: Path) -> No
         read_estimates(folder.parent, mono, ["vocals"])
 
 
-def test_another_sampling_rate_is_an_error(short_song: Song, folder: Path) -> None:
+def test_a_different_sampling_rate_is_an_error(short_song: Song, folder: Path) -> None:
     write_audio(folder / "vocals.wav", short_song.stems["vocals"], 48000)
     with pytest.raises(InputError, match=r"vocals\.wav has 48000 Hz and the song 44100; resample the estimate"):
         read_estimates(folder.parent, short_song, ["vocals"])
@@ -98,7 +98,7 @@ def test_a_missing_estimate_is_an_error(short_song: Song, folder: Path) -> None:
         read_estimates(folder.parent, short_song, ["bass", "vocals"])
     folder.rename(folder.parent / "B")
     with pytest.raises(
-        InputError, match=r"there is no folder .*A - 1; a track's estimates lie in a folder of its name"
+        InputError, match=r"there is no folder .*A - 1; put a track's estimates in a folder of its name"
     ):
         read_estimates(folder.parent, short_song, ["bass"])
 
@@ -135,7 +135,7 @@ def test_the_instrumental_is_its_file(short_song: Song, folder: Path, name: str)
 
 
 @pytest.mark.parametrize("stems", [["instrumental"], ["instrumental", "vocals"]])
-def test_the_instrumental_is_else_the_mixture_without_the_vocals(
+def test_without_a_file_the_instrumental_is_the_mixture_without_the_vocals(
     short_song: Song, folder: Path, stems: list[str]
 ) -> None:
     vocals = short_song.stems["vocals"][:, :-1]
@@ -149,7 +149,7 @@ def test_the_instrumental_is_else_the_mixture_without_the_vocals(
     )
 
 
-def test_the_hash_is_that_of_names_and_audio_wherever_they_lie(short_song: Song, tmp_path: Path) -> None:
+def test_the_hash_depends_on_names_and_audio_only(short_song: Song, tmp_path: Path) -> None:
     def hash_of(place: str, **stems: str) -> str:
         for name, stem in stems.items():
             write_audio(tmp_path / place / short_song.name / f"{name}.wav", short_song.stems[stem], SAMPLE_RATE)
@@ -167,10 +167,10 @@ def test_the_hash_is_that_of_names_and_audio_wherever_they_lie(short_song: Song,
         estimates_sha256(tmp_path / "nowhere", short_song.name)
 
 
-def test_the_stems_there_are_in_musdbs_order(short_song: Song, tmp_path: Path) -> None:
+def test_stems_are_listed_in_musdbs_order(short_song: Song, tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(
-            InputError, match=r"there are no estimates in .*; they lie in it as \{track\}/\{stem\}\.wav"
+            InputError, match=r"there are no estimates in .*; put them there as \{track\}/\{stem\}\.wav"
         ):
             stems_in(path)
     (tmp_path / "A").mkdir()
@@ -181,7 +181,7 @@ def test_the_stems_there_are_in_musdbs_order(short_song: Song, tmp_path: Path) -
     assert stems_in(tmp_path) == ("drums", "vocals", "instrumental", "tuba")
 
 
-def test_the_stems_are_those_that_every_track_has(
+def test_only_stems_that_every_track_has_are_listed(
     short_song: Song, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracks = {"A": ("vocals", "bass", "no_vocals"), "B": ("bass", "vocals", "click"), "C": ("mixture",)}
@@ -189,7 +189,7 @@ def test_the_stems_are_those_that_every_track_has(
         for name in names:
             write_audio(tmp_path / track / f"{name}.wav", short_song.mixture, SAMPLE_RATE)
     assert stems_in(tmp_path) == ("bass", "vocals")
-    assert caplog.messages == [f"left out, as there are not estimates of all tracks in {tmp_path}: click (not of 'A')"]
+    assert caplog.messages == [f"stems left out, because some tracks in {tmp_path} lack them: click (not of 'A')"]
     write_audio(tmp_path / "C" / "click.wav", short_song.mixture, SAMPLE_RATE)
     with pytest.raises(
         InputError, match=r"no stem in common \(bass \(not of 'C'\), click \(not of 'A'\), instrumental"

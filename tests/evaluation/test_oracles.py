@@ -30,7 +30,7 @@ def rows_of(song: Song, stem: str) -> dict[str, Tensor]:
     return dict(scale_estimates(mixture=song.mixture, reference=song.reference(stem), others=song.others(stem)))
 
 
-def test_rows_are_those_of_the_tables(whole_song: Song) -> None:
+def test_rows_have_the_names_and_order_of_the_tables(whole_song: Song) -> None:
     rows = rows_of(whole_song, "vocals")
     assert tuple(rows) == SCALE_ROWS
     assert rows[MIXTURE_ROW].equal(whole_song.mixture)
@@ -40,7 +40,7 @@ def test_rows_are_those_of_the_tables(whole_song: Song) -> None:
 
 
 def test_ratio_masks_and_mixtures_have_the_scores_of_an_independent_table(test_data: Path) -> None:
-    """Its figures have two decimals; every other track is compared, to be quick."""
+    """Its figures have two decimals; every other track is compared, to save time."""
     folder = test_data / "data" / "musdb18-7-cc"
     with (folder / "tracks.csv").open(encoding="utf-8") as file:
         table = list(csv.DictReader(file))
@@ -73,7 +73,7 @@ def test_ratio_masks_of_all_sources_share_the_mixture(whole_song: Song) -> None:
         torch.testing.assert_close(estimates.sum(0), song.mixture, rtol=0, atol=1e-5)
 
 
-def test_complex_masks_are_exact_but_where_the_stem_is_louder_than_the_mixture() -> None:
+def test_complex_masks_are_exact_unless_the_stem_is_louder_than_the_mixture() -> None:
     generator = torch.Generator().manual_seed(0)
     stem = torch.randn(2, 20000, generator=generator)
     for mixture in (2 * stem, -2 * stem):
@@ -84,7 +84,7 @@ def test_complex_masks_are_exact_but_where_the_stem_is_louder_than_the_mixture()
 @pytest.mark.parametrize("length", [1, 1023, 4095, 4096, 4097])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_lengths_are_kept(song_stems: dict[str, Tensor], length: int, channels: int) -> None:
-    """Beside silence a stem is all of the mixture."""
+    """If all other sources are silent, the stem is the whole mixture."""
     mixture = song_stems[MIXTURE][:channels, 30000 : 30000 + length]
     others = [torch.zeros_like(mixture)]
     for _, estimate in scale_estimates(mixture=mixture, reference=mixture, others=others):
@@ -94,13 +94,13 @@ def test_lengths_are_kept(song_stems: dict[str, Tensor], length: int, channels: 
     torch.testing.assert_close(estimate, mixture, rtol=0, atol=1e-6)
 
 
-def test_silence_is_no_division_by_zero() -> None:
+def test_silence_does_not_divide_by_zero() -> None:
     silence = torch.zeros(2, 5000)
     for _, estimate in scale_estimates(mixture=silence, reference=silence, others=[silence]):
         assert estimate.equal(silence)
 
 
-def test_channels_have_masks_of_their_own(whole_song: Song) -> None:
+def test_channels_have_separate_masks(whole_song: Song) -> None:
     left = {stem: audio[:1] for stem, audio in whole_song.stems.items()}
     mono = Song("left", whole_song.mixture[:1], left, whole_song.sample_rate)
     for row, estimate in rows_of(mono, "vocals").items():

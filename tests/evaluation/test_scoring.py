@@ -53,7 +53,9 @@ def test_a_song_gets_every_score_beside_its_scale(real_song: Song) -> None:
     assert list(scores) == [ESTIMATE, "worse", *SCALE_ROWS]
     estimate, reference = estimates["vocals"], real_song.stems["vocals"]
     assert scores[ESTIMATE].usdr == usdr(estimate=estimate, reference=reference)
-    assert scores[ESTIMATE].csdr == pytest.approx(csdr(estimate=estimate, reference=reference), abs=1e-9)
+    assert scores[ESTIMATE].csdr == pytest.approx(
+        csdr(estimate=estimate, reference=reference, sample_rate=SAMPLE_RATE), abs=1e-9
+    )
     # No block of this song is silent, and no museval was asked for.
     undefined = {name for name in SCORES if math.isnan(getattr(scores[ESTIMATE], name))}
     assert {name.partition("_")[0] for name in undefined} == {"leakage", "onset", "csdr", "museval"}

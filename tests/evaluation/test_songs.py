@@ -21,13 +21,13 @@ def names(tracks: list[Track]) -> list[str]:
 
 @pytest.fixture
 def audio(song_stems: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns a tenth of a second of the song as files of 16 bits hold it."""
+    """Returns a tenth of a second of the song as 16-bit files store it."""
     return {name: quantise(samples[:, 20000:24410], "16") for name, samples in song_stems.items()}
 
 
 @pytest.fixture
 def summed(audio: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the same with the sum of its stems as the mixture, which that of this song is not."""
+    """Returns the same with the sum of the stems as the mixture, which this song's own mixture is not."""
     return audio | {MIXTURE: torch.stack([audio[stem] for stem in MUSDB_STEMS]).sum(0)}
 
 
@@ -44,7 +44,7 @@ def test_songs_of_a_split(musdb_root: Path) -> None:
     assert names(find_scored_tracks(musdb_root, "train", ["One - First"])) == ["Leaf - Summerghost", "Two - Second"]
 
 
-def test_songs_of_validated_artists_are_kept(tmp_path: Path, audio: dict[str, Tensor]) -> None:
+def test_songs_of_validation_artists_are_kept(tmp_path: Path, audio: dict[str, Tensor]) -> None:
     for name in ("A - 1", "A - 2"):
         write_track(tmp_path / "train" / name, audio)
     assert names(find_scored_tracks(tmp_path, "train", validation_tracks=["A - 1"])) == ["A - 2"]
@@ -53,7 +53,7 @@ def test_songs_of_validated_artists_are_kept(tmp_path: Path, audio: dict[str, Te
 def test_a_folder_of_stems_is_a_test_set_in_the_order_of_names(
     tmp_path: Path, song: Track, audio: dict[str, Tensor]
 ) -> None:
-    """As names of files, those in the root would come the other way round, since a space is less than a full stop."""
+    """Sorted as file names they would be in the opposite order, since a space is before a full stop."""
     write_track(tmp_path / "B", {"voice": audio["vocals"][:1]}, 22050)
     for name in ("A", "A b"):
         shutil.copyfile(song.path, tmp_path / f"{name}.stem.mp4")
@@ -65,7 +65,7 @@ def test_a_folder_of_stems_is_a_test_set_in_the_order_of_names(
         find_scored_tracks(tmp_path, "valid")
 
 
-def test_a_dataset_without_test_is_no_folder_of_songs(tmp_path: Path, audio: dict[str, Tensor]) -> None:
+def test_a_dataset_without_test_is_not_a_folder_of_songs(tmp_path: Path, audio: dict[str, Tensor]) -> None:
     write_track(tmp_path / "train" / "A - 1", audio)
     with pytest.raises(InputError, match=r"there is no folder .*test"):
         find_scored_tracks(tmp_path, "test")
@@ -86,7 +86,7 @@ def test_folders_without_songs_are_errors(tmp_path: Path, song: Track, audio: di
             find_scored_tracks(root, "test")
 
 
-def test_results_of_an_evaluation_are_no_song(tmp_path: Path, audio: dict[str, Tensor]) -> None:
+def test_results_of_an_evaluation_are_not_songs(tmp_path: Path, audio: dict[str, Tensor]) -> None:
     for root in (tmp_path / "songs", tmp_path / "data" / "test"):
         (root / "run").mkdir(parents=True)
         (root / "run" / RUN).write_text("{}")
@@ -106,7 +106,7 @@ def test_a_stem_file_is_read_stream_by_stream(song: Track) -> None:
         assert read.reference(stem).equal(song.read(stem))
 
 
-def test_references_and_what_is_beside_them(tmp_path: Path, audio: dict[str, Tensor]) -> None:
+def test_references_and_the_other_sources(tmp_path: Path, audio: dict[str, Tensor]) -> None:
     song = read_song(write_track(tmp_path / "A", audio))
     drums, bass, other, vocals = (audio[stem] for stem in MUSDB_STEMS)
     torch.testing.assert_close(song.reference("instrumental"), drums + bass + other, rtol=0, atol=1e-6)
@@ -119,7 +119,7 @@ def test_references_and_what_is_beside_them(tmp_path: Path, audio: dict[str, Ten
 
 @pytest.mark.parametrize("name", ["instrumental", "accompaniment", "no_vocals"])
 def test_a_file_of_the_instrumental_is_its_reference(tmp_path: Path, audio: dict[str, Tensor], name: str) -> None:
-    """It need not be the mixture without the vocals, as here where it lacks the bass."""
+    """It can differ from the mixture without the vocals: here it lacks the bass."""
     accompaniment = audio["drums"]
     track = write_track(tmp_path / "A", {MIXTURE: audio[MIXTURE], "vocals": audio["vocals"], name: accompaniment})
     song = read_song(track)
@@ -129,7 +129,7 @@ def test_a_file_of_the_instrumental_is_its_reference(tmp_path: Path, audio: dict
     assert sorted(song.references) == ["instrumental", "vocals"]
 
 
-def test_beside_the_only_stem_is_the_mixture_without_it(tmp_path: Path, audio: dict[str, Tensor]) -> None:
+def test_a_single_stem_leaves_the_mixture_without_it(tmp_path: Path, audio: dict[str, Tensor]) -> None:
     song = read_song(write_track(tmp_path / "A", {name: audio[name] for name in (MIXTURE, "vocals")}))
     for rest in (song.rest("vocals"), song.reference("instrumental")):
         assert rest.equal(audio[MIXTURE] - audio["vocals"])
@@ -137,7 +137,7 @@ def test_beside_the_only_stem_is_the_mixture_without_it(tmp_path: Path, audio: d
 
 
 @pytest.mark.parametrize("name", ["instrumental", "accompaniment"])
-def test_beside_the_instrumental_alone_is_the_mixture_without_it(
+def test_a_single_instrumental_leaves_the_mixture_without_it(
     tmp_path: Path, audio: dict[str, Tensor], name: str
 ) -> None:
     song = read_song(write_track(tmp_path / "A", {MIXTURE: audio[MIXTURE], name: audio["drums"]}))
@@ -162,20 +162,22 @@ def test_stems_that_do_not_sum_to_the_mixture_are_noted(
 
 
 @pytest.mark.parametrize("name", ["mix", "Mixture", "master", "residual"])
-def test_what_is_no_stem_by_its_name_is_an_error(tmp_path: Path, audio: dict[str, Tensor], name: str) -> None:
+def test_a_file_that_is_not_a_stem_by_its_name_is_an_error(tmp_path: Path, audio: dict[str, Tensor], name: str) -> None:
     mixture = audio.pop(MIXTURE)
     track = write_track(tmp_path / "A", audio | {name: mixture})
-    with pytest.raises(InputError, match=f"A holds {name}, by its name no stem; take it out, or call the mixture mix"):
+    with pytest.raises(
+        InputError, match=f"A holds {name}, which is not a stem by its name; remove it, or call the mixture mix"
+    ):
         read_song(track)
 
 
 def test_silent_references_are_noted(tmp_path: Path, audio: dict[str, Tensor]) -> None:
-    """A step of 16 bit is dither."""
+    """A single 16-bit step is dither."""
     del audio[MIXTURE]
     quiet = {"bass": torch.zeros(2, 4410), "drums": torch.full((2, 4410), 2.0**-15)}
     quiet["vocals"] = quiet["bass"].index_fill(1, torch.tensor([7]), 0.001)
     assert read_song(write_track(tmp_path / "A", audio | quiet)).notes == tuple(
-        f"the reference of {name} is silent: its uSDR tells the level of the estimate only"
+        f"the reference of {name} is silent: its uSDR measures only the level of the estimate"
         for name in ("drums", "bass")
     )
 
@@ -189,13 +191,13 @@ def test_a_missing_stem_is_an_error(tmp_path: Path, audio: dict[str, Tensor]) ->
                 ask(stem)
 
 
-def test_mono_beside_stereo_is_taken_on_both_channels(tmp_path: Path, audio: dict[str, Tensor]) -> None:
+def test_mono_beside_stereo_is_copied_to_both_channels(tmp_path: Path, audio: dict[str, Tensor]) -> None:
     del audio[MIXTURE]
     track = write_track(tmp_path / "A", audio | {"bass": audio["bass"][:1]})
     song = read_song(track)
     assert song.stems["bass"].equal(audio["bass"][[0, 0]])
     assert song.stems["drums"].equal(audio["drums"])
-    assert song.notes == ("mono, taken on both channels: bass",)
+    assert song.notes == ("mono, copied to both channels: bass",)
 
 
 def test_a_mono_song_stays_mono(tmp_path: Path, summed: dict[str, Tensor]) -> None:
@@ -253,7 +255,7 @@ def test_a_track_without_stems_is_an_error(tmp_path: Path, audio: dict[str, Tens
         read_song(track)
 
 
-def test_the_hash_is_that_of_names_and_audio_wherever_they_lie(tmp_path: Path, audio: dict[str, Tensor]) -> None:
+def test_the_hash_depends_on_names_and_audio_only(tmp_path: Path, audio: dict[str, Tensor]) -> None:
     track = write_track(tmp_path / "one" / "A - 1", audio)
     (tmp_path / "one" / "A - 1" / "notes.txt").write_text("no audio")
     expected = data_sha256(track)

@@ -1,3 +1,4 @@
+import functools
 import json
 import math
 import shutil
@@ -20,7 +21,15 @@ from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
 RATE = 1000
 INF, NAN = float("inf"), float("nan")
-SCORES: list[Callable[..., object]] = [csdr, usdr, si_sdr, windowed_sdr]
+SCORES = [
+    pytest.param(score, id=name)
+    for name, score in {
+        "csdr": functools.partial(csdr, sample_rate=RATE),
+        "usdr": usdr,
+        "si_sdr": si_sdr,
+        "windowed_sdr": functools.partial(windowed_sdr, sample_rate=RATE),
+    }.items()
+]
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -61,27 +70,27 @@ with_museval = pytest.mark.skipif(
         (3 * RATE, antiphase, "reference"),
     ],
 )
-def test_windows_are_those_of_museval(length: int, void: Callable[[np.ndarray], None] | None, side: str) -> None:
+def test_windows_are_the_same_as_museval_s(length: int, void: Callable[[np.ndarray], None] | None, side: str) -> None:
     import museval
 
     references = noise(2, 2, length)
     audio = {"reference": references, "estimate": 0.3 * references + noise(2, 2, length, seed=1)}
     if void:
         void(audio[side][1, :, RATE : 2 * RATE])
-    # museval wants (sources, samples, channels).
+    # museval takes (sources, samples, channels).
     swapped = [audio[name].transpose(0, 2, 1) for name in ("reference", "estimate")]
     expected = museval.evaluate(*swapped, win=RATE, hop=RATE, mode="v4")[0]
     ours = windowed_sdr(**audio, sample_rate=RATE)
     assert ours.shape == expected.shape == (2, max(1, length // RATE))
     assert np.isnan(expected).any() == (void is not None)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-9)
-    if not void:  # Else a single source has a defined window more than the pair.
+    if not void:  # Otherwise a single source has one more defined window than the pair.
         score = csdr(estimate=audio["estimate"][0], reference=references[0], sample_rate=RATE)
         assert score == pytest.approx(np.median(expected[0]), rel=0, abs=1e-9)
 
 
 def museval_windows(estimates: np.ndarray, references: np.ndarray, rate: int) -> np.ndarray:
-    """Returns museval's SDR of sources (s, c, n); filters of 16 samples are quick, and nothing to this score."""
+    """Returns museval's SDR of sources (s, c, n); filters of 16 samples are fast and do not affect this score."""
     from museval.metrics import bss_eval
 
     swapped = [audio.transpose(0, 2, 1) for audio in (references, estimates)]
@@ -116,7 +125,7 @@ def test_windows_of_a_real_song(song_stems: dict[str, Tensor], stems: tuple[str,
     references = torch.stack([audio[stem] for stem in stems])
     estimates = 0.8 * references + 0.05 * mixture
     expected = museval_windows(estimates.double().numpy(), references.double().numpy(), 44100)
-    ours = windowed_sdr(estimate=estimates, reference=references)
+    ours = windowed_sdr(estimate=estimates, reference=references, sample_rate=44100)
     assert ours.shape == (len(stems), 2)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-9)
 
@@ -136,7 +145,7 @@ def test_windows_are_undefined_where_museval_raises(void: Callable[[np.ndarray],
 
 
 def test_the_stored_scores_of_museval(test_data: Path) -> None:
-    """Museval read this song through 16 bits, so we round to them too; the scores are stored with five decimals."""
+    """The stored scores are of 16-bit audio, so this is rounded too; they have five decimals."""
     name = "Music Delta - 80s Rock"
     song = test_data / "data" / "musdb18-7-cc" / "train" / f"{name}.stem.mp4"
     stems = {stem: quantise(read_audio(song, stream=STREAMS[stem]), "16").double() for stem in STREAMS}
@@ -146,12 +155,12 @@ def test_the_stored_scores_of_museval(test_data: Path) -> None:
     stored = json.loads((test_data / "data" / "museval" / f"{name}.json").read_text(encoding="utf-8"))["targets"]
     frames = {target["name"]: [frame["metrics"]["SDR"] for frame in target["frames"]] for target in stored}
     expected = [frames["vocals"], frames["accompaniment"]]
-    scores = windowed_sdr(estimate=estimates, reference=references)
-    # Half a stored digit, and a little: two AAC decoders differ in the last of 16 bits where a sample lies between.
+    scores = windowed_sdr(estimate=estimates, reference=references, sample_rate=44100)
+    # Slightly more than half a stored digit: two AAC decoders can round a sample to different 16-bit values.
     np.testing.assert_allclose(scores, expected, rtol=0, atol=6e-6)
 
 
-def test_a_silent_source_makes_a_window_undefined_for_all_of_its_set_only() -> None:
+def test_a_silent_source_makes_a_window_undefined_for_the_sources_given_with_it() -> None:
     references, estimates = noise(2, 2, 3 * RATE), noise(2, 2, 3 * RATE, seed=1)
     estimates[1, :, :RATE] = 0
     together = windowed_sdr(estimate=estimates, reference=references, sample_rate=RATE)
@@ -196,7 +205,8 @@ def test_the_last_partial_window_is_dropped() -> None:
 
 def test_audio_shorter_than_a_window_is_one_window() -> None:
     estimate, reference = with_windows(0.1)
-    assert csdr(estimate=estimate[:, :7], reference=reference[:, :7]) == pytest.approx(20, rel=0, abs=1e-9)
+    score = csdr(estimate=estimate[:, :7], reference=reference[:, :7], sample_rate=RATE)
+    assert score == pytest.approx(20, rel=0, abs=1e-9)
 
 
 def test_usdr_by_hand() -> None:
@@ -209,7 +219,7 @@ def test_usdr_by_hand() -> None:
 
 
 def test_usdr_and_si_sdr_of_more_than_a_block() -> None:
-    """Sums go on from block to block, of which the last is shorter."""
+    """Sums continue across blocks, the last of which is shorter."""
     reference, estimate = noise(2, 200_001), noise(2, 200_001, seed=1)
     error = reference - estimate
     expected = 10 * math.log10(np.vdot(reference, reference) / np.vdot(error, error))
@@ -221,17 +231,17 @@ def test_usdr_and_si_sdr_of_more_than_a_block() -> None:
 
 
 def test_si_sdr_by_hand() -> None:
-    """The scale is 2 and the error (0, 1; 0, 0), both channels together."""
+    """The scale is 2 and the error (0, 1; 0, 0) over both channels."""
     reference, estimate = np.array([[1.0, 0.0], [2.0, 0.0]]), np.array([[2.0, -1.0], [4.0, 0.0]])
     assert si_sdr(estimate=estimate, reference=reference) == pytest.approx(10 * math.log10(20), rel=0, abs=1e-12)
-    # A mean that is not removed is an error.
+    # The mean is not removed and counts as error.
     offset = reference + 1
     expected = 10 * math.log10(((3 + 5) / 5) ** 2 * 5 / (9 - 64 / 5 + 6))
     assert si_sdr(estimate=offset, reference=reference) == pytest.approx(expected, rel=0, abs=1e-9)
 
 
 @pytest.mark.parametrize("scale", [1e-4, 0.3, 1.0, -0.7, 1e3])
-def test_si_sdr_does_not_see_levels(scale: float) -> None:
+def test_si_sdr_does_not_depend_on_levels(scale: float) -> None:
     reference = noise(2, 3 * RATE)
     estimate = reference + 0.1 * noise(2, 3 * RATE, seed=1)
     expected = si_sdr(estimate=estimate, reference=reference)
@@ -254,46 +264,64 @@ from bsmamba2.metrics import active_blocks, si_sdr, usdr, windowed_sdr
 reference = torch.empty(4, 2, 20 * 44100).uniform_(-1, 1)
 estimate = torch.empty(4, 2, 20 * 44100).uniform_(-1, 1)
 unit = 1 if sys.platform == "darwin" else 1024
-windowed_sdr(estimate=estimate[..., :44100], reference=reference[..., :44100])
+windowed_sdr(estimate=estimate[..., :44100], reference=reference[..., :44100], sample_rate=44100)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-windowed_sdr(estimate=estimate, reference=reference)
+windowed_sdr(estimate=estimate, reference=reference, sample_rate=44100)
 for score in (usdr, si_sdr):
     score(estimate=estimate.flatten(0, 1), reference=reference.flatten(0, 1))
-active_blocks(reference=reference[0])
+active_blocks(reference=reference[0], sample_rate=44100)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit / 2**20)
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell the peak memory of a process so")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not report the peak memory of a process this way")
 def test_no_score_copies_whole_tracks() -> None:
     """The audio takes 27 MiB on each side, a float64 copy of one side 54."""
     grown = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True).stdout
     assert float(grown) < 27
 
 
-@pytest.mark.parametrize("score", [csdr, usdr])
+@pytest.mark.parametrize("score", [functools.partial(csdr, sample_rate=RATE), usdr])
 @pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
 def test_arrays_and_tensors_in_a_number_out(
     score: Callable[..., float], convert: Callable[[np.ndarray], Audio]
 ) -> None:
     estimate, reference = with_windows(0.1, 0.1)
-    result = score(estimate=convert(estimate), reference=convert(reference), sample_rate=RATE)
+    result = score(estimate=convert(estimate), reference=convert(reference))
     assert type(result) is float
     assert result == pytest.approx(20, abs=1e-6)
 
 
-@pytest.mark.parametrize("score", [csdr, usdr])
-def test_single_precision_audio_is_scored_in_double(score: Callable[..., float]) -> None:
-    """Squares of 1e-25 are below what single precision holds, and an error of 1e-6 needs more than its 24 bits."""
-    reference = torch.full((2, RATE), 1e-25 if score is csdr else 1.0)
-    estimate = reference * 1.5 if score is csdr else reference - 2**-20
-    expected = 10 * math.log10(4) if score is csdr else 10 * math.log10((2000 + 1e-7) / (2000 * 2**-40 + 1e-7))
-    result = score(estimate=estimate, reference=reference, sample_rate=RATE)
-    assert result == pytest.approx(expected, rel=0, abs=1e-6)
+def test_csdr_of_single_precision_audio_is_computed_in_double() -> None:
+    """Squares of 1e-25 are below the smallest number of single precision."""
+    reference = torch.full((2, RATE), 1e-25)
+    score = csdr(estimate=reference * 1.5, reference=reference, sample_rate=RATE)
+    assert score == pytest.approx(10 * math.log10(4), rel=0, abs=1e-6)
+
+
+def test_usdr_of_single_precision_audio_is_computed_in_double() -> None:
+    """A relative error of 1e-6 in a sum needs more than the 24 bits of single precision."""
+    reference = torch.ones(2, RATE)
+    expected = 10 * math.log10((2000 + 1e-7) / (2000 * 2**-40 + 1e-7))
+    assert usdr(estimate=reference - 2**-20, reference=reference) == pytest.approx(expected, rel=0, abs=1e-6)
+
+
+@pytest.mark.parametrize("score", [csdr, windowed_sdr])
+def test_scores_of_windows_need_the_sampling_rate(score: Callable[..., object]) -> None:
+    with pytest.raises(TypeError, match="sample_rate"):
+        score(estimate=noise(2, 9), reference=noise(2, 9))
+
+
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_windows_have_the_length_of_a_second(rate: int) -> None:
+    errors = (0.1, 0.01, 0.001)
+    estimate, reference = with_windows(*errors, rate=rate)
+    scores = windowed_sdr(estimate=estimate, reference=reference, sample_rate=rate)
+    assert scores.tolist() == pytest.approx([20, 40, 60], rel=0, abs=1e-9)
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_arguments_are_named(score: Callable[..., float]) -> None:
+def test_arguments_are_keyword_only(score: Callable[..., float]) -> None:
     with pytest.raises(TypeError, match="positional"):
         score(noise(2, 9), noise(2, 9))
 
@@ -302,7 +330,7 @@ def test_arguments_are_named(score: Callable[..., float]) -> None:
 @pytest.mark.parametrize(
     ("estimate", "reference"), [((2, 9), (2, 8)), ((1, 9), (2, 9)), ((9,), (9,)), ((2, 0), (2, 0)), ((2, 9), (1, 2, 9))]
 )
-def test_unlike_or_empty_shapes_are_errors(
+def test_different_or_empty_shapes_are_errors(
     score: Callable[..., float], estimate: tuple[int, ...], reference: tuple[int, ...]
 ) -> None:
     with pytest.raises(InputError, match=r"estimate has shape .* and reference"):
@@ -322,4 +350,4 @@ def test_samples_that_are_not_finite_have_no_score(score: Callable[..., object])
     estimate = np.ones((2, 3000))
     estimate[1, 1500] = np.nan
     with pytest.raises(InputError, match="the estimate has samples that are not finite"):
-        score(estimate=estimate, reference=np.ones((2, 3000)), sample_rate=RATE)
+        score(estimate=estimate, reference=np.ones((2, 3000)))

@@ -55,12 +55,12 @@ def test_active_is_above_60_dbfs_of_rms_over_both_channels() -> None:
     assert active_blocks(reference=audio, sample_rate=RATE).tolist() == [True, False]
 
 
-def test_the_threshold_is_an_argument_and_a_level_at_it_is_silent() -> None:
+def test_a_level_at_the_given_threshold_is_silent() -> None:
     audio = blocks(1, 1 + 1e-9)
     assert active_blocks(reference=audio, sample_rate=RATE, threshold_dbfs=0).tolist() == [False, True]
 
 
-def test_many_blocks_are_judged_each_by_its_own() -> None:
+def test_many_blocks_are_measured_independently() -> None:
     """More than are computed at a time."""
     expected = torch.from_numpy(np.random.default_rng(0).random(250) < 0.5)
     audio = blocks(*expected.double().tolist())
@@ -80,7 +80,7 @@ def test_audio_without_a_block_has_no_scores() -> None:
 
 
 def test_leakage_by_hand() -> None:
-    """Of five silent blocks, one lies under the floor, and in one of them the mixture is silent."""
+    """One of five silent blocks is below the floor, and in one of them the mixture is silent."""
     reference = blocks(0, 0, 0.0009, 1, 0, 0)
     estimate = blocks(0.1, 0.01, 0.001, 1, 1e-9, 0.0001)
     mixture = blocks(1, 1, 0.1, 1, 0.1, 0)
@@ -129,8 +129,8 @@ def test_false_mute_is_a_percentage_of_active_blocks() -> None:
 @pytest.mark.parametrize(
     ("count", "quarter"), [(0, 0), (19, 0), (20, 1), (39, 1), (40, 2), (59, 2), (60, 3), (79, 3), (80, 3)]
 )
-def test_a_window_is_of_the_share_of_its_eight_seconds(count: int, quarter: int) -> None:
-    """The middle window of nine seconds sees blocks 5 to 84: the others are active just when these are not."""
+def test_a_window_is_grouped_by_the_share_of_active_blocks_around_it(count: int, quarter: int) -> None:
+    """Around the middle window of nine seconds are blocks 5 to 84; the other blocks are active if these are not."""
     around = torch.zeros(90, dtype=torch.bool)
     around[[*range(5), *range(85, 90)]] = True
     around[5 : 5 + count] = True
@@ -143,8 +143,8 @@ def test_a_window_is_of_the_share_of_its_eight_seconds(count: int, quarter: int)
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 44100, 48000])
-def test_windows_at_the_ends_see_less(rate: int) -> None:
-    """Twenty seconds, of which the first five are active: by window, 45 to 50 of 45 to 80 blocks, then fewer."""
+def test_windows_at_the_ends_have_fewer_blocks_around_them(rate: int) -> None:
+    """The first five of twenty seconds are active: 45 to 50 of the 45 to 80 blocks around a window, then fewer."""
     length = 20 * rate + rate // 2
     around = torch.arange(length // int(0.1 * rate)) < 50
     windows = torch.arange(20.0)
@@ -157,7 +157,7 @@ def test_windows_at_the_ends_see_less(rate: int) -> None:
     assert csdr_by_activity(windows=windows, active=around, sample_rate=rate) == expected
 
 
-def test_bins_are_medians_of_defined_windows_and_nan_without() -> None:
+def test_groups_are_medians_of_defined_windows_or_nan() -> None:
     windows = torch.tensor([NAN, 1.0, 2.0, 5.0, float("inf")])
     nothing, everything = (torch.full((52,), state) for state in (False, True))
     assert csdr_by_activity(windows=windows, active=nothing, sample_rate=RATE) == pytest.approx(
@@ -189,7 +189,7 @@ def onset_of(levels: list[float], errors: list[float], cut: int = 0) -> float:
 @pytest.mark.parametrize(("pause", "expected"), [(19, NAN), (20, 20.0), (21, 20.0)])
 @pytest.mark.parametrize("before", [[1.0], []])
 def test_an_onset_comes_after_two_seconds_of_silence(before: list[float], pause: int, expected: float) -> None:
-    """An intro is such silence; what came before the track is none."""
+    """Silence in an intro counts; the time before the track does not."""
     errors = [0.5] * (len(before) + pause) + [0.1] * 10 + [0.5] * 2
     score = onset_of([*before, *[0.0] * pause, *[1.0] * 12], errors)
     assert score == pytest.approx(expected, rel=0, abs=1e-4, nan_ok=True)
@@ -200,7 +200,7 @@ def test_audio_that_starts_active_has_no_onset_there() -> None:
 
 
 @pytest.mark.parametrize(("cut", "expected"), [(0, 20.0), (1, NAN)])
-def test_the_second_of_an_onset_lies_in_the_track(cut: int, expected: float) -> None:
+def test_the_second_after_an_onset_must_be_inside_the_track(cut: int, expected: float) -> None:
     score = onset_of([0.0] * 20 + [1.0] * 10, [0.1] * 30, cut)
     assert score == pytest.approx(expected, rel=0, abs=1e-4, nan_ok=True)
 
@@ -235,7 +235,7 @@ def test_a_real_song(song_stems: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("name", ["estimate", "reference", "mixture"])
-def test_unlike_shapes_and_samples_that_are_not_finite_are_errors(name: str) -> None:
+def test_different_shapes_and_samples_that_are_not_finite_are_errors(name: str) -> None:
     audio: dict[str, Any] = {key: torch.ones(2, RATE) for key in ("estimate", "reference", "mixture")}
     with pytest.raises(InputError, match=rf"{name} has shape \(2, 7999\)"):
         leakage(**audio | {name: torch.ones(2, RATE - 1)}, sample_rate=RATE)

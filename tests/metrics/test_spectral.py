@@ -17,7 +17,7 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
     [(44100, (30.446890, 26.889246)), (48000, (30.356779, 26.825037)), (8000, (32.187862, 27.647099))],
 )
 def test_the_definition(rate: int, expected: tuple[float, float]) -> None:
-    """The expected values were made by the definition with the mel filters of librosa 0.11.0 and a whole torch.stft."""
+    """The expected values were computed by the definition with librosa 0.11.0's mel filters and one torch.stft."""
     reference = noise(2, 44100) * np.linspace(0, 1, 44100)
     estimate = 0.7 * reference + 0.05 * noise(2, 44100, seed=1)
     estimate[1] *= 1.5
@@ -31,8 +31,8 @@ def test_identical_audio_lacks_and_adds_nothing(length: int) -> None:
     assert bleedless_fullness(estimate=audio, reference=audio, sample_rate=44100) == (100, 100)
 
 
-def test_a_level_is_a_difference_everywhere() -> None:
-    """Doubled audio adds 6 dB to all levels, the floor too: more frames than are transformed at a time."""
+def test_a_gain_is_the_same_difference_everywhere() -> None:
+    """Doubling adds 6 dB to all levels, including the floor. There are more frames than are transformed at a time."""
     audio = noise(2, 600_000)
     score = 100 / (1 + 20 * np.log10(2))
     louder = bleedless_fullness(estimate=2 * audio, reference=audio, sample_rate=44100)
@@ -51,7 +51,7 @@ def test_silence() -> None:
     assert bleedless_fullness(estimate=audio, reference=silence, sample_rate=44100) == (fullness, bleedless)
 
 
-def test_parts_80_db_under_the_peak_of_all_channels_do_not_count() -> None:
+def test_parts_80_db_below_the_peak_of_all_channels_do_not_count() -> None:
     loud, faint = noise(1, 44100), 1e-6 * noise(1, 44100, seed=1)
     reference = np.concatenate([loud, 0 * faint])
     estimate = np.concatenate([loud, faint])
@@ -59,7 +59,7 @@ def test_parts_80_db_under_the_peak_of_all_channels_do_not_count() -> None:
 
 
 def test_a_real_song(song_stems: dict[str, Tensor]) -> None:
-    """The mixture adds to the vocals and hardly lacks anything of them; what is filtered away is lacking."""
+    """The mixture adds to the vocals and lacks almost nothing; filtered vocals lack what was removed."""
     vocals, mixture = song_stems["vocals"], song_stems[MIXTURE]
     bleedless, fullness = bleedless_fullness(estimate=mixture, reference=vocals, sample_rate=44100)
     assert bleedless < 20 < fullness
@@ -68,6 +68,6 @@ def test_a_real_song(song_stems: dict[str, Tensor]) -> None:
     assert fullness < 20 < bleedless
 
 
-def test_unlike_shapes_are_errors() -> None:
+def test_different_shapes_are_errors() -> None:
     with pytest.raises(InputError, match=r"estimate has shape \(2, 9\) and reference has shape \(2, 8\)"):
         bleedless_fullness(estimate=noise(2, 9), reference=noise(2, 8), sample_rate=44100)

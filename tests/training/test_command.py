@@ -148,7 +148,7 @@ def test_validation_scores_are_those_of_the_songs(tmp_path: Path, tiny_config: M
         estimate = Separator(network)(mixture_of({stem: track.read(stem) for stem in MUSDB_STEMS}), SAMPLE_RATE)[
             "vocals"
         ]
-        csdrs.append(csdr(estimate=estimate, reference=reference))
+        csdrs.append(csdr(estimate=estimate, reference=reference, sample_rate=SAMPLE_RATE))
         usdrs.append(usdr(estimate=estimate, reference=reference))
     events = EventAccumulator(str(next((tmp_path / "run").rglob("events.out.tfevents.*")).parent)).Reload()
     for name, score in zip(("Four - Valid", "Three - Valid", "Two - Valid"), csdrs, strict=True):
