@@ -119,7 +119,7 @@ def unreadable_audio(track: CheckedTrack) -> Iterator[Problem]:
 
 
 def wrong_formats(track: CheckedTrack) -> Iterator[Problem]:
-    """Yields the problems of stems with another sampling rate or number of channels than MUSDB18's."""
+    """Yields the problems of stems with a sampling rate or number of channels other than MUSDB18's."""
     for name, info in track.infos.items():
         if (info.sample_rate, info.channels) != (SAMPLE_RATE, CHANNELS):
             text = f"has {info.sample_rate} Hz and {info.channels} channels instead of {SAMPLE_RATE} Hz and {CHANNELS}"

@@ -239,9 +239,9 @@ def change_the_version(document: Any) -> None:
     [
         (drop_a_track, "it lacks the track 'Two - Second'"),
         (drop_a_stem, "it lacks the stem 'bass' of the track 'One - First'"),
-        (change_a_size, r"One - First/bass\.wav is not the file that it was made of"),
-        (change_a_time, r"One - First/bass\.wav is not the file that it was made of"),
-        (change_a_length, r"One - First/bass\.wav is not the file that it was made of"),
+        (change_a_size, r"One - First/bass\.wav is not the file that it was made from"),
+        (change_a_time, r"One - First/bass\.wav is not the file that it was made from"),
+        (change_a_length, r"One - First/bass\.wav is not the file that it was made from"),
         (change_a_rule, "it was made with quantile=0.2 and not 0.15"),
         (change_the_version, "it has the format 0 and not 1"),
     ],

@@ -146,9 +146,9 @@ def test_switching_one_on_leaves_everything_else_unchanged(
     mixes = with_settings(level_mixes, polarity=0.3, silence=0.2, gains=(0.5, 1.5), silent_vocals=0.2)
     before, after = drawn_levels(mixes, 40), drawn_levels(with_settings(mixes, **settings), 40)
     assert not torch.equal(before, after)
-    heard = (before != 0) & (after != 0)
-    assert heard.float().mean() > 0.3
-    assert torch.equal(kept(before)[heard], kept(after)[heard])
+    both = (before != 0) & (after != 0)
+    assert both.float().mean() > 0.3
+    assert torch.equal(kept(before)[both], kept(after)[both])
 
 
 def test_vocals_are_silent_in_the_given_share_of_excerpts(level_mixes: RandomMixes) -> None:
@@ -184,7 +184,7 @@ def test_stems_of_one_song_are_aligned(mixes: RandomMixes) -> None:
     """The window can be that of any of its stems."""
     aligned = replace(mixes, augmentation=replace(NONE, remix=0))
     places = {place for windows in mixes.windows.values() for place in windows}
-    heard: set[tuple[int, int]] = set()
+    starts: set[tuple[int, int]] = set()
     for number in range(8):
         stems = aligned[number].stems
         found = [
@@ -194,8 +194,8 @@ def test_stems_of_one_song_are_aligned(mixes: RandomMixes) -> None:
         ]
         # The two songs are the same, under different names.
         assert found
-        heard.add(min(found))
-    assert len(heard) > 3
+        starts.add(min(found))
+    assert len(starts) > 3
 
 
 def test_the_window_of_one_song_can_be_that_of_any_stem(level_mixes: RandomMixes) -> None:
@@ -334,13 +334,13 @@ def test_numbers_continue_through_the_epochs() -> None:
 
 def test_processes_share_an_epoch_without_overlap() -> None:
     """Their joint batches are those of a single process; the incomplete last one is left out."""
-    heard = []
+    drawn = []
     for process in range(2):
         numbers = EpochNumbers(11, batch_size=2, processes=2, process=process)
         numbers.set_epoch(1)
         assert len(numbers) == 4
-        heard.append(list(numbers))
-    assert heard == [[11, 13, 15, 17], [12, 14, 16, 18]]
+        drawn.append(list(numbers))
+    assert drawn == [[11, 13, 15, 17], [12, 14, 16, 18]]
 
 
 @pytest.mark.parametrize("process", [0, 1])

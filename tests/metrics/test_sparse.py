@@ -222,9 +222,9 @@ def test_onsets_follow_the_threshold() -> None:
 def test_a_real_song(song_stems: dict[str, Tensor]) -> None:
     vocals, mixture = song_stems["vocals"].clone(), song_stems[MIXTURE]
     levels = vocals[:, :88200].unflatten(-1, (-1, 4410)).double().square().mean((0, 2)).sqrt()
-    heard = active_blocks(reference=vocals, sample_rate=44100)
-    assert heard.equal(20 * levels.log10() > -60)
-    assert heard.any()
+    active_in_song = active_blocks(reference=vocals, sample_rate=44100)
+    assert active_in_song.equal(20 * levels.log10() > -60)
+    assert active_in_song.any()
     assert false_mute(estimate=vocals, reference=vocals, sample_rate=44100) == 0
     assert false_mute(estimate=vocals / 11, reference=vocals, sample_rate=44100) == 100
     vocals[:, 22050:66150] = 0
