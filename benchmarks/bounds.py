@@ -1,70 +1,81 @@
 """What the network has to compute, and how fast a machine multiplies and copies: together the bounds of its speed.
 
+Multiply-adds are counted by running the modules on tensors without data (`torch.device("meta")`), so that the full-size
+network takes a second. `products` are matrix products, convolutions and attention: all that
+`torch.utils.flop_counter` counts. `elementwise` are the multiply-adds that are written as `addcmul`: the depthwise
+convolution, the skip of the scan and the states that it carries from chunk to chunk. Not counted are other elementwise
+operations, norms, exponentials and Fourier transforms. The scan is counted as the chunked one, whichever one runs.
+
 One operation is a multiplication or an addition, so that a multiply-add is two.
 """
 
-from itertools import pairwise
+import functools
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import median_seconds
-from bsmamba2.model import ModelConfig
+from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.dual_path import rows_per_tile
-from bsmamba2.model.ssd import chunking
+from bsmamba2.model.stft import stft
 
-# The parts of `multiply_adds` that the bound counts; the others are the ends of the network.
-MIXERS = ("projections_in", "projections_out", "scan_over_time", "scan_over_bands")
+# The mixers of a layer, in its order.
+AXES = ("time", "bands")
 RUNS = 15
 # Far more than the caches of all but the largest servers hold.
 COPY_BYTES = 2**29
+META = torch.device("meta")
 
 
-def frames(config: ModelConfig, seconds: float) -> int:
-    """Returns the frames of the spectrum of audio, as `bsmamba2.model.stft` makes them."""
-    samples = max(round(seconds * config.sample_rate), config.n_fft // 2 + 1)
-    return samples // config.hop_length + 1
+def _two_per_value(*_: Any, out_shape: tuple[int, ...], **__: Any) -> int:
+    return 2 * math.prod(out_shape)
 
 
-def multiply_adds(config: ModelConfig, seconds: float) -> dict[str, float]:
+ADDCMUL = dict.fromkeys((torch.ops.aten.addcmul, torch.ops.aten.addcmul_), _two_per_value)
+
+
+def multiply_adds(run: Callable[..., object], *arguments: Tensor) -> Counter[str]:
+    """Returns the multiply-adds of run(*arguments): `products` and `elementwise`."""
+    with FlopCounterMode(display=False, custom_mapping=ADDCMUL) as counter, torch.no_grad():
+        run(*arguments)
+    count: Counter[str] = Counter()
+    for operation, operations in counter.get_flop_counts().get("Global", {}).items():
+        count["elementwise" if operation in ADDCMUL else "products"] += operations // 2
+    return count
+
+
+@functools.cache
+def meta_network(config: ModelConfig) -> BSMamba2:
+    """Returns the network without data in its tensors."""
+    with META:
+        return BSMamba2(config)
+
+
+@functools.cache
+def network_multiply_adds(config: ModelConfig, seconds: float) -> dict[str, Counter[str]]:
     """Returns the multiply-adds of one pass over audio, by part of the network.
 
-    Counted are the matrix products of the chunked scan, whichever scan runs, and those of the folded maps.
+    The parts are the mixers over `time` and over `bands`, each in all layers, and both together, `mixers`;
+    `bands_and_masks`, the ends of the network; and `everything`.
     """
-    steps, bands = frames(config, seconds), len(config.bands)
-    tokens = config.depth * steps * bands
-    masks = 0
-    for width in config.bands:
-        dims = [config.dim, *[config.dim * config.mask_expand] * (config.mask_depth - 1), 4 * width * config.channels]
-        masks += sum(inputs * outputs for inputs, outputs in pairwise(dims))
-    return {
-        "projections_in": 2.0 * tokens * 2 * config.dim * projected_dim(config),
-        "projections_out": 2.0 * tokens * (2 * config.d_inner * config.dim + config.dim**2),
-        "scan_over_time": 2.0 * tokens * scan_multiply_adds(config, steps),
-        "scan_over_bands": 2.0 * tokens * scan_multiply_adds(config, bands),
-        "band_split": 2.0 * steps * config.channels * sum(config.bands) * config.dim,
-        "masks": float(len(config.stems) * steps * masks),
-    }
-
-
-def projected_dim(config: ModelConfig) -> int:
-    """Returns the channels that come out of the projection into a Mamba-2 block."""
-    return 2 * config.d_inner + 2 * config.ngroups * config.d_state + config.heads
-
-
-def scan_multiply_adds(config: ModelConfig, length: int) -> int:
-    """Returns the multiply-adds per step of the chunked scan over rows of a length, in one direction."""
-    count, chunk_length = chunking(length)
-    inside = chunk_length * (config.d_state * config.ngroups + config.d_inner)
-    return inside + (2 * config.d_state * config.d_inner if count > 1 else 0)
-
-
-def mixer_multiply_adds(config: ModelConfig, length: int) -> int:
-    """Returns the multiply-adds per step of a bidirectional mixer over rows of a length."""
-    one_direction = (
-        config.dim * projected_dim(config) + config.d_inner * config.dim + scan_multiply_adds(config, length)
-    )
-    return 2 * one_direction + config.dim**2
+    network = meta_network(config)
+    parts: dict[str, Counter[str]] = {axis: Counter() for axis in AXES}
+    shapes = _rows(config, seconds)
+    for axis, mixer in zip(itertools.cycle(AXES), network.mixers(), strict=False):
+        parts[axis] += multiply_adds(mixer, torch.empty(*shapes[axis], config.dim, device=META))
+    spectrum = _spectrum(config, seconds)
+    features = torch.empty(1, spectrum.shape[-1], len(config.bands), config.dim, device=META)
+    ends = [multiply_adds(estimator, features) for estimator in network.mask_estimators]
+    parts["mixers"] = sum(parts.values(), Counter())
+    parts["bands_and_masks"] = sum(ends, multiply_adds(network.band_split, spectrum))
+    return parts | {"everything": parts["mixers"] + parts["bands_and_masks"]}
 
 
 def tile_shapes(config: ModelConfig, device: torch.device) -> dict[str, tuple[int, int]]:
@@ -72,40 +83,59 @@ def tile_shapes(config: ModelConfig, device: torch.device) -> dict[str, tuple[in
 
     On a CPU that is a tile, as `DualPathLayer` cuts it, elsewhere the whole segment.
     """
-    steps, bands = frames(config, config.segment_seconds), len(config.bands)
     return {
-        "time": (rows_per_tile(bands, steps, config.d_inner, device), steps),
-        "bands": (rows_per_tile(steps, bands, config.d_inner, device), bands),
+        axis: (rows_per_tile(rows, length, mixer.inner_dim, device), length)
+        for (axis, (rows, length)), mixer in zip(
+            _rows(config, config.segment_seconds).items(), meta_network(config).mixers(), strict=False
+        )
     }
 
 
-def network_rate(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> float:
-    """Returns the operations per second of the projection into a block, by which the bounds are counted.
+def linear_shapes(config: ModelConfig) -> list[tuple[int, int]]:
+    """Returns the inputs and outputs of the linear maps in the mixers, without repetition, the largest first."""
+    maps = (module for module in meta_network(config).layers.modules() if isinstance(module, nn.Linear))
+    return sorted({(linear.in_features, linear.out_features) for linear in maps}, key=math.prod, reverse=True)
 
-    It takes the steps of one segment on a CPU, as many as stay in its cache, elsewhere all bands of them.
+
+def network_rate(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> float:
+    """Returns the operations per second of the largest linear map of the mixers, by which the bounds are computed.
+
+    It takes the frames of one segment on a CPU, as many as stay in its cache, elsewhere those of all bands.
     """
-    return matrix_rate(device, config.dim, projected_dim(config), rate_rows(config, device), dtype)
+    return matrix_rate(device, *linear_shapes(config)[0], rate_rows(config, device), dtype)
 
 
 def rate_rows(config: ModelConfig, device: torch.device) -> int:
     """Returns the rows of the matrix products that are measured; see `network_rate`."""
-    return frames(config, config.segment_seconds) * (1 if device.type == "cpu" else len(config.bands))
+    bands, frames = _rows(config, config.segment_seconds)["time"]
+    return frames * (1 if device.type == "cpu" else bands)
 
 
 def matrix_rate(device: torch.device, inputs: int, outputs: int, rows: int, dtype: torch.dtype) -> float:
     """Returns the operations per second of a linear map without bias on rows: the median of `RUNS` after warm-up."""
     x = torch.randn(rows, inputs, device=device, dtype=dtype)
     weight = torch.randn(outputs, inputs, device=device, dtype=dtype)
-    return 2 * rows * inputs * outputs / median_seconds(lambda: F.linear(x, weight), device, RUNS)
+    return 2 * rows * inputs * outputs / median_seconds(lambda: F.linear(x, weight), RUNS, device)
 
 
 def memory_bandwidth(device: torch.device, size: int = COPY_BYTES) -> float:
     """Returns the bytes per second, read and written, of copying a tensor of `size` bytes."""
     source = torch.ones(size // 4, device=device)
     target = torch.empty_like(source)
-    return 2 * size / median_seconds(lambda: target.copy_(source), device, RUNS)
+    return 2 * size / median_seconds(lambda: target.copy_(source), RUNS, device)
 
 
 def bound_seconds(count: float, rate: float) -> float:
     """Returns the seconds that multiply-adds take at a rate in operations per second."""
     return 2 * count / rate
+
+
+def _spectrum(config: ModelConfig, seconds: float) -> Tensor:
+    samples = max(1, round(seconds * config.sample_rate))
+    return stft(torch.empty(1, config.channels, samples, device=META), **meta_network(config).transform)
+
+
+def _rows(config: ModelConfig, seconds: float) -> dict[str, tuple[int, int]]:
+    """Returns the rows and their length that the mixers over time and over bands get in one pass."""
+    frames, bands = _spectrum(config, seconds).shape[-1], len(config.bands)
+    return dict(zip(AXES, [(bands, frames), (frames, bands)], strict=True))

@@ -5,34 +5,30 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from benchmarks.agreement import SCANS, available_scans, relative_error, scan_inputs
+from benchmarks.agreement import SCANS, available_scans, relative_error, scan_arguments
 from benchmarks.bounds import (
-    MIXERS,
+    META,
     bound_seconds,
+    linear_shapes,
     matrix_rate,
     memory_bandwidth,
-    mixer_multiply_adds,
+    meta_network,
     multiply_adds,
+    network_multiply_adds,
     network_rate,
-    projected_dim,
     rate_rows,
-    scan_multiply_adds,
     tile_shapes,
 )
 from benchmarks.command import Row
-from benchmarks.timing import Timing, interleaved, peak_memory_mib, present_memory_mib
+from benchmarks.memory import peak_memory_mib, present_memory_mib
+from benchmarks.networks import Precision, autocast, random_network
+from benchmarks.timing import Timing, interleaved
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.model.scans import choose_scan
 from bsmamba2.separation.separator import Separator
-from bsmamba2.weights.checkpoint import load_model, save_model
-
-Precision = Literal["float32", "bfloat16"]
 
 BLOCK_SECONDS = 1.0
 
@@ -42,17 +38,17 @@ class Job:
     """What to measure, and where.
 
     Args:
-        model: File of the network.
+        config: Architecture of the network.
         device: A torch device.
-        threads: Of the processor.
+        threads: Threads of the processor.
         repeats: Timed runs.
         compile: Whether the compiled network takes turns with the eager one.
-        precision: Of the matrix products.
+        precision: Precision of the matrix products.
         seconds: Length of the audio.
         batch: Pieces of audio in one pass of the network; None to separate a file.
     """
 
-    model: Path
+    config: ModelConfig
     device: str
     threads: int
     repeats: int
@@ -63,126 +59,120 @@ class Job:
 
     @property
     def place(self) -> torch.device:
-        """Where to run, after the number of threads is set."""
+        """The device, after the number of threads is set."""
         torch.set_num_threads(self.threads)
         return torch.device(self.device)
 
     @property
-    def dtype(self) -> torch.dtype:
-        """What the matrix products multiply."""
-        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+    def rate(self) -> Callable[[], float]:
+        """Measures the operations per second by which the bounds are computed, outside of autocast."""
+        place, dtype = self.place, getattr(torch, self.precision)
+
+        def measured() -> float:
+            with torch.autocast(place.type, enabled=False):
+                return network_rate(self.config, place, dtype)
+
+        return measured
 
 
-def measure_parts(job: Job, config: ModelConfig, copy_bytes: int) -> dict[str, list[Row]]:
-    """Returns the tables of what is smaller than the network, after writing one with random weights if none is there.
+def measure_parts(job: Job, copy_bytes: int) -> dict[str, list[Row]]:
+    """Returns the tables of what is smaller than the network.
 
     Args:
         job: What to measure.
-        config: Architecture of the network.
-        copy_bytes: Size of the tensor whose copy tells the memory bandwidth.
+        copy_bytes: Size of the tensor whose copy gives the memory bandwidth.
     """
-    if not job.model.exists():
-        torch.manual_seed(0)
-        save_model(BSMamba2(config), job.model)
-    tables = measure_rates(job, config, copy_bytes) | {"mixers": measure_mixers(job, config)}
-    return tables | ({"scans": measure_scans(job, config)} if job.precision == "float32" else {})
+    tables = measure_rates(job) | {"mixers": measure_mixers(job)}
+    if job.precision == "float32":
+        bandwidth = memory_bandwidth(job.place, copy_bytes) / 1e9
+        tables |= {"bandwidth": [{"threads": job.threads, "gb_per_second": bandwidth}], "scans": measure_scans(job)}
+    return tables
 
 
-def measure_rates(job: Job, config: ModelConfig, copy_bytes: int) -> dict[str, list[Row]]:
-    """Returns the rates of matrix products at the network's own shapes, and the memory bandwidth."""
-    place = job.place
+def measure_rates(job: Job) -> dict[str, list[Row]]:
+    """Returns the rates of the linear maps in the mixers, and the bounds of one segment that follow from the first."""
+    place, config = job.place, job.config
     setting: Row = {"threads": job.threads, "precision": job.precision}
-    rates = []
-    for inputs, outputs in ((config.dim, projected_dim(config)), (config.d_inner, config.dim)):
-        rate = matrix_rate(place, inputs, outputs, rate_rows(config, place), job.dtype)
-        rates.append(setting | {"rows": rate_rows(config, place), "inputs": inputs, "outputs": outputs})
-        rates[-1] |= {"gflop_per_second": rate / 1e9}
-    copied = [{"threads": job.threads, "gb_per_second": memory_bandwidth(place, copy_bytes) / 1e9}]
-    return {"rates": rates, "bounds": bounds(job, config, 1e9 * rates[0]["gflop_per_second"])} | (
-        {"bandwidth": copied} if job.precision == "float32" else {}
-    )
+    rows, rates = rate_rows(config, place), []
+    for inputs, outputs in linear_shapes(config):
+        rate = matrix_rate(place, inputs, outputs, rows, getattr(torch, job.precision))
+        rates.append(setting | {"rows": rows, "inputs": inputs, "outputs": outputs, "gflop_per_second": rate / 1e9})
+    rate = 1e9 * rates[0]["gflop_per_second"]
+    bounds = []
+    for part, count in network_multiply_adds(config, config.segment_seconds).items():
+        bound = bound_seconds(count["products"], rate)
+        bounds.append(setting | {"part": part, "products": count["products"], "elementwise": count["elementwise"]})
+        bounds[-1] |= {"bound_seconds": bound, "bound_per_audio_second": bound / config.segment_seconds}
+    return {"rates": rates, "bounds": bounds}
 
 
-def bounds(job: Job, config: ModelConfig, rate: float) -> list[Row]:
-    """Returns the operations of one segment by part of the network, and the seconds they take at a rate."""
-    parts = multiply_adds(config, config.segment_seconds)
-    counts = parts | {"mixers": sum(parts[name] for name in MIXERS), "everything": sum(parts.values())}
-    return [
-        {"threads": job.threads, "precision": job.precision, "part": part}
-        | {"multiply_adds": count, "bound_seconds": bound_seconds(count, rate)}
-        | {"bound_per_audio_second": bound_seconds(count, rate) / config.segment_seconds}
-        for part, count in counts.items()
-    ]
-
-
-def measure_scans(job: Job, config: ModelConfig) -> list[Row]:
+def measure_scans(job: Job) -> list[Row]:
     """Returns the times of all scans at the tiles of the network, and how far their y is from the sequential one's."""
-    place = job.place
+    place, config = job.place, job.config
     rows: list[Row] = []
     for axis, (count, length) in tile_shapes(config, place).items():
-        inputs = scan_inputs(count, length, config.heads, config.headdim, config.ngroups, config.d_state)
-        inputs = [t.to(place) for t in inputs]
+        arguments = scan_arguments(count, length, config.heads, config.headdim, config.ngroups, config.d_state)
+        products = multiply_adds(SCANS["chunked"], *(t.to(META) for t in arguments.values()))["products"]
         with torch.inference_mode():
+            inputs = [t.to(place) for t in arguments.values()]
             runs = {name: partial(SCANS[name], *inputs) for name in available_scans(place)}
             results = {name: run() for name, run in runs.items()}
-            timings = interleaved(runs, partial(network_rate, config, place, torch.float32), job.repeats, place)
-        count_of_all = count * length * scan_multiply_adds(config, length)
+            timings = interleaved(runs, job.rate, job.repeats, place)
         for name, timing in timings.items():
             rows.append({"threads": job.threads, "over": axis, "rows": count, "length": length, "scan": name})
-            rows[-1] |= _over_bound(timing, count_of_all)
+            rows[-1] |= _over_bound(timing, products)
             rows[-1] |= {"times_faster": timings["sequential"].seconds / timing.seconds}
             rows[-1] |= {"difference": relative_error(results[name], results["sequential"])}
     return rows
 
 
-def measure_mixers(job: Job, config: ModelConfig) -> list[Row]:
+def measure_mixers(job: Job) -> list[Row]:
     """Returns the times of one mixer over time and one over bands, at the tiles of the network."""
-    place = job.place
-    networks = {compiled: load_model(job.model, compile=compiled).to(place) for compiled in _variants(job)}
-    rate = partial(network_rate, config, place, job.dtype)
+    place, config = job.place, job.config
+    networks = {compiled: random_network(config, place, compiled) for compiled in [False, True][: 1 + job.compile]}
     rows: list[Row] = []
     for index, (axis, (count, length)) in enumerate(tile_shapes(config, place).items()):
         x = torch.randn(count, length, config.dim, device=place)
+        products = multiply_adds(_folded(meta_network(config), index), x.to(META))["products"]
         with _inference(job, place):
             runs = {}
             for compiled, network in networks.items():
-                mixer = network.layers[0][index]  # type: ignore[index]
-                runs[compiled] = partial(mixer, x, choose_scan(place), mixer.fold())
+                runs[compiled] = partial(_folded(network, index), x)
                 runs[compiled]()
-            timings = interleaved(runs, _outside_autocast(rate, place), job.repeats, place)
+            timings = interleaved(runs, job.rate, job.repeats, place)
         for compiled, timing in timings.items():
             rows.append({"threads": job.threads, "over": axis, "rows": count, "length": length})
             rows[-1] |= {"precision": job.precision, "compiled": compiled}
-            rows[-1] |= _over_bound(timing, count * length * mixer_multiply_adds(config, length))
+            rows[-1] |= _over_bound(timing, products)
     return rows
 
 
 def measure(job: Job) -> list[Row]:
     """Returns the times of the eager and, if asked for, of the compiled network, and the peak memory of the eager one.
 
-    They are what `load_model` returns; compiled or not, they take turns.
+    Compiled or not, they take turns.
     """
-    place = job.place
-    network = load_model(job.model).to(place)
-    config = network.config
+    place, config = job.place, job.config
+    network = random_network(config, place)
     runs = {False: work(job, network)}
     memory, result = _memory_of(runs[False], place)
     sdr_db = None
     if job.precision != "float32" and job.batch:
-        sdr_db = signal_to_distortion(result, work(replace(job, precision="float32"), network)())
+        exact = work(replace(job, precision="float32"), network)()
+        sdr_db = -20 * math.log10(relative_error(result, exact))
     if job.compile:
-        runs[True] = work(job, load_model(job.model, compile=True).to(place))
+        runs[True] = work(job, random_network(config, place, compiled=True))
         runs[True]()
-    timings = interleaved(runs, partial(network_rate, config, place, job.dtype), job.repeats, place)
+    timings = interleaved(runs, job.rate, job.repeats, place)
     passes = job.batch or segments_of(network, job.seconds)
-    parts = multiply_adds(config, job.seconds if job.batch else config.segment_seconds)
-    mixers = passes * sum(parts[name] for name in MIXERS)
+    parts = network_multiply_adds(config, job.seconds if job.batch else config.segment_seconds)
+    mixers, everything = parts["mixers"]["products"], parts["everything"]["products"]
     rows: list[Row] = []
     for compiled, timing in timings.items():
         rows.append({"audio_seconds": job.seconds, "batch": job.batch or Separator(network, device=place).batch_size})
         rows[-1] |= {"threads": job.threads, "precision": job.precision, "compiled": compiled}
-        rows[-1] |= _over_bound(timing, mixers)
-        rows[-1] |= {"times_bound_of_all": rows[-1]["times_bound"] * mixers / (passes * sum(parts.values()))}
+        rows[-1] |= _over_bound(timing, passes * mixers)
+        rows[-1] |= {"times_bound_of_all": rows[-1]["times_bound"] * mixers / everything}
         rows[-1] |= {"audio_per_second": (job.batch or 1) * job.seconds / timing.seconds}
         rows[-1] |= {"sdr_db": sdr_db, "peak_memory_mib": None, "over_weights_mib": None}
     rows[0] |= memory
@@ -192,7 +182,7 @@ def measure(job: Job) -> list[Row]:
 def measure_compiled_memory(job: Job) -> Row:
     """Returns the peak memory of a first pass of the compiled network, with its compilation."""
     place = job.place
-    return _memory_of(work(job, load_model(job.model, compile=True).to(place)), place)[0]
+    return _memory_of(work(job, random_network(job.config, place, compiled=True)), place)[0]
 
 
 def work(job: Job, network: BSMamba2) -> Callable[[], Tensor]:
@@ -220,12 +210,6 @@ def segments_of(network: BSMamba2, seconds: float) -> int:
     return 1 + max(0, math.ceil((round(seconds * rate) - segment) / hop))
 
 
-def signal_to_distortion(estimate: Tensor, reference: Tensor) -> float:
-    """Returns 10 log10(Σ reference² / Σ (estimate − reference)²) in dB."""
-    estimate, reference = estimate.double(), reference.double()
-    return (10 * (reference.square().sum() / (estimate - reference).square().sum()).log10()).item()
-
-
 def _separate(separator: Separator, seconds: float) -> Tensor:
     """Separates noise and returns the last samples."""
     config = separator.network.config
@@ -241,22 +225,16 @@ def _separate(separator: Separator, seconds: float) -> Tensor:
     return last
 
 
-def _variants(job: Job) -> list[bool]:
-    return [False, True] if job.compile else [False]
+def _folded(network: BSMamba2, index: int) -> Callable[[Tensor], Tensor]:
+    """Returns a mixer of the first layer with its maps composed ahead, as a layer does once for all tiles."""
+    mixer = list(network.mixers())[index]
+    return partial(mixer, folded=mixer.fold())
 
 
 @contextlib.contextmanager
 def _inference(job: Job, place: torch.device) -> Iterator[None]:
-    with torch.inference_mode(), torch.autocast(place.type, job.dtype, enabled=job.precision != "float32"):
+    with torch.inference_mode(), autocast(place, job.precision):
         yield
-
-
-def _outside_autocast(rate: Callable[[], float], place: torch.device) -> Callable[[], float]:
-    def measured() -> float:
-        with torch.autocast(place.type, enabled=False):
-            return rate()
-
-    return measured
 
 
 def _memory_of(run: Callable[[], Tensor], place: torch.device) -> tuple[Row, Tensor]:
@@ -268,8 +246,8 @@ def _memory_of(run: Callable[[], Tensor], place: torch.device) -> tuple[Row, Ten
     return {"peak_memory_mib": peak, "over_weights_mib": added}, result
 
 
-def _over_bound(timing: Timing, count: float) -> Row:
-    bound = bound_seconds(count, timing.rate)
+def _over_bound(timing: Timing, products: int) -> Row:
+    bound = bound_seconds(products, timing.rate)
     return {
         "seconds": timing.seconds,
         "runs": timing.runs,

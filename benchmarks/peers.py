@@ -3,36 +3,33 @@
     python -m benchmarks.peers
     python -m benchmarks.peers --only full demucs --repeats 3 --json peers.json
 
-Every peer lives in a virtual environment of its own, made from the package index at the first run. All weights are
-random, nothing else is downloaded. Every network has a process that waits while the others compute; a round is one run
-of each, and the median over the rounds counts. Exit status: 0 done, 1 something could not be measured, 2 wrong usage,
-130 stopped by the user.
+Every peer has a virtual environment of its own, made from the package index at the first run. All weights are random,
+nothing else is downloaded. Every network has a process that waits while the others compute; a round is one run of each,
+and the median over the rounds counts. Exit status: 0 done, 1 something could not be measured, 2 wrong usage, 130
+stopped by the user.
 """
 
-import argparse
 import contextlib
 import json
-import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
-from benchmarks.command import Row, exit_status
+from benchmarks.command import Problems, Row, check_positive, print_facts, print_table, run, write_json
+from benchmarks.networks import PROJECT
 from bsmamba2.errors import InputError
-from bsmamba2.system.files import complete_file
 from bsmamba2.system.versions import hardware, package_version
 
-WORKER = Path(__file__).with_name("peer_worker.py")
-ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "PYTHONUTF8": "1"}
-SEQUENTIAL = "sequential"
+# Workers find this project by its path, and no other package of this environment.
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "PYTHONUTF8": "1", "PYTHONPATH": str(PROJECT)}
 # How long a process may take to end once its input has.
 END_SECONDS = 20.0
 
@@ -48,11 +45,12 @@ class Peer:
 
 @dataclass(frozen=True)
 class Own:
-    """One of our networks: in words, and as options of the worker."""
+    """One of our networks: in words, and as a request to the worker."""
 
     configuration: str
     network: str
-    options: tuple[str, ...] = ()
+    compile: bool = False
+    precision: str = "float32"
 
 
 # numpy: demucs 4.1.0 imports it and does not require it.
@@ -68,19 +66,50 @@ PEERS = {
 }
 OURS = {
     "full": Own("published network, float32, eager", "full"),
-    "compiled": Own("published network, float32, compiled", "full", ("--compile",)),
-    "bfloat16": Own("published network, bfloat16, compiled", "full", ("--compile", "--precision", "bfloat16")),
+    "compiled": Own("published network, float32, compiled", "full", compile=True),
+    "bfloat16": Own("published network, bfloat16, compiled", "full", compile=True, precision="bfloat16"),
     "small": Own("configs/small.yaml, float32, eager", "small"),
-    "small-compiled": Own("configs/small.yaml, float32, compiled", "small", ("--compile",)),
+    "small-compiled": Own("configs/small.yaml, float32, compiled", "small", compile=True),
     "mini": Own("the network in the package, float32, eager", "mini"),
 }
-NAMES = (*OURS, *PEERS, SEQUENTIAL)
-# bfloat16 is slow on processors that do not have it.
-DEFAULT_NAMES = tuple(name for name in NAMES if name != "bfloat16")
+# Ours, the peers, then ours with the recurrence step by step.
+Name = Literal["full", "compiled", "bfloat16", "small", "small-compiled", "mini", "bsroformer", "demucs", "sequential"]
+NAMES: tuple[Name, ...] = get_args(Name)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure.
+
+    Args:
+        folder: Folder for the environments of the peers.
+        seconds: Length of the stereo input.
+        sequential_seconds: Length of the input where the recurrence runs step by step.
+        repeats: Timed rounds, after one to warm up.
+        threads: Threads of each process, by default the number torch chooses.
+        json: File for the results; an existing one is replaced.
+        only: Networks to measure, by default all but bfloat16, which is slow on processors without it.
+        quick: Use tiny networks, to see whether everything runs.
+
+    Raises:
+        InputError: A number is out of range.
+    """
+
+    folder: Path = Path(".peers")
+    seconds: float = 8.0
+    sequential_seconds: float = 1.0
+    repeats: int = 5
+    threads: int = torch.get_num_threads()
+    json: Path | None = None
+    only: Sequence[Name] = tuple(name for name in NAMES if name != "bfloat16")
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive(self, "seconds", "sequential_seconds", "repeats", "threads")
 
 
 class WorkerError(InputError):
-    """A network that could not be built or run; the others go on."""
+    """A network that could not be built or run; the rest can still be measured."""
 
 
 @dataclass
@@ -88,12 +117,12 @@ class Worker:
     """A running `peer_worker.py`.
 
     Args:
-        name: Of the network.
+        name: Name of the network.
         process: Its process.
         errors: The file its standard error goes to.
-        facts: What it said when it was built.
+        facts: Its answer when it was built.
         seconds: Times of the runs that count.
-        memory: What it said of its memory after the last run.
+        memory: Its memory after the last run.
     """
 
     name: str
@@ -104,7 +133,7 @@ class Worker:
     memory: Row = field(default_factory=dict)
 
     def answer(self) -> Row:
-        """Returns the next line the process says.
+        """Returns the next answer of the process.
 
         Raises:
             WorkerError: It ended instead.
@@ -117,7 +146,7 @@ class Worker:
         self.errors.seek(0)
         raise WorkerError(
             f"the network '{self.name}' ended with status {status} ({last_line(self.errors.read())}); give shorter "
-            "--seconds if it was for lack of memory, or leave it out with --only"
+            "--seconds if it ran out of memory, or leave it out with --only"
         )
 
     def run(self) -> Row:
@@ -127,135 +156,98 @@ class Worker:
             WorkerError: The process ended.
         """
         if self.process.stdin:
-            # A process that ended takes no more; `answer` tells why.
+            # A process that has ended accepts no input; `answer` reports why.
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.write("run\n")
                 self.process.stdin.flush()
         return self.answer()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the benchmark and returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path(".peers"), help="for the environments of the peers")
-    parser.add_argument("--seconds", type=float, default=8.0, help="length of the stereo input")
-    parser.add_argument(
-        "--sequential-seconds", type=float, default=1.0, help="the same where the recurrence runs step by step"
-    )
-    parser.add_argument("--repeats", type=int, default=5, help="rounds after one to warm up")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, help="file for the results; one that is there is replaced")
-    parser.add_argument(
-        "--only", nargs="+", choices=NAMES, default=DEFAULT_NAMES, metavar="NAME", help=", ".join(NAMES)
-    )
-    parser.add_argument("--quick", action="store_true", help="tiny networks, to see whether all of it runs")
-    options = parser.parse_args(arguments)
-    return exit_status("peers.py", lambda: benchmark(options))
-
-
-def benchmark(options: argparse.Namespace) -> int:
+def benchmark(options: Options) -> int:
     """Measures and prints; returns 1 if something could not be measured.
 
     Raises:
-        InputError: A value is out of range, or the file for the results cannot be written.
+        InputError: The file for the results cannot be written.
     """
-    numbers = (options.seconds, options.sequential_seconds, options.repeats, options.threads)
-    if not all(0 < number < math.inf for number in numbers):
-        raise InputError(
-            f"seconds={options.seconds:g}, sequential_seconds={options.sequential_seconds:g}, "
-            f"repeats={options.repeats}, threads={options.threads} is not allowed; give values above 0"
-        )
     if options.quick:
-        print("tiny networks in place of all that are named: these figures mean nothing")
-    problems: list[str] = []
+        print("tiny networks in place of the named ones: these figures mean nothing")
+    problems = Problems("peers.py")
     machine = {**hardware(torch.device("cpu")), "threads": options.threads}
     with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder)
-        rows = side_by_side(options, weights, problems)
+        rows = side_by_side(options, Path(folder), problems)
         print_results(rows)
-        recurrence = recurrence_over_chunked(options, weights, problems) if SEQUENTIAL in options.only else []
+        recurrence = recurrence_over_chunked(options, Path(folder), problems) if "sequential" in options.only else []
     print()
-    for name, value in {**machine, **{f"versions of {row['name']}": words(row["versions"]) for row in rows}}.items():
-        print(f"{name:<28}{value}")
-    if options.json:
-        results = {"machine": machine, "networks": rows, "recurrence": recurrence, "problems": problems}
-        with complete_file(options.json) as path:
-            path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    return int(bool(problems))
+    print_facts(machine | {f"versions of {row['name']}": words(row["versions"]) for row in rows})
+    results = {"machine": machine, "networks": rows, "recurrence": recurrence, "problems": problems.messages}
+    write_json(options.json, results)
+    return int(bool(problems.messages))
 
 
-def side_by_side(options: argparse.Namespace, weights: Path, problems: list[str]) -> list[Row]:
+def side_by_side(options: Options, cache: Path, problems: Problems) -> list[Row]:
     """Returns a row for each network that was asked for, with the ratios of ours to each peer's."""
     with contextlib.ExitStack() as stack:
         workers = []
-        for name in [name for name in NAMES if name in options.only and name != SEQUENTIAL]:
-            with reported(problems):
-                worker = stack.enter_context(started(name, options, weights))
+        for name in [name for name in (*OURS, *PEERS) if name in options.only]:
+            with problems.skipping(name):
+                worker = stack.enter_context(started(name, options, cache))
                 worker.run()
                 workers.append(worker)
         for _ in range(options.repeats):
-            for worker in list(workers):
-                try:
-                    answer = worker.run()
-                except WorkerError as error:
-                    report(error, problems)
-                    workers.remove(worker)
-                    continue
-                worker.seconds.append(answer.pop("seconds"))
-                worker.memory = answer
+            running, workers = workers, []
+            for worker in running:
+                with problems.skipping(worker.name):
+                    worker.memory = worker.run()
+                    worker.seconds.append(worker.memory.pop("seconds"))
+                    workers.append(worker)
     return with_ratios([row_of(worker) for worker in workers])
 
 
-def recurrence_over_chunked(options: argparse.Namespace, weights: Path, problems: list[str]) -> list[Row]:
+def recurrence_over_chunked(options: Options, cache: Path, problems: Problems) -> list[Row]:
     """Returns the published network by the recurrence itself, once, and by the chunked scan; prints both."""
     rows: list[Row] = []
     for scan, runs in (("chunked", options.repeats), ("sequential", 1)):
-        with reported(problems), started("full", options, weights, scan) as worker:
+        with problems.skipping(scan), started("full", options, cache, scan) as worker:
             if scan == "chunked":
                 worker.run()
             times = [worker.run()["seconds"] for _ in range(runs)]
             audio = worker.facts["input_seconds"]
             rows.append({"scan": scan, "input_seconds": audio, "per_audio_second": statistics.median(times) / audio})
-            print(f"\nscan {scan}, {audio:g} s of audio: {rows[-1]['per_audio_second']:.3g} s per second of audio")
     if len(rows) == 2:
         rows[1]["over_chunked"] = rows[1]["per_audio_second"] / rows[0]["per_audio_second"]
-        print(f"the sequential scan takes {rows[1]['over_chunked']:.1f} times as long as the chunked one")
-    return rows
+    return print_table(
+        "The recurrence step by step", rows, ["scan", "input_seconds", "per_audio_second", "over_chunked"]
+    )
 
 
 @contextlib.contextmanager
-def started(name: str, options: argparse.Namespace, weights: Path, scan: str | None = None) -> Iterator[Worker]:
+def started(name: str, options: Options, cache: Path, scan: str | None = None) -> Iterator[Worker]:
     """Gives a worker that has built its network and waits; it ends with the block.
 
     Args:
-        name: Of the network.
-        options: Of the command.
-        weights: Folder for the weights of our networks.
+        name: Name of the network.
+        options: Options of the benchmark.
+        cache: Folder for compiled code.
         scan: Which scan ours runs, on the shorter input.
 
     Raises:
         WorkerError: Its environment could not be made, or the network not built.
     """
-    seconds = options.sequential_seconds if scan else options.seconds
-    arguments = ["--seconds", str(seconds), "--threads", str(options.threads)]
-    arguments += ["--quick"] * options.quick + (["--scan", scan] if scan else [])
+    request = {"name": name, "threads": options.threads, "quick": options.quick, "precision": "float32"}
+    request |= {"seconds": options.sequential_seconds if scan else options.seconds, "scan": scan or "auto"}
     if name in OURS:
         own, python = OURS[name], Path(sys.executable)
-        file = weights / f"{own.network}.safetensors"
-        arguments = [own.network, "--weights", str(file), *own.options, *arguments]
-        if not file.exists():
-            finish(name, [python, WORKER, *arguments, "--save"])
+        request |= {"name": own.network, "compile": own.compile, "precision": own.precision}
     else:
         python = environment(name, options.folder)
-        arguments = [name, *arguments]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         process = subprocess.Popen(
-            [str(python), str(WORKER), *arguments],
+            [str(python), "-m", "benchmarks.peer_worker", json.dumps(request)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8",
             env={
                 **os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(options.threads),
                 # Not the shared cache: a run that was killed may have left half a kernel there.
-                "TORCHINDUCTOR_CACHE_DIR": str(weights / "compiled"),
+                "TORCHINDUCTOR_CACHE_DIR": str(cache / "compiled"),
             },
         )  # fmt: skip
         try:
@@ -320,21 +312,6 @@ def finish(name: str, command: list[str | Path]) -> None:
         )
 
 
-@contextlib.contextmanager
-def reported(problems: list[str]) -> Iterator[None]:
-    """Goes on after the block where a network fails in it."""
-    try:
-        yield
-    except WorkerError as error:
-        report(error, problems)
-
-
-def report(error: WorkerError, problems: list[str]) -> None:
-    """Prints what went wrong, and keeps it for the exit status."""
-    problems.append(str(error))
-    print(f"peers.py: error: {error}", file=sys.stderr, flush=True)
-
-
 def row_of(worker: Worker) -> Row:
     """Returns what was measured of a network."""
     configuration = (OURS[worker.name] if worker.name in OURS else PEERS[worker.name]).configuration
@@ -360,28 +337,17 @@ def with_ratios(rows: list[Row]) -> list[Row]:
 
 def print_results(rows: list[Row]) -> None:
     """Prints a line per network, then what the names mean."""
-    if not rows:
-        return
-    own = [row["name"] for row in rows if row["name"] in OURS]
-    columns = [
-        "parameters M",
-        "input s",
-        "s per audio s",
-        *(f"{name} / it" for name in own),
-        "peak MiB",
-        "over weights",
-    ]
-    widths = [max(12, len(column) + 2) for column in columns]
-    print(f"\n{'network':<16}" + "".join(f"{column:>{width}}" for column, width in zip(columns, widths, strict=True)))
+    columns = {"parameters": "parameters M", "input_seconds": "input s", "per_audio_second": "s per audio s"}
+    own = {row["name"]: f"{row['name']} / it" for row in rows if row["name"] in OURS}
+    table = []
     for row in rows:
-        ratios = row.get("ratios", {})
-        values = [row["parameters"] / 1e6, row["input_seconds"], row["per_audio_second"]]
-        values += [*(ratios.get(name) for name in own), row["peak_mib"], row["peak_over_weights_mib"]]
-        texts = ["-" if value is None else f"{value:.1f}" if value >= 20 else f"{value:.3g}" for value in values]
-        print(f"{row['name']:<16}" + "".join(f"{text:>{width}}" for text, width in zip(texts, widths, strict=True)))
-    print()
-    for row in rows:
-        print(f"{row['name']:<16}{row['configuration']}")
+        values = row | row.get("ratios", {}) | {"parameters": row["parameters"] / 1e6}
+        shown = columns | own | {"peak_mib": "peak MiB", "peak_over_weights_mib": "over weights"}
+        table.append({"network": row["name"]} | {title: values.get(name) for name, title in shown.items()})
+    print_table("Side by side", table)
+    if rows:
+        print()
+        print_facts({row["name"]: row["configuration"] for row in rows})
 
 
 def words(values: Any) -> str:
@@ -397,6 +363,11 @@ def last_line(text: str) -> str:
     """Returns the last line with something in it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:200] if lines else "no message"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the benchmark and returns the exit status."""
+    return run("peers.py", __doc__, Options, benchmark, arguments)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,17 @@ python -m benchmarks.plots results.json results.png
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.command import Row, run
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import complete_file
 
-# What varies from left to right, and which of its values the other columns show.
+# What varies from left to right, and at which of its values the other columns are.
 COLUMNS = {
     "audio_seconds": ("length of audio in s", max),
     "batch": ("pieces of audio in a batch", min),
@@ -28,15 +30,26 @@ LINES = {
 TABLES = {"network": "one pass", "files": "file"}
 MARKERS = "os^Dv<>P"
 
-Row = dict[str, Any]
+
+@dataclass(frozen=True)
+class Options:
+    """What to draw.
+
+    Args:
+        results: File that `benchmark_mamba_ssm.py --json` wrote.
+        figure: File of the figure as PNG; an existing one is replaced.
+    """
+
+    results: Path
+    figure: Path
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Writes a picture of the tables of the network and of whole files, as PNG.
+    """Writes a figure of the tables of the network and of whole files, as PNG.
 
     Args:
         results: What `benchmark_mamba_ssm.py` writes as JSON.
-        path: File of the picture; one that is there is replaced.
+        path: File of the figure; an existing one is replaced.
 
     Raises:
         InputError: There is nothing to draw, or the file cannot be written.
@@ -65,7 +78,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         environment = results["environment"]
         figure.suptitle(f"{environment['device']}, {environment['processor']}, torch {environment['torch']}", wrap=True)
     except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"these are no results of benchmark_mamba_ssm.py ({error!r}); give its JSON file") from error
+        raise InputError(f"these are not results of benchmark_mamba_ssm.py ({error!r}); give its JSON file") from error
     panels[0][0].legend()
     with complete_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
@@ -74,7 +87,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 def curves_of(name: str, rows: list[Row], axis: str, value: str) -> list[tuple[str, list[float], list[float]]]:
     """Returns the curves of a value along an axis, (label, x, y), one for each precision, eager and compiled.
 
-    What the other axes show is held: at the longest audio, the smallest batch and the most threads.
+    The other axes are held at the longest audio, the smallest batch and the most threads.
     """
     held = {other: choose(row[other] for row in rows) for other, (_, choose) in COLUMNS.items() if other != axis}
     curves: dict[str, list[tuple[float, float]]] = {}
@@ -85,23 +98,22 @@ def curves_of(name: str, rows: list[Row], axis: str, value: str) -> list[tuple[s
     return [(label, [x for x, _ in sorted(points)], [y for _, y in sorted(points)]) for label, points in curves.items()]
 
 
+def benchmark(options: Options) -> None:
+    """Draws a file of results.
+
+    Raises:
+        InputError: The file cannot be read, holds something else, or the figure cannot be written.
+    """
+    try:
+        results = json.loads(options.results.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{options.results} cannot be read as JSON ({error}); give a file of the benchmark") from error
+    draw(results, options.figure)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draws a file of results and returns the exit status."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if len(given) != 2:
-        print("usage: python -m benchmarks.plots RESULTS.json PICTURE.png", file=sys.stderr)
-        return 2
-    source, target = map(Path, given)
-    try:
-        try:
-            results = json.loads(source.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{source} cannot be read as JSON ({error}); give a file of the benchmark") from error
-        draw(results, target)
-    except InputError as error:
-        print(f"benchmarks.plots: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run("plots.py", __doc__, Options, benchmark, arguments)
 
 
 if __name__ == "__main__":

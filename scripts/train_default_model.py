@@ -1,11 +1,11 @@
-"""Makes the model in the package anew: lays out its data, trains it, and scores it on artists it never heard.
+"""Makes the model in the package again: prepares its data, trains it, and scores it on artists it was not trained on.
 
     python scripts/train_default_model.py SOURCES WORK              # data, training, weights, scores
     python scripts/train_default_model.py SOURCES WORK --compare    # instead: three sizes, and shares of the songs
 
-SOURCES holds musdb18-7-cc/, everything-is-free-cc0/, mdn-multitrack-cc0/ and singing/; WORK gets everything else. Needs
-`pip install -e ".[recipe]"`, a C++ compiler, fluidsynth and its SoundFont (Debian: fluidsynth, fluid-soundfont-gm).
-What was stopped goes on when the same command is given again. Trains on a CPU, in two processes.
+SOURCES contains musdb18-7-cc/, everything-is-free-cc0/, mdn-multitrack-cc0/ and singing/; everything else is written to
+WORK. Needs `pip install -e ".[recipe]"`, a C++ compiler, fluidsynth and its SoundFont (Debian: fluidsynth,
+fluid-soundfont-gm). Run the same command again to resume after a stop. Trains on a CPU, in two processes.
 """
 
 import logging
@@ -27,25 +27,25 @@ from default_model.laying_out import lay_out, lay_out_muted
 from default_model.rendering import SOUND_FONT
 from default_model.trainings import SIZES, export, train, training_folder
 
-# Options of the trainings that are compared: 300 steps of three excerpts in one process.
+# Options of the training runs that are compared: 300 steps of three excerpts in one process.
 SHORT = ("--trainer.devices=1", "--data.batch_size=3", "--ema.decay=0.99", "--trainer.max_epochs=3")
 SHARES = (0.25, 0.5)
 PRINTED = ("csdr", "usdr")
 
 
 def make(sources: Path, work: Path, size: str = "medium", compare: bool = False, sound_font: Path = SOUND_FONT) -> None:
-    """Makes the model in the package anew and prints its scores, or compares what it could be.
+    """Makes the model in the package again and prints its scores, or compares alternatives to it.
 
     Args:
         sources: Folder with the sources of the data.
-        work: Folder for the data, the trainings, the weights and the scores.
-        size: Which of the sizes is trained: small, medium or large.
-        compare: Train all sizes, and the small one on shares of the songs, briefly, and score them on the artists for
-            selection, instead of making the model.
-        sound_font: What the instruments are rendered with.
+        work: Folder for the data, the training runs, the weights and the scores.
+        size: Size to train: small, medium or large.
+        compare: Instead of making the model, train all sizes, and the small one on shares of the songs, briefly, and
+            score them on the artists for selection.
+        sound_font: SoundFont that the instruments are rendered with.
 
     Raises:
-        InputError: An option cannot be used, a source or a program is missing, or a training failed.
+        InputError: An option cannot be used, a source or a program is missing, or a training run failed.
     """
     if size not in SIZES:
         raise InputError(f"size={size!r} is not allowed; choose {', '.join(SIZES)}")
@@ -69,7 +69,7 @@ def _compare(data: Path, work: Path) -> None:
 
 def _make(data: Path, work: Path, size: str) -> None:
     everything = training_folder(data, work / "everything", with_selection=True)
-    # Its validation songs are trained on as well: nothing is chosen by them, the last weights are taken.
+    # The validation songs are trained on as well: the last weights are taken, so nothing is chosen by validation.
     options = (*SIZES[size], "--data.shared_artists=true", "--trainer.limit_val_batches=0")
     checkpoint = train(everything, work / "trainings" / f"{size}, everything", *options)
     weights = work / "mini-vocals.safetensors"
@@ -83,7 +83,7 @@ def _make(data: Path, work: Path, size: str) -> None:
 def _scored(name: str, data: Path, work: Path, model: Path, split: Split) -> Results:
     results = evaluate(data, work / "evaluations" / name, model, split=split, overwrite=True)
     if results.failures:
-        raise InputError(f"tracks could not be scored: {', '.join(results.failures)}; what is wrong is above")
+        raise InputError(f"tracks could not be scored: {', '.join(results.failures)}; the reasons are printed above")
     scores = summarise_results(results)[VOCALS][ESTIMATE]
     medians = ", ".join(f"{score} {scores[score].median:.2f}" for score in PRINTED if score in scores)
     print(f"{name}, medians in dB over {len(results.tracks)} tracks of {split}: {medians}", flush=True)
@@ -93,9 +93,9 @@ def _scored(name: str, data: Path, work: Path, model: Path, split: Split) -> Res
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the recipe."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = ArgumentParser(prog="train_default_model.py", description="Makes the model in the package anew.")
+    parser = ArgumentParser(prog="train_default_model.py", description="Makes the model in the package again.")
     parser.add_argument("sources", type=Path, help="folder with the sources of the data")
-    parser.add_argument("work", type=Path, help="folder for the data, the trainings, the weights and the scores")
+    parser.add_argument("work", type=Path, help="folder for the data, the training runs, the weights and the scores")
     parser.add_argument("--compare", action="store_true", help="compare sizes and shares of the songs instead")
     parser.add_function_arguments(make, skip={"sources", "work", "compare"}, as_group=False)
     try:

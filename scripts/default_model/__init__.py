@@ -1,1 +1,1 @@
-"""How the model in the package was made: music of our own, the data laid out, the trainings, the scores."""
+"""How the model in the package was made: composed music, the dataset, the training runs, the scores."""

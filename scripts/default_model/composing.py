@@ -1,4 +1,4 @@
-"""Short pieces of music, made of nothing but a seed: drums, bass and other, as MIDI."""
+"""Short pieces of music composed from a seed: drums, bass and other, as MIDI."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -53,7 +53,7 @@ class Part:
     Args:
         program: Program of General MIDI, or of a kit for drums.
         channel: MIDI channel.
-        pan: From 0, left, to 127, right.
+        pan: Position from 0, left, to 127, right.
         vibrato: Depth of the modulation, up to 127.
         notes: All notes.
     """
@@ -108,7 +108,7 @@ def midi(piece: Piece, stem: str) -> mido.MidiFile:
                 events.append((start, mido.Message("note_on", velocity=velocity, **note)))
                 events.append((stop, mido.Message("note_off", **note)))
     now = 0
-    # Where one note ends and the same begins, the end comes first.
+    # Where a note ends and the same pitch begins again, the end comes first.
     for tick, message in sorted(events, key=lambda event: (event[0], event[1].type == "note_on")):
         track.append(message.copy(time=tick - now))
         now = tick
@@ -141,13 +141,13 @@ def _chords(generator: random.Random, bars: int) -> list[tuple[int, ...]]:
 
 
 def _played(generator: random.Random, start: float, beats: float, pitch: int, loud: int) -> Note:
-    """Returns a note as a human would play it: a little off the beat, and not always equally loud."""
+    """Returns a note as a human plays it: slightly off the beat, with varying loudness."""
     velocity = min(127, max(20, loud + generator.randint(-14, 14)))
     return Note(max(0.0, start + generator.gauss(0, 0.012)), beats * generator.uniform(0.8, 1.0), pitch, velocity)
 
 
 def _within(pitch: int, lowest: int) -> int:
-    """Returns a pitch moved by octaves into the one that begins at the lowest."""
+    """Returns a pitch moved by octaves into the octave that begins at the lowest."""
     return lowest + (pitch - lowest) % 12
 
 
@@ -261,7 +261,7 @@ def _lead(generator: random.Random, chords: list[tuple[int, ...]], channel: int)
 
 
 def _next_pitch(generator: random.Random, chord: tuple[int, ...], lowest: int, pitch: int) -> int:
-    """Returns a note of the chord, of the two octaves from the lowest pitch on, that is not far from a pitch."""
+    """Returns a note of the chord near a pitch, within the two octaves above the lowest pitch."""
     pitches = sorted(_within(tone, lowest) + octave for tone in chord for octave in (0, 12))
     nearest = min(range(len(pitches)), key=lambda place: abs(pitches[place] - pitch))
     return pitches[min(len(pitches) - 1, max(0, nearest + generator.choice((-2, -1, -1, 0, 1, 1, 2))))]

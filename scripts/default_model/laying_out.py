@@ -1,4 +1,4 @@
-"""The data of the model in the package, laid out as a folder of songs with stems."""
+"""The dataset of the model in the package, written as a folder of songs with stems."""
 
 import hashlib
 import random
@@ -18,9 +18,9 @@ from bsmamba2.stem_names import MUSDB_STEMS
 from default_model.composing import compose
 from default_model.rendering import check_renderer, render
 
-# Artists whose songs choose the size and the settings.
+# Artists on whose songs the size and the settings are chosen.
 SELECTION = ("Alexander Ross", "Hezekiah Jones", "Meaxic", "Port St Willow", "The Districts")
-# Of the artists with one song that are not for selection, those with the lowest hashes are only reported on.
+# How many artists are only reported on: the lowest hashes among artists with one song that are not for selection.
 REPORTED = 7
 SOURCES = ("musdb18-7-cc", "everything-is-free-cc0", "mdn-multitrack-cc0", "singing")
 # The artist of the song that the demo separates.
@@ -40,7 +40,11 @@ Song = dict[str, Tensor]
 
 
 def reported_artists(artists: Sequence[str]) -> list[str]:
-    """Returns the artists that nothing but the last scores may hear, of those of all previews, one entry per song."""
+    """Returns the artists that are kept for the final scores.
+
+    Args:
+        artists: The artists of all previews, one entry per song.
+    """
     single = {artist for artist in artists if artists.count(artist) == 1} - set(SELECTION)
     return sorted(single, key=lambda artist: hashlib.sha256(artist.encode()).hexdigest())[:REPORTED]
 
@@ -48,13 +52,13 @@ def reported_artists(artists: Sequence[str]) -> list[str]:
 def lay_out(sources: Path, root: Path, sound_font: Path, rendered_songs: int = RENDERED_SONGS) -> None:
     """Writes `{root}/{train,valid,test}/{track}/{stem}.wav`: 16 bit, 44.1 kHz, stereo.
 
-    The songs of the reported artists are in test/, those for selection in valid/, all else in train/, with music
-    rendered for this and the voices of train/ over it. A file that is there already is kept.
+    The songs of the reported artists are in test/, those for selection in valid/, everything else in train/, together
+    with rendered music mixed with the voices of train/. Existing files are kept.
 
     Args:
-        sources: Folder with musdb18-7-cc/, everything-is-free-cc0/, mdn-multitrack-cc0/ and singing/.
-        root: The dataset that is written.
-        sound_font: What instruments are rendered with.
+        sources: Folder that contains musdb18-7-cc/, everything-is-free-cc0/, mdn-multitrack-cc0/ and singing/.
+        root: Folder of the dataset to write.
+        sound_font: SoundFont that the instruments are rendered with.
         rendered_songs: How many songs are rendered.
 
     Raises:
@@ -69,7 +73,7 @@ def lay_out(sources: Path, root: Path, sound_font: Path, rendered_songs: int = R
 
 
 def lay_out_songs(sources: Path, root: Path) -> list[Tensor]:
-    """Writes what is not rendered, as `lay_out` does, and returns the voices (2, n) that may be trained on.
+    """Writes everything that is not rendered, as `lay_out` does, and returns the voices (2, n) that may be trained on.
 
     Raises:
         InputError: A source is missing, cannot be read or must not be trained on.
@@ -81,7 +85,7 @@ def lay_out_songs(sources: Path, root: Path) -> list[Tensor]:
     previews = [Track(path, audio_info(path, 0).length) for path in track_paths(musdb / "train")]
     artists = [track.artist for track in previews]
     if DEMO_ARTIST in artists:
-        raise InputError(f"a song of {DEMO_ARTIST} is in {musdb}; the demo separates it, so take it away")
+        raise InputError(f"a song of {DEMO_ARTIST} is in {musdb}; the demo separates it, so remove it")
     reported = reported_artists(artists)
     for track in tqdm(previews, "previews"):
         split = "test" if track.artist in reported else "valid" if track.artist in SELECTION else "train"
@@ -95,11 +99,11 @@ def lay_out_songs(sources: Path, root: Path) -> list[Tensor]:
 
 
 def lay_out_muted(data: Path, root: Path) -> None:
-    """Writes the reported songs of a dataset again without their vocals, to hear what leaks into the estimates.
+    """Writes the reported songs of a dataset again without their vocals, to measure what leaks into the estimates.
 
     Args:
-        data: What `lay_out` wrote.
-        root: The dataset that is written.
+        data: Folder that `lay_out` wrote.
+        root: Folder of the dataset to write.
     """
     for track in find_tracks(data, "test"):
         song = {stem: track.read(stem) for stem in MUSDB_STEMS}
@@ -107,11 +111,11 @@ def lay_out_muted(data: Path, root: Path) -> None:
 
 
 def rendered_song(seed: int, voices: Sequence[Tensor], sound_font: Path) -> Song:
-    """Returns a rendered piece with phrases of one voice (2, n) of several over it, with pauses.
+    """Returns a rendered piece mixed with phrases, separated by pauses, of one of several voices (2, n).
 
-    A voice is taken the more often, the more there is of it.
+    The probability of a voice is proportional to its length.
     """
-    # Not the composer's numbers again: the level would follow the tempo.
+    # Not seeded like the composer, or the level would follow the tempo.
     length, generator = round(RENDERED_SECONDS * SAMPLE_RATE), random.Random(f"mix {seed}")
     piece = compose(seed, RENDERED_SECONDS)
     song = {
@@ -126,13 +130,13 @@ def rendered_song(seed: int, voices: Sequence[Tensor], sound_font: Path) -> Song
 
 
 def levelled(audio: Tensor, decibels: float) -> Tensor:
-    """Returns audio with a level in dBFS, but no sample beyond full scale; silence stays silent."""
+    """Returns audio at a level in dBFS, lower where a sample would exceed full scale; silence stays silent."""
     level, peak = audio.square().mean().sqrt().item(), audio.abs().max().item()
     return audio * min(10 ** (decibels / 20) / level, 0.98 / peak) if level else audio
 
 
 def faded(audio: Tensor) -> Tensor:
-    """Returns audio that rises from and falls to nothing, so that a cut is not heard."""
+    """Returns audio faded in and out, so that cuts are inaudible."""
     samples = min(round(FADE_SECONDS * SAMPLE_RATE), audio.shape[1] // 2)
     rise = torch.linspace(0, 1, samples)
     return audio * torch.cat([rise, torch.ones(audio.shape[1] - 2 * samples), rise.flip(0)])
@@ -148,7 +152,7 @@ def _phrases(generator: random.Random, voice: Tensor, length: int) -> Iterator[t
 
 
 def _instrumental(folder: Path) -> Song:
-    """Returns the multitrack without a voice, quieter by 12 dB, since its parts are loud each."""
+    """Returns the multitrack without a voice, 12 dB quieter, since each of its parts is loud."""
     parts = {"drums": ["drums"], "bass": ["bassguitar"], "other": ["clav", "horns", "leadguitar"]}
     audio = {name: _stereo(folder / f"{name}.mp3") for names in parts.values() for name in names}
     length = max(part.shape[1] for part in audio.values())

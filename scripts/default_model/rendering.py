@@ -1,4 +1,4 @@
-"""Pieces of music as audio, by fluidsynth and a SoundFont."""
+"""Pieces of music rendered to audio by fluidsynth with a SoundFont."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.errors import InputError
 from default_model.composing import Piece, midi
 
-# Where Debian's fluid-soundfont-gm lies.
+# Where Debian's fluid-soundfont-gm installs it.
 SOUND_FONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
 # Low enough for no render to clip; the level is set afterwards.
 GAIN = 0.3
@@ -30,11 +30,11 @@ def check_renderer(sound_font: Path) -> None:
             f"the program fluidsynth or the SoundFont {sound_font} is missing; run `apt install fluidsynth "
             "fluid-soundfont-gm`, or give --sound_font"
         )
-    # fluidsynth would render with whatever the system's default is.
+    # Without a valid file fluidsynth would render with the system's default SoundFont.
     with sound_font.open("rb") as file:
         head = file.read(12)
     if (head[:4], head[8:]) != (b"RIFF", b"sfbk"):
-        raise InputError(f"{sound_font} is no SoundFont; give the .sf2 file of one with --sound_font")
+        raise InputError(f"{sound_font} is not a SoundFont; give an .sf2 file with --sound_font")
 
 
 def render(piece: Piece, stem: str, length: int, sound_font: Path) -> Tensor:
@@ -46,7 +46,7 @@ def render(piece: Piece, stem: str, length: int, sound_font: Path) -> Tensor:
     with tempfile.TemporaryDirectory() as folder:
         score, sound, settings = (Path(folder) / name for name in ("piece.mid", "piece.wav", "settings"))
         midi(piece, stem).save(score)
-        # Instead of the settings of the user.
+        # An empty file instead of the user's settings.
         settings.touch()
         command = ["fluidsynth", *f"-ni -q -g {GAIN} -r {SAMPLE_RATE} -O float -f".split(), str(settings)]
         command += ["-F", str(sound), str(sound_font), str(score)]

@@ -1,4 +1,4 @@
-"""The trainings of the model in the package, each a run of `bsmamba2 train`, and the weights they end with."""
+"""The training runs of the model in the package, each by `bsmamba2 train`, and their final weights."""
 
 import hashlib
 import shutil
@@ -14,7 +14,7 @@ from default_model.laying_out import RENDERED
 
 PROJECT = Path(__file__).parents[2]
 CONFIG = PROJECT / "configs" / "default_model.yaml"
-# Options of `bsmamba2 train` by size; the middle one is the config as it is.
+# Options of `bsmamba2 train` by size; medium is the config itself.
 SIZES = {
     "small": ("--model.network.dim=64", "--model.network.headdim=128", "--model.learning_rate=2e-3"),
     "medium": (),
@@ -28,13 +28,13 @@ SIZES = {
 
 
 def training_folder(data: Path, target: Path, songs: float = 1.0, with_selection: bool = False) -> Path:
-    """Returns a copy of a dataset with a share of its songs to train on, of the real and the rendered ones alike.
+    """Returns a copy of a dataset with the same share of its real and of its rendered songs to train on.
 
     Args:
-        data: What `lay_out` wrote.
-        target: The copy, which is replaced.
+        data: Folder that `lay_out` wrote.
+        target: Folder of the copy, which is replaced.
         songs: Share of the songs.
-        with_selection: Whether the songs for selection are trained on too; the validation then says nothing.
+        with_selection: Whether the songs for selection are trained on too; validation is then meaningless.
     """
     if target.exists():
         shutil.rmtree(target)
@@ -47,29 +47,29 @@ def training_folder(data: Path, target: Path, songs: float = 1.0, with_selection
 
 
 def train(data: Path, folder: Path, *options: str) -> Path:
-    """Trains, or goes on where it was stopped, and returns the checkpoint at the end of the training.
+    """Trains, or resumes a run that was stopped, and returns the final checkpoint.
 
     Args:
-        data: The dataset.
-        folder: Folder of this training alone.
-        *options: Options of `bsmamba2 train` beyond the config.
+        data: Folder of the dataset.
+        folder: Folder of this run alone.
+        *options: Options of `bsmamba2 train` in addition to the config.
 
     Raises:
-        InputError: The training ended with an error, which it has said itself.
+        InputError: The run ended with an error, which it has printed.
     """
     command = [sys.executable, str(PROJECT / "scripts" / "train.py"), f"--config={CONFIG}", f"--data.root={data}"]
     command += [f"--data.cache={folder}", f"--trainer.default_root_dir={folder}", "--ckpt_path=last", *options]
     process = subprocess.Popen(command)
     try:
         status = process.wait()
-    # Whatever ends this program ends the training too.
+    # Whatever ends this program also ends the run.
     except BaseException:
         process.terminate()
         process.wait()
         raise
     checkpoint = find_resume_point(folder)
     if status or checkpoint is None:
-        raise InputError(f"the training in {folder} ended with status {status}; what it said last is above")
+        raise InputError(f"the training run in {folder} ended with status {status}; its last output is above")
     return checkpoint
 
 
@@ -79,6 +79,6 @@ def export(checkpoint: Path, path: Path) -> None:
 
 
 def _first(paths: list[Path], rendered: bool, share: float) -> list[Path]:
-    """Returns a share of the rendered or of the real songs, the same for every larger share too."""
+    """Returns a share of the rendered or of the real songs; a larger share contains every smaller one."""
     alike = [path for path in paths if path.name.startswith(RENDERED) == rendered]
     return sorted(alike, key=lambda path: hashlib.sha256(path.name.encode()).hexdigest())[: round(share * len(alike))]

@@ -1,18 +1,16 @@
-"""The benchmarks beside the peers and on a GPU, as far as they run without the network and without a GPU."""
+"""The benchmark beside the peers, as far as it runs without the network."""
 
+import ast
 import json
-from argparse import Namespace
+import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from benchmarks import gpu, peers
-from benchmarks.bounds import multiply_adds
-from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.model.mamba2 import Mamba2
-
-TINY = ModelConfig(dim=16, depth=1, headdim=16, d_state=8)
+from benchmarks import peers
+from benchmarks.networks import PROJECT, QUICK
+from bsmamba2.errors import InputError
+from bsmamba2.model import BSMamba2
 
 
 def test_networks_are_measured_though_a_peer_cannot_be_prepared(
@@ -27,7 +25,7 @@ def test_networks_are_measured_though_a_peer_cannot_be_prepared(
     results = json.loads(file.read_text(encoding="utf-8"))
     assert len(results["problems"]) == 1
     (network,) = results["networks"]
-    parameters = sum(parameter.numel() for parameter in BSMamba2(TINY).parameters())
+    parameters = sum(parameter.numel() for parameter in BSMamba2(QUICK).parameters())
     assert (network["name"], network["parameters"], len(network["times"])) == ("full", parameters, 2)
     assert network["per_audio_second"] == pytest.approx(sum(network["times"]) / 2 / 0.1)
 
@@ -37,74 +35,42 @@ def test_ratios_are_ours_over_each_peer() -> None:
     assert peers.with_ratios(rows) == [*rows[:2], rows[2] | {"ratios": {"full": 1.5, "small": 0.5}}]
 
 
-def test_values_out_of_range_end_with_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert peers.main(["--repeats", "0"]) == 1
-    assert "repeats=0" in capsys.readouterr().err
-    assert gpu.main(["--batches", "1", "0"]) == 1
-    assert "batches=[1, 0]" in capsys.readouterr().err
+def test_results_are_printed_with_ratios_beside_the_peers(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"parameters": 2_500_000, "input_seconds": 1.0, "peak_mib": 300.0, "peak_over_weights_mib": None}
+    rows = [
+        facts | {"name": name, "configuration": f"the {name}", "per_audio_second": time}
+        for name, time in (("full", 3.0), ("demucs", 2.0))
+    ]
+    peers.print_results(peers.with_ratios(rows))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[3:] == [
+        ["full", "2.50", "1.00", "3.00", "-", "300", "-"],
+        ["demucs", "2.50", "1.00", "2.00", "1.50", "300", "-"],
+        [],
+        ["full", "the", "full"],
+        ["demucs", "the", "demucs"],
+    ]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_gpu_one_sentence_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu.main([]) == 1
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("gpu.py: error: torch sees no CUDA device")
-    assert captured.err.count("\n") == 1
+@pytest.mark.parametrize("name", ["seconds", "sequential_seconds", "repeats", "threads"])
+def test_options_out_of_range_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"^{name}=0 is not allowed"):
+        peers.Options(**{name: 0})  # type: ignore[arg-type]
 
 
-def test_the_authors_arrangement_is_the_same_network() -> None:
-    torch.manual_seed(0)
-    ours = BSMamba2(TINY).eval()
-    theirs = gpu.authors_network(TINY, lambda: Mamba2(TINY)).eval()
-    theirs.load_state_dict(ours.state_dict())
-    mixture = 0.1 * torch.randn(2, 2, 4410)
-    with torch.inference_mode():
-        torch.testing.assert_close(theirs(mixture), ours(mixture), rtol=1e-4, atol=1e-6)
-
-
-def test_a_training_step_changes_the_weights() -> None:
-    torch.manual_seed(0)
-    network = BSMamba2(TINY)
-    before = {name: weight.clone() for name, weight in network.state_dict().items()}
-    setting = gpu.Setting("ours", "chunked", False, "float32", "training", 1)
-    gpu.training_step(network, 0.1 * torch.randn(1, 2, 4410), setting)()
-    assert any(not weight.equal(before[name]) for name, weight in network.state_dict().items())
-
-
-def test_share_counts_all_passes_at_the_rate() -> None:
-    count = sum(multiply_adds(TINY, 2.0).values())
-    assert gpu.share_of_rate(TINY, 2.0, 3, 6.0, rate=count) == pytest.approx(1.0)
-
-
-def test_settings_leave_out_what_cannot_run() -> None:
-    options = gpu.parser().parse_args(["--precisions", "bfloat16", "--batches", "1", "2"])
-    problems: list[str] = []
-    chosen = gpu.settings(options, problems)
-    arrangements = {(setting.arrangement, setting.scan) for setting in chosen}
-    if problems:
-        assert "the kernels and the authors' arrangement were not measured" in problems[0]
-        assert arrangements == {("ours", "chunked")}
-        assert len(chosen) == 2 * 2 * 2
-    else:
-        assert arrangements == {("authors", "kernel"), ("ours", "kernel"), ("ours", "chunked")}
-        assert len(chosen) == 2 * 2 * (1 + 2 * 2)
-
-
-def test_rows_are_compared_with_the_authors_of_the_same_kind_and_batch() -> None:
-    authors = {"arrangement": gpu.AUTHORS, "kind": "forward", "batch": 4, "seconds": 6.0, "audio_per_second": 1.0}
-    own = {"arrangement": "ours", "kind": "forward", "batch": 4, "seconds": 2.0, "audio_per_second": 3.0}
-    assert gpu.over_authors(own, [authors]) == {"over_authors": 3.0}
-    assert gpu.over_authors(own | {"batch": 1}, [authors]) == {}
-    assert gpu.best([authors, own], "forward") == own
-    assert gpu.best([authors], "forward") is None
-
-
-def test_worker_that_dies_is_told_in_one_sentence(tmp_path: Path) -> None:
-    options = Namespace(seconds=0.1, threads=1, quick=True)
-    (tmp_path / "full.safetensors").write_bytes(b"no weights")
+def test_a_worker_that_dies_is_reported_in_one_sentence(tmp_path: Path) -> None:
+    options = peers.Options(sequential_seconds=0.1, threads=1, quick=True)
     with (
-        pytest.raises(peers.WorkerError, match=r"the network 'full' ended with status 1 .*damaged"),
-        peers.started("full", options, tmp_path),
+        peers.started("full", options, tmp_path, scan="none") as worker,
+        pytest.raises(peers.WorkerError, match=r"the network 'full' ended with status 1 .*scan='none' does not exist"),
     ):
-        pass
+        worker.run()
+
+
+@pytest.mark.parametrize("module", ["peer_worker", "timing", "memory"])
+def test_the_worker_imports_pytorch_alone(module: str) -> None:
+    tree = ast.parse((PROJECT / "benchmarks" / f"{module}.py").read_text(encoding="utf-8"))
+    imported = {name.name for node in tree.body if isinstance(node, ast.Import) for name in node.names}
+    imported |= {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
+    allowed = {"torch", "benchmarks.timing", "benchmarks.memory"}
+    assert {name for name in imported - allowed if name.partition(".")[0] not in sys.stdlib_module_names} == set()

@@ -34,7 +34,7 @@ def test_attention_by_hand() -> None:
         weights = (turned[0] @ turned[1].T / 2).softmax(-1)
         gate = (u[0] @ attention.to_gates.weight[head] + attention.to_gates.bias[head]).sigmoid()
         expected[0, :, channels] = weights @ v[0, :, channels] * gate[:, None]
-    assert rms_ratio(attention(x), expected @ attention.to_out[0].weight.T) < 1e-7
+    assert rms_ratio(attention(x), expected @ attention.state_dict()["to_out.0.weight"].T) < 1e-7
 
 
 def test_positions_beyond_256_are_kept_under_autocast() -> None:

@@ -1,4 +1,4 @@
-"""The recipe of the model in the package: what it composes and renders, and who hears which song."""
+"""The recipe of the model in the package: what it composes and renders, and which songs are used for what."""
 
 import json
 import shutil
@@ -70,12 +70,12 @@ def test_midi_holds_every_note_and_ends_each_before_the_next(tmp_path: Path, see
     started = 0
     for message in file:
         if message.type == "note_on":
-            assert (message.channel, message.note) not in sounding, "its end would be that of the one before"
+            assert (message.channel, message.note) not in sounding, "its end would end the note before it"
             sounding.append((message.channel, message.note))
             started += 1
         elif message.type == "note_off":
             sounding.remove((message.channel, message.note))
-    assert 0.9 * len(notes) < started <= len(notes), "of notes of one pitch at one time there is only the loudest"
+    assert 0.9 * len(notes) < started <= len(notes), "only the loudest of simultaneous notes of one pitch is kept"
     assert not sounding
     assert file.length == pytest.approx(midi(piece, "other").length)
 
@@ -103,7 +103,7 @@ def test_a_phrase_begins_and_ends_in_silence_and_is_itself_between() -> None:
 
 @pytest.fixture(scope="module")
 def laid_out(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns the dataset without what is rendered."""
+    """Returns the dataset without the rendered songs."""
     root = tmp_path_factory.mktemp("data")
     voices = lay_out_songs(test_data / "data", root)
     assert len(voices) == 18 + 2, "all singers that are trained on, and two who sing alone"
@@ -134,7 +134,7 @@ def test_without_their_vocals_the_reported_songs_are_what_accompanies_them(tmp_p
     torch.testing.assert_close(track.read("mixture"), song["drums"] + song["bass"] + song["other"], rtol=0, atol=2**-13)
 
 
-def test_what_is_there_is_kept_and_what_is_missing_returns(test_data: Path, laid_out: Path) -> None:
+def test_existing_files_are_kept_and_missing_ones_are_written_again(test_data: Path, laid_out: Path) -> None:
     files = {path: path.stat().st_mtime_ns for path in laid_out.rglob("*.wav")}
     lost = laid_out / "train" / "MDN - Multitrack" / "bass.wav"
     lost.unlink()
@@ -150,12 +150,12 @@ def test_the_song_of_the_demo_is_refused(tmp_path: Path) -> None:
     assert song.artist == laying_out.DEMO_ARTIST
     (tmp_path / "musdb18-7-cc" / "train").mkdir()
     shutil.copy(song.path, tmp_path / "musdb18-7-cc" / "train")
-    with pytest.raises(InputError, match=r"a song of The Easton Ellises is in .*, so take it away"):
+    with pytest.raises(InputError, match=r"a song of The Easton Ellises is in .*, so remove it"):
         lay_out_songs(tmp_path, tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 
-def test_a_missing_source_is_said_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_missing_source_is_reported_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "musdb18-7-cc").mkdir()
     with pytest.raises(InputError, match=r"no folder .*everything-is-free-cc0; the sources are musdb18-7-cc, "):
         lay_out_songs(tmp_path, tmp_path / "data")
@@ -170,11 +170,11 @@ def test_the_reported_artists_have_one_song_and_do_not_depend_on_the_order() -> 
     assert reported_artists(artists[::-1]) == reported
 
 
-def test_a_missing_sound_font_is_said_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_missing_sound_font_is_reported_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"fluidsynth .* is missing; run `apt install"):
         lay_out(tmp_path, tmp_path / "data", tmp_path / "none.sf2")
     (tmp_path / "text.sf2").write_text("no instruments")
-    with pytest.raises(InputError, match=r"fluidsynth .* is missing|text\.sf2 is no SoundFont"):
+    with pytest.raises(InputError, match=r"fluidsynth .* is missing|text\.sf2 is not a SoundFont"):
         lay_out(tmp_path, tmp_path / "data", tmp_path / "text.sf2")
     assert not (tmp_path / "data").exists()
 
@@ -200,7 +200,7 @@ def test_the_model_in_the_package_has_the_architecture_of_the_config() -> None:
     assert load_model(DEFAULT_MODEL).config == ModelConfig.from_dict(options["model"]["network"])
 
 
-def test_a_training_that_was_stopped_goes_on_and_its_last_weights_are_exported(tmp_path: Path) -> None:
+def test_a_training_run_that_was_stopped_resumes_and_its_last_weights_are_exported(tmp_path: Path) -> None:
     _write_songs(tmp_path / "data" / "train", ["One - Song", "Two - Song"])
     _write_songs(tmp_path / "data" / "valid", ["Three - Song"])
     network = asdict(TINY) | {"bands": list(TINY.bands), "stems": list(TINY.stems)}
@@ -209,15 +209,15 @@ def test_a_training_that_was_stopped_goes_on_and_its_last_weights_are_exported(t
     options += ["--data.augmentation.pitch=0", "--data.augmentation.tempo=0"]
     started = train(tmp_path / "data", tmp_path / "run", *options, "--trainer.max_epochs=1")
     assert WeightsFile.read(started).content["global_step"] == 2
-    gone_on = train(tmp_path / "data", tmp_path / "run", *options, "--trainer.max_epochs=2")
-    assert gone_on == started
-    assert WeightsFile.read(gone_on).content["global_step"] == 4
-    export(gone_on, tmp_path / "weights.safetensors")
+    resumed = train(tmp_path / "data", tmp_path / "run", *options, "--trainer.max_epochs=2")
+    assert resumed == started
+    assert WeightsFile.read(resumed).content["global_step"] == 4
+    export(resumed, tmp_path / "weights.safetensors")
     assert {tensor.dtype for tensor in load_file(tmp_path / "weights.safetensors").values()} == {torch.float16}
-    averaged = load_model(gone_on).state_dict()
+    averaged = load_model(resumed).state_dict()
     for name, value in load_model(tmp_path / "weights.safetensors").state_dict().items():
         torch.testing.assert_close(value, averaged[name], rtol=1e-3, atol=1e-6)
-    with pytest.raises(InputError, match=r"ended with status [12]; what it said last is above"):
+    with pytest.raises(InputError, match=r"ended with status [12]; its last output is above"):
         train(tmp_path / "none", tmp_path / "run", *options)
 
 

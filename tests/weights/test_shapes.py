@@ -27,7 +27,7 @@ from tests.weights.test_checkpoint import UNTOLD
         (replace(ROFORMER, bands=(600, 500), band_starts=(0, 525)), {"band_starts": (0, 525)}),
     ],
 )
-def test_the_shapes_tell_the_architecture(tmp_path: Path, config: ModelConfig, given: dict[str, object]) -> None:
+def test_the_shapes_tell_the_architecture(tmp_path: Path, config: ModelConfig, given: dict[str, Any]) -> None:
     torch.manual_seed(0)
     network = BSMamba2(config).eval()
     save_file(network.state_dict(), tmp_path / "weights.safetensors")

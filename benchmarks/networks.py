@@ -1,0 +1,65 @@
+"""The networks that are measured: random weights, sizes from the files of training options."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+from bsmamba2.errors import InputError
+from bsmamba2.model import BSMamba2, ModelConfig
+
+PROJECT = Path(__file__).parents[1]
+QUICK = ModelConfig(dim=16, depth=1, headdim=16, d_state=8, segment_seconds=1.0)
+
+PARTS = ("model", "data", "trainer")
+
+Precision = Literal["float32", "float16", "bfloat16"]
+
+
+def training_options(path: Path) -> dict[str, dict[str, Any]]:
+    """Returns the parts model, data and trainer of a YAML file of training options; a missing one is empty.
+
+    Raises:
+        InputError: It cannot be read or holds something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise _not_options(path, error) from error
+    found: dict[str, Any] = content if isinstance(content, dict) else dict.fromkeys(PARTS, content)
+    parts = {name: found.get(name, {}) for name in PARTS}
+    if not all(isinstance(part, dict) for part in parts.values()):
+        raise _not_options(path, f"its {' or '.join(PARTS)} is not a mapping")
+    return parts
+
+
+def config_of(path: Path) -> ModelConfig:
+    """Returns the architecture in a YAML file of training options.
+
+    Raises:
+        InputError: It cannot be read or holds something else.
+    """
+    try:
+        return ModelConfig.from_dict(training_options(path)["model"].get("network") or {})
+    except TypeError as error:
+        raise _not_options(path, error) from error
+
+
+def random_network(config: ModelConfig, device: torch.device | str = "cpu", compiled: bool = False) -> BSMamba2:
+    """Returns a network in eval mode with random weights, always the same."""
+    torch.manual_seed(0)
+    network = BSMamba2(config).to(device).eval()
+    if compiled:
+        network.compile()
+    return network
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Returns the context in which matrix products have a precision."""
+    return torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32")
+
+
+def _not_options(path: Path, reason: object) -> InputError:
+    line = next(iter(str(reason).splitlines()), type(reason).__name__)
+    return InputError(f"{path} is not a file of training options ({line}); give one like configs/small.yaml")
