@@ -380,7 +380,7 @@ def separation_seconds(setting: Setting, config: ModelConfig, options: argparse.
         segment_seconds=options.seconds,
         batch_size=setting.batch,
         device="cuda",
-        precision=setting.precision,  # type: ignore[arg-type]
+        precision=setting.precision,
         scan=setting.scan,
     )
     separator(song, config.sample_rate)

@@ -64,6 +64,7 @@ def test_a_track_that_fails_costs_the_exit_status_alone(
     said = capsys.readouterr()
     assert len(re.findall("^a - 1 ", said.out, re.MULTILINE)) == 1
     assert "failed: b - 2: " in said.out
+    assert not (tmp_path / "run" / "report.html").exists()
     assert said.err.splitlines()[-1].startswith("bsmamba2: error: 1 of 2 tracks could not be scored; the first: b - 2")
 
 
@@ -267,7 +268,7 @@ def test_data_are_checked_decoded_and_indexed(
     shown = capsys.readouterr()
     assert "error: train/One - First: lacks the stem bass, which others have" in shown.out
     assert (
-        shown.err.splitlines()[-1] == "bsmamba2: error: the data have errors, listed above; mend them before a training"
+        shown.err.splitlines()[-1] == "bsmamba2: error: the dataset has errors (listed above); fix them before training"
     )
 
 
