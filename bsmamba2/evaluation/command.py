@@ -141,7 +141,7 @@ def _check_apart(output: Path, given: Path, songs: Path) -> None:
 def _check_no_model(settings: SeparationSettings, scoring: ScoringSettings) -> None:
     """Fails if an option is given that only a model uses."""
     given = {field.name: getattr(settings, field.name) != field.default for field in fields(settings)}
-    # Processes that share the songs have a device each, whatever they do on it.
+    # The device also chooses how several processes share the songs.
     given |= {"device": False, "chunk_seconds": bool(scoring.chunk_seconds), "save_estimates": scoring.save_estimates}
     named = [f"--{name.replace('_', '-')}" for name, is_given in given.items() if is_given]
     if named:

@@ -163,8 +163,8 @@ def _excerpt(
     blocks = read_blocks(source, first)
     if settings.duration is not None:
         # Not the smaller of the two: a file can hold a little more than its header states.
-        asked = max(1, round(settings.duration * info.sample_rate))
-        blocks, length = _first(blocks, asked), min(length, asked)
+        requested = max(1, round(settings.duration * info.sample_rate))
+        blocks, length = _first(blocks, requested), min(length, requested)
     if info.channels > most_channels:
         blocks = downmixed(blocks, info.sample_rate, info.channels, most_channels, channel_layout(source))
     return blocks, replace(info, length=length, channels=min(info.channels, most_channels))
