@@ -204,10 +204,9 @@ def work(job: Job, network: BSMamba2) -> Callable[[], Tensor]:
 
 def segments_of(network: BSMamba2, seconds: float) -> int:
     """Returns the segments in which a `Separator` with its own settings separates a file."""
-    separator, rate = Separator(network, device=next(network.parameters()).device), network.config.sample_rate
-    segment = round(separator.segment_seconds * rate)
-    hop = max(1, segment - round(segment * separator.overlap))
-    return 1 + max(0, math.ceil((round(seconds * rate) - segment) / hop))
+    separator = Separator(network, device=next(network.parameters()).device)
+    samples = round(seconds * network.config.sample_rate)
+    return 1 + max(0, math.ceil((samples - separator.segment) / separator.hop))
 
 
 def _separate(separator: Separator, seconds: float) -> Tensor:

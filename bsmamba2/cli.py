@@ -3,15 +3,10 @@
 import contextlib
 import logging
 import os
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from inspect import signature
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from docstring_parser import parse
-from jsonargparse import ArgumentError, ArgumentParser
 
 from bsmamba2.errors import InputError
 from bsmamba2.system.stopping import stopped_by_exception
@@ -23,12 +18,12 @@ Music source separation with BSMamba2.
 commands:
   separate   write the stems of songs
   train      train a model on MUSDB18, or on any folder of songs with stems
-  evaluate   score a model, or what any other tool separated, on songs with stems
+  evaluate   score a model, or the estimates of any other tool, on songs with stems
   report     show evaluations side by side on one page
-  check-data find what is wrong in such a folder, decode its stem files, index it
+  check-data find errors in a folder of songs with stems, decode its stem files, index it
   models     list, download and verify published models
   convert    turn a checkpoint into a small file of weights
-  doctor     say what this machine will compute with, and mend it
+  doctor     report what this machine will compute with, and how to fix what does not work
   demo       separate a short real song, score it and show it, in a minute
 
 `bsmamba2 COMMAND --help` lists the options of a command.
@@ -37,14 +32,14 @@ MODELS_USAGE = """usage: bsmamba2 models [--json]
        bsmamba2 models download NAME [--json]
        bsmamba2 models verify [--json]
 
-List the published models; fetch one into the user's cache; check those that are there and the one in the package.
+List the published models; download one into the user's cache; verify the downloaded ones and the one in the package.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit status.
 
-    0 done, 1 not possible with what was given, 2 wrong usage, 130 stopped by the user, 143 stopped by the system.
+    0 done, 1 not possible with the given input, 2 wrong usage, 130 stopped by the user, 143 stopped by the system.
     """
     arguments = _with_underscores(sys.argv[1:] if arguments is None else arguments)
     commands = {
@@ -64,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] not in commands:
         print(f"bsmamba2: error: there is no command {arguments[0]!r}; choose {', '.join(commands)}", file=sys.stderr)
         return 2
+    # The help above answers at once; from here on there is something to do.
+    from jsonargparse import ArgumentError
+
     try:
         with _log_shown(), stopped_by_exception():
             commands[arguments[0]](arguments[1:])
@@ -82,14 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("bsmamba2: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Who reads the output, such as head, has enough; Python would complain when it flushes the rest.
+        # The reader of the output, such as head, has stopped; Python would fail when it flushes the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 @contextlib.contextmanager
 def _log_shown() -> Iterator[None]:
-    """Shows what the package logs, and only that: other packages speak for themselves."""
+    """Shows the log of this package on the standard error while the block runs."""
     log, console = logging.getLogger("bsmamba2"), logging.StreamHandler()
     log.setLevel(logging.INFO)
     if not log.handlers:
@@ -100,13 +98,18 @@ def _log_shown() -> Iterator[None]:
         log.removeHandler(console)
 
 
-# Each command imports what it needs, so that `--help` answers at once and a separation loads no training code.
+# Each command imports what it needs, so that a separation loads no training code.
 def _separate(arguments: Sequence[str]) -> None:
     from bsmamba2.separation.command import separate_files
 
     inputs = {"nargs": "+", "metavar": "INPUT", "help": "audio or video files, folders, patterns, or - for a pipe"}
     stems = {"type": _names, "metavar": "STEM,..."}
-    _run("separate", separate_files, arguments, {"inputs": inputs, "--stems": stems})
+    outcomes = _run("separate", separate_files, arguments, {"inputs": inputs, "--stems": stems})
+    failures = [outcome for outcome in outcomes if outcome.state == "failed"]
+    if failures:
+        raise InputError(
+            f"{len(failures)} of {len(outcomes)} files could not be separated; the first: {failures[0].remark}"
+        )
 
 
 def _train(arguments: Sequence[str]) -> None:
@@ -117,18 +120,33 @@ def _train(arguments: Sequence[str]) -> None:
 
 def _evaluate(arguments: Sequence[str]) -> None:
     from bsmamba2.evaluation.command import evaluate
+    from bsmamba2.evaluation.runs import REPORT
     from bsmamba2.evaluation.table import results_table
+    from bsmamba2.options import parse_options
 
-    stems = {"type": _names, "metavar": "STEM,..."}
-    chunks = {"type": float, "nargs": "+", "metavar": "SECONDS"}
-    results = _run("evaluate", evaluate, arguments, {"--stems": stems, "--chunk_seconds": chunks})
-    print(results_table(results))
+    special: dict[str, dict[str, Any]] = {
+        "--stems": {"type": _names, "metavar": "STEM,..."},
+        "--chunk_seconds": {"type": float, "nargs": "+", "metavar": "SECONDS"},
+        "--no_report": {
+            "action": "store_true",
+            "help": "Leave out the page for people; `bsmamba2 report` makes it at any time.",
+        },
+    }
+    options = parse_options("evaluate", evaluate, arguments, special)
+    no_report = options.pop("no_report")
+    results = evaluate(**options)
+    if results.tracks:
+        if not no_report:
+            # Drawing is imported only when it is needed.
+            from bsmamba2.report import write_report
+
+            write_report([options["output"]], options["output"] / REPORT)
+        print(results_table(results))
     if results.failures:
         name, reason = next(iter(results.failures.items()))
-        raise InputError(
-            f"{len(results.failures)} of {len(results.failures) + len(results.tracks)} tracks could not be scored; the "
-            f"first: {name}: {reason}"
-        )
+        count = len(results.failures)
+        failed = f"{count} of {count + len(results.tracks)} tracks" if results.tracks else "no track"
+        raise InputError(f"{failed} could {'not ' if results.tracks else ''}be scored; the first: {name}: {reason}")
 
 
 def _report(arguments: Sequence[str]) -> None:
@@ -144,15 +162,16 @@ def _check_data(arguments: Sequence[str]) -> None:
     report, healthy = _run("check-data", check_data, arguments, {"root": {"metavar": "ROOT", "type": Path}})
     print(report)
     if not healthy:
-        raise InputError("the data have errors, listed above; mend them before a training")
+        raise InputError("the dataset has errors (listed above); fix them before training")
 
 
 def _models(arguments: Sequence[str]) -> None:
-    from bsmamba2.weights.command import download_model, list_models, verify_models
-
     if arguments and arguments[0] in ("-h", "--help"):
         print(MODELS_USAGE, end="")
-    elif arguments and arguments[0] == "download":
+        return
+    from bsmamba2.weights.command import download_model, list_models, verify_models
+
+    if arguments and arguments[0] == "download":
         print(_run("models download", download_model, arguments[1:], {"name": {"metavar": "NAME"}}))
     elif arguments and arguments[0] == "verify":
         print(_run("models verify", verify_models, arguments[1:]))
@@ -177,7 +196,7 @@ def _doctor(arguments: Sequence[str]) -> None:
     report, healthy = _run("doctor", doctor, arguments)
     print(report)
     if not healthy:
-        raise InputError("something that is installed does not work; the commands above mend it")
+        raise InputError("something that is installed does not work; the commands above fix it")
 
 
 def _demo(arguments: Sequence[str]) -> None:
@@ -190,51 +209,21 @@ def _run(
     command: str,
     function: Callable[..., Any],
     arguments: Sequence[str],
-    special: dict[str, dict[str, Any]] | None = None,
+    special: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Any:
-    """Calls a function with the options that its signature and docstring describe; a bool is a flag without a value.
+    """Calls a function with the options on the command line; see `bsmamba2.options.parse_options`."""
+    from bsmamba2.options import parse_options
 
-    Args:
-        command: Name of the command.
-        function: What it does.
-        arguments: What was given on the command line.
-        special: Arguments that are declared otherwise, by name; one without hyphens is positional.
-    """
-    special = dict(special or {})
-    described = parse(function.__doc__ or "")
-    helps = {parameter.arg_name: " ".join((parameter.description or "").split()) for parameter in described.params}
-    for name, parameter in signature(function).parameters.items():
-        if parameter.annotation is bool:
-            special[f"--{name}"] = {"action": "store_true"}
-    parser = _Parser(prog=f"bsmamba2 {command}", exit_on_error=False, description=described.short_description or "")
-    names: set[str | int] = {name.removeprefix("--") for name in special}
-    for name, options in special.items():
-        parser.add_argument(name, **{"help": helps[name.removeprefix("--")]} | options)
-    parser.add_function_arguments(function, skip=names, as_group=False)
-    return function(**parser.parse_args(list(arguments)).as_dict())
-
-
-class _Parser(ArgumentParser):
-    """Shows options as they are usually written, `--batch-size`, and types without what only Python knows of them."""
-
-    def format_help(self, *arguments: Any, **options: Any) -> str:
-        text = re.sub(
-            r"--[a-z]+(_[a-z]+)+", lambda name: name[0].replace("_", "-"), super().format_help(*arguments, **options)
-        )
-        text = re.sub(r"type:\s+<function\s+\w+\s+at\s+\w+>,\s+", "", text)
-        return re.sub(r"<class\s+'([\w.]+)'>", r"\1", text)
+    return function(**parse_options(command, function, arguments, special))
 
 
 def _names(value: str | list[str]) -> list[str]:
-    """Jsonargparse asks again with what it was given."""
+    """Returns names separated by commas; jsonargparse calls it again with the result."""
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
 def _with_underscores(arguments: Sequence[str]) -> list[str]:
-    """`--batch-size` is `--batch_size`: both spellings are common, and one of them is always forgotten.
-
-    What follows `--` is no option.
-    """
+    """Returns arguments with options spelled `--batch_size` that may be given as `--batch-size`; not behind `--`."""
     options = list(arguments).index("--") if "--" in arguments else len(arguments)
     return [_with_underscore(argument) for argument in arguments[:options]] + list(arguments[options:])
 

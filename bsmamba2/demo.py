@@ -1,4 +1,4 @@
-"""The demo on one short real song: separate it with the model in the package, or train on parts of it."""
+"""The demo on one short real song: separates it with the model in the package, or trains on parts of it."""
 
 import math
 import shutil
@@ -17,6 +17,7 @@ from bsmamba2.evaluation.results import ESTIMATE, MIXTURE_ROW, Results
 from bsmamba2.evaluation.runs import REPORT
 from bsmamba2.evaluation.scores import StemScores
 from bsmamba2.separation.command import separate_files
+from bsmamba2.separation.paths import Destination
 from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, VOCALS
 from bsmamba2.system.files import make_folder
 from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED_MODELS
@@ -28,23 +29,23 @@ DATA_FOLDER, RUNS_FOLDER, SCORES_FOLDER, STEMS_FOLDER = (
 )
 PICTURE = DEMO_FOLDER / "spectrograms.png"
 TRAINING_CONFIG, TRAINING_MINUTES = Path("configs/tiny.yaml"), 3.0
-# After these the stem file has only what its encoder filled its last frames with.
+# Beyond this the stem file holds only the padding of its encoder.
 SONG_SECONDS = 6.05
 WHOLE_SONG = {"test": (0.0, SONG_SECONDS)}
-# Seconds of the song that each side of a training gets; those of the test are heard by nothing else.
+# Seconds of the song by split; those of the test are used for nothing else.
 EXCERPTS_SECONDS = {"train": (1.0, 4.6), "valid": (0.0, 1.0), "test": (4.6, SONG_SECONDS)}
 
 
 def run_demo(train: bool = False, config: Path | None = None, training_minutes: float | None = None) -> str:
     """Separates a short real song with the model in the package, scores and draws it; returns the results as text.
 
-    The song is the excerpt that the package stempeg carries. Everything goes to the folder demo/; what an earlier demo
-    left there is replaced.
+    The song is the excerpt in the package stempeg. Everything is written to the folder demo/; the files of an
+    earlier demo are replaced.
 
     Args:
-        train: Train a model on parts of the song instead, evaluate it on the rest and separate that.
+        train: Train a model on parts of the song instead, evaluate it on the rest and separate the rest.
         config: With --train, the training config, by default configs/tiny.yaml.
-        training_minutes: With --train, the longest time to train, by default 3.
+        training_minutes: With --train, the longest training time, by default 3.
 
     Raises:
         InputError: An option cannot be used, or the folder demo/ cannot be written to.
@@ -52,7 +53,7 @@ def run_demo(train: bool = False, config: Path | None = None, training_minutes: 
     given = {"--config": config, "--training-minutes": training_minutes}
     named = [name for name, value in given.items() if value is not None]
     if named and not train:
-        raise InputError(f"{' and '.join(named)} can be used only in a training; give --train too, or leave it out")
+        raise InputError(f"{' and '.join(named)} can be used only for training; give --train too, or leave it out")
     if train:
         return _trained(config or TRAINING_CONFIG, TRAINING_MINUTES if training_minutes is None else training_minutes)
     return _separated()
@@ -61,7 +62,7 @@ def run_demo(train: bool = False, config: Path | None = None, training_minutes: 
 def example_song() -> Track:
     """Returns the real song excerpt in the data of the package stempeg: 6 s, five streams.
 
-    The package is not imported: that fails on a machine without an ffmpeg program.
+    The package is not imported, which would fail on a machine without an ffmpeg program.
     """
     spec = find_spec("stempeg")
     files = sorted(Path(spec.origin or "").parent.glob("data/*.stem.mp4")) if spec else []
@@ -71,7 +72,7 @@ def example_song() -> Track:
 
 
 def lay_out(song: Track, root: Path, excerpts_seconds: Mapping[str, tuple[float, float]]) -> None:
-    """Writes a MUSDB18 folder of WAV files with an excerpt of the song, from second to second, for each split."""
+    """Writes a MUSDB18 folder of WAV files with an excerpt of the song, given in seconds, for each split."""
     for split, seconds in excerpts_seconds.items():
         start, stop = (round(second * SAMPLE_RATE) for second in seconds)
         for name in STREAMS:
@@ -96,14 +97,14 @@ def _separated() -> str:
     song = _fresh_folder()
     lay_out(song, DATA_FOLDER, WHOLE_SONG)
     stems = _separate(song, DEFAULT_MODEL)
-    results = evaluate(DATA_FOLDER, SCORES_FOLDER, DEFAULT_MODEL)
+    results = _evaluated(song, DEFAULT_MODEL)
     _draw(song, stems)
     scores, model = results.tracks[song.name].scores[VOCALS], PUBLISHED_MODELS[DEFAULT_MODEL]
     rows = {"mixture as estimate": MIXTURE_ROW, f"model {model.name}": ESTIMATE}
     return "\n".join(
         [
             "",
-            f"{song.name}, vocals, {_span(WHOLE_SONG['test'])}: a song the model never heard",
+            f"{song.name}, vocals, {_span(WHOLE_SONG['test'])}: a song the model was not trained on",
             _table("", {name: scores[row] for name, row in rows.items()}),
             verdict(scores),
             "",
@@ -113,7 +114,7 @@ def _separated() -> str:
                     "model": f"{model.name}, licence of its weights: {model.licence}",
                     "song": _mixture_file(song),
                     "stems": _stem_files(stems),
-                    "picture": PICTURE,
+                    "figure": PICTURE,
                     "report": SCORES_FOLDER / REPORT,
                 }
             ),
@@ -122,7 +123,7 @@ def _separated() -> str:
 
 
 def _trained(config: Path, minutes: float) -> str:
-    # Lightning is loaded only where it is needed.
+    # Lightning is imported only when it is needed.
     from bsmamba2.training.command import train
 
     if not config.is_file():
@@ -145,7 +146,7 @@ def _trained(config: Path, minutes: float) -> str:
         ]
     )
     training_seconds = time.monotonic() - started
-    results = evaluate(DATA_FOLDER, SCORES_FOLDER, checkpoint)
+    results = _evaluated(song, checkpoint)
     stems = _separate(song, checkpoint)
     scores = results.tracks[song.name].scores[VOCALS]
     model, mixture = scores[ESTIMATE], scores[MIXTURE_ROW]
@@ -158,7 +159,7 @@ def _trained(config: Path, minutes: float) -> str:
             "The model beats the mixture on seconds it never trained on."
             if beaten
             else "The model did NOT beat the mixture on seconds it never trained on; train for longer.",
-            "By its definition the uSDR of silence is 0 dB; a model of a few seconds of one song gets little further.",
+            "By definition the uSDR of silence is 0 dB; a model of a few seconds of one song scores little more.",
             "",
             _listed(
                 _circumstances(results)
@@ -169,9 +170,9 @@ def _trained(config: Path, minutes: float) -> str:
 
 
 def _fresh_folder() -> Track:
-    """Returns the song, once there is a folder demo/ without what an earlier demo left."""
+    """Makes the folder demo/, removes the files of an earlier demo, and returns the song."""
     if DEMO_FOLDER.exists() and not MARKER.exists():
-        raise InputError("there is a folder demo/ here that no demo made; run the demo in another folder")
+        raise InputError("the folder demo/ was not made by a demo; run the demo in another folder")
     song = example_song()
     make_folder(DEMO_FOLDER)
     MARKER.touch()
@@ -182,27 +183,41 @@ def _fresh_folder() -> Track:
 
 
 def _separate(song: Track, model: str | Path) -> Path:
-    """Returns the folder of the stems of what is laid out for the test."""
+    """Separates the test excerpt and returns the folder of its stems."""
     shutil.copyfile(DATA_FOLDER / "test" / song.name / f"{MIXTURE}.wav", _mixture_file(song))
-    separate_files([_mixture_file(song)], model, STEMS_FOLDER)
+    (outcome,) = separate_files([_mixture_file(song)], model, Destination(STEMS_FOLDER))
+    if outcome.state == "failed":
+        raise InputError(outcome.remark)
     return STEMS_FOLDER / song.name
 
 
+def _evaluated(song: Track, model: str | Path) -> Results:
+    """Scores a model on the test excerpt and writes the report."""
+    # Drawing is imported only when it is needed.
+    from bsmamba2.report import write_report
+
+    results = evaluate(DATA_FOLDER, SCORES_FOLDER, model)
+    if results.failures:
+        raise InputError(f"{song.name} could not be scored: {results.failures[song.name]}")
+    write_report([SCORES_FOLDER], SCORES_FOLDER / REPORT)
+    return results
+
+
 def _draw(song: Track, stems: Path) -> None:
-    # Drawing is loaded only where it is needed.
+    # Drawing is imported only when it is needed.
     from bsmamba2.report.picture import write_picture
 
     sounds = {
-        "What goes in: the mixture": _mixture_file(song),
-        "What comes out: the vocals that the model found": stems / f"{VOCALS}.wav",
-        "What is wanted: the true vocals": DATA_FOLDER / "test" / song.name / f"{VOCALS}.wav",
+        "Input: the mixture": _mixture_file(song),
+        "Output: the vocals estimated by the model": stems / f"{VOCALS}.wav",
+        "Reference: the true vocals": DATA_FOLDER / "test" / song.name / f"{VOCALS}.wav",
     }
     audio = {title: read_audio(path) for title, path in sounds.items()}
     write_picture(PICTURE, f"{song.name}, separated by {DEFAULT_MODEL}", audio, SAMPLE_RATE)
 
 
 def _mixture_file(song: Track) -> Path:
-    # Its name is that of the folder of its stems.
+    # Its name becomes that of the folder of its stems.
     return DATA_FOLDER / f"{song.name}.wav"
 
 

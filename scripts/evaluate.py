@@ -1,4 +1,4 @@
-"""The same as `bsmamba2 evaluate`."""
+"""Runs `bsmamba2 evaluate`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The same as `bsmamba2 check-data`."""
+"""Runs `bsmamba2 check-data`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The same as `bsmamba2 separate`."""
+"""Runs `bsmamba2 separate`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The same as `bsmamba2 train`."""
+"""Runs `bsmamba2 train`."""
 
 import sys
 

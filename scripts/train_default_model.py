@@ -19,8 +19,11 @@ from bsmamba2.data.tracks import Split
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.command import evaluate
 from bsmamba2.evaluation.results import ESTIMATE, Results
+from bsmamba2.evaluation.runs import REPORT
+from bsmamba2.evaluation.settings import ScoringSettings, Selection
 from bsmamba2.evaluation.statistics import summarise_results
 from bsmamba2.evaluation.table import results_table
+from bsmamba2.report import write_report
 from bsmamba2.stem_names import VOCALS
 from bsmamba2.system.stopping import stopped_by_exception
 from default_model.laying_out import lay_out, lay_out_muted
@@ -81,9 +84,11 @@ def _make(data: Path, work: Path, size: str) -> None:
 
 
 def _scored(name: str, data: Path, work: Path, model: Path, split: Split) -> Results:
-    results = evaluate(data, work / "evaluations" / name, model, split=split, overwrite=True)
+    folder = work / "evaluations" / name
+    results = evaluate(data, folder, model, selection=Selection(split), scoring=ScoringSettings(overwrite=True))
     if results.failures:
         raise InputError(f"tracks could not be scored: {', '.join(results.failures)}; the reasons are printed above")
+    write_report([folder], folder / REPORT)
     scores = summarise_results(results)[VOCALS][ESTIMATE]
     medians = ", ".join(f"{score} {scores[score].median:.2f}" for score in PRINTED if score in scores)
     print(f"{name}, medians in dB over {len(results.tracks)} tracks of {split}: {medians}", flush=True)

@@ -17,12 +17,12 @@ from bsmamba2.report.picture import write_picture
 from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED_MODELS
 
 ROOT = Path(__file__).parent.parent
-# Rows of pixels inside the three spectrograms of a picture; columns 120 to 1000 are inside too.
+# Rows of pixels inside the three spectrograms of the figure; columns 120 to 1000 are inside too.
 PANELS = (slice(100, 310), slice(391, 601), slice(682, 892))
 
 
 def check_stems(demo: Path, seconds: float) -> None:
-    """The stems are as long as the song and sum to it, to the bit but where the range of 16 bits clips one."""
+    """The stems are as long as the song and sum to it exactly, except where the range of 16 bits clips one."""
     name = example_song().name
     vocals, instrumental, mixture = (
         soundfile.read(path, dtype="int16")[0].astype(int)
@@ -41,7 +41,7 @@ def check_stems(demo: Path, seconds: float) -> None:
 
 
 def pixels(path: Path) -> np.ndarray:
-    """Returns a picture (height, width, 3)."""
+    """Returns the pixels of an image (height, width, 3)."""
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         return np.asarray(picture.convert("RGB")).astype(int)
@@ -50,7 +50,7 @@ def pixels(path: Path) -> np.ndarray:
 def test_the_demo_separates_scores_and_draws_a_song(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In a folder without the project's files, over what an earlier demo of the other kind left."""
+    """In a folder without the project's files, over the files of an earlier demo with --train."""
     monkeypatch.chdir(tmp_path)
     demo, name = tmp_path / "demo", example_song().name
     left = [demo / "runs" / "last.ckpt", demo / "stems" / "old" / "vocals.wav", demo / "data" / "train" / "a.wav"]
@@ -60,25 +60,25 @@ def test_the_demo_separates_scores_and_draws_a_song(
     (tmp_path / MARKER).touch()
     assert main(["demo"]) == 0
     assert not any(file.exists() for file in left)
-    said = capsys.readouterr().out
-    lines = {line[:29].strip(): line[29:].strip() for line in said.splitlines()}
-    assert f"{name}, vocals, 0 to 6.05 s: a song the model never heard" in said
+    printed = capsys.readouterr().out
+    lines = {line[:29].strip(): line[29:].strip() for line in printed.splitlines()}
+    assert f"{name}, vocals, 0 to 6.05 s: a song the model was not trained on" in printed
     assert lines["model"] == f"{DEFAULT_MODEL}, licence of its weights: {PUBLISHED_MODELS[DEFAULT_MODEL].licence}"
     results = Results.read(demo / "evaluation")
     scores = results.tracks[name].scores["vocals"]
     assert results.tracks[name].seconds == pytest.approx(SONG_SECONDS, abs=1e-4)
     for row, shown in ((MIXTURE_ROW, "mixture as estimate"), (ESTIMATE, f"model {DEFAULT_MODEL}")):
         assert lines[shown].split() == [f"{scores[row].csdr:.2f}", "dB", f"{scores[row].usdr:.2f}", "dB"]
-    assert verdict(scores) in said
+    assert verdict(scores) in printed
     assert scores[ESTIMATE].usdr > scores[MIXTURE_ROW].usdr + 5, "the weights in the package separate"
     assert lines["protocol"] == "single"
     assert float(lines["seconds per second of audio"]) > 0
     assert " on " in lines["scan"]
-    for path in (lines["song"], lines["picture"], lines["report"], *lines["stems"].split(", ")):
+    for path in (lines["song"], lines["figure"], lines["report"], *lines["stems"].split(", ")):
         assert (tmp_path / path).is_file()
     check_stems(demo, SONG_SECONDS)
     assert name in (tmp_path / lines["report"]).read_text(encoding="utf-8")
-    picture = pixels(tmp_path / lines["picture"])
+    picture = pixels(tmp_path / lines["figure"])
     assert picture.shape == (970, 1200, 3)
     drawn = [lines["song"], lines["stems"].split(", ")[0], f"demo/data/test/{name}/vocals.wav"]
     sounds = torch.stack([read_audio(tmp_path / file).mean(0) for file in drawn])
@@ -86,7 +86,7 @@ def test_the_demo_separates_scores_and_draws_a_song(
     assert [picture[rows, 120:1000].mean() for rows in PANELS] == pytest.approx(expected, rel=0.03)
 
 
-def test_each_sound_of_a_picture_stands_in_its_place(tmp_path: Path) -> None:
+def test_each_sound_has_its_panel_in_the_figure(tmp_path: Path) -> None:
     tone = torch.sin(2 * torch.pi * 1000 * torch.arange(SAMPLE_RATE) / SAMPLE_RATE).expand(2, -1)
     path = tmp_path / "picture.png"
     brightest = []
@@ -96,13 +96,13 @@ def test_each_sound_of_a_picture_stands_in_its_place(tmp_path: Path) -> None:
         write_picture(path, "Cash $_^$", sounds, SAMPLE_RATE)
         picture = pixels(path).sum(2)[:, 120:1000]
         brightest.append([int(picture[rows].max()) for rows in PANELS])
-    # The first is what the others are measured by; where it is silent, all else is full scale.
+    # The first is the reference of the colours; if it is silent, everything else is full scale.
     assert [[value > 600 for value in values] for values in brightest[1:]] == [[True, False, True], [True, True, False]]
     assert brightest[0][0] < 50
 
 
 @pytest.mark.parametrize(
-    ("model", "mixture", "said"),
+    ("model", "mixture", "printed"),
     [
         (3.0, -5.0, "The model beats the mixture and silence: its uSDR is +8.0 dB from the mixture's, and +3.0 dB"),
         (-1.0, -5.0, "The model does NOT beat silence: its uSDR is +4.0 dB"),
@@ -110,8 +110,8 @@ def test_each_sound_of_a_picture_stands_in_its_place(tmp_path: Path) -> None:
         (float("nan"), 1.0, "The model does NOT beat the mixture and silence: "),
     ],
 )
-def test_the_verdict_compares_with_the_mixture_and_silence(model: float, mixture: float, said: str) -> None:
-    assert verdict({ESTIMATE: StemScores(usdr=model), MIXTURE_ROW: StemScores(usdr=mixture)}).startswith(said)
+def test_the_verdict_compares_with_the_mixture_and_silence(model: float, mixture: float, printed: str) -> None:
+    assert verdict({ESTIMATE: StemScores(usdr=model), MIXTURE_ROW: StemScores(usdr=mixture)}).startswith(printed)
 
 
 def test_the_demo_trains_on_the_song(
@@ -120,7 +120,7 @@ def test_the_demo_trains_on_the_song(
     monkeypatch.chdir(tmp_path)
     config = str(ROOT / "configs" / "tiny.yaml")
     assert main(["demo", "--train", "--config", config, "--training-minutes", "0.05"]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for words in (
         "mixture as estimate",
         "model, trained for",
@@ -128,7 +128,7 @@ def test_the_demo_trains_on_the_song(
         "scan ",
         "beat the mixture",
     ):
-        assert words in said.replace("beats", "beat")
+        assert words in printed.replace("beats", "beat")
     name = example_song().name
     samples = 0
     for split, (start, stop) in EXCERPTS_SECONDS.items():
@@ -143,8 +143,8 @@ def test_the_demo_trains_on_the_song(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--config", "tiny.yaml"], "--config can be used only in a training; give --train too"),
-        (["--training-minutes", "3"], "--training-minutes can be used only in a training; give --train too"),
+        (["--config", "tiny.yaml"], "--config can be used only for training; give --train too"),
+        (["--training-minutes", "3"], "--training-minutes can be used only for training; give --train too"),
         (["--config", "a", "--training-minutes", "0"], "--config and --training-minutes can be used only"),
         (["--train"], "there is no config configs"),
         (["--train", "--config", str(ROOT / "configs" / "tiny.yaml"), "--training-minutes", "0"], "a time above 0"),
@@ -171,5 +171,5 @@ def test_the_demo_deletes_no_folder_it_did_not_make(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo" / "data").mkdir(parents=True)
     assert main(["demo", *options]) == 1
-    assert "that no demo made" in capsys.readouterr().err
+    assert "was not made by a demo" in capsys.readouterr().err
     assert (tmp_path / "demo" / "data").is_dir()

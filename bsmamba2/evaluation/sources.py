@@ -1,10 +1,10 @@
-"""Whose estimates are scored: a model's, or those another tool left in a folder."""
+"""The sources of the estimates that are scored: a model, or a folder written by another tool."""
 
 import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +15,9 @@ from bsmamba2.evaluation.estimates import estimates_sha256, read_estimates, stem
 from bsmamba2.evaluation.results import ESTIMATE, chunk_row
 from bsmamba2.evaluation.songs import Song
 from bsmamba2.model import BSMamba2
-from bsmamba2.model.scans import Scan, choose_scan
-from bsmamba2.separation.separator import OVERLAP, Precision, Separator, check_settings
+from bsmamba2.model.scans import choose_scan
+from bsmamba2.separation.separator import Separator
+from bsmamba2.separation.settings import SeparationSettings
 from bsmamba2.stem_names import INSTRUMENTAL, VOCALS
 from bsmamba2.system.devices import choose_device
 from bsmamba2.system.files import sha256_of
@@ -26,11 +27,11 @@ from bsmamba2.weights.store import find_model
 
 @dataclass(frozen=True)
 class Estimated:
-    """What a song was separated into.
+    """The estimates of a song.
 
     Args:
-        rows: By row of the results and stem: audio (c, n).
-        computing_seconds: Time the first row took; NaN where nothing was computed.
+        rows: Audio (c, n) by row of the results and stem.
+        computing_seconds: Time the first row took; NaN if nothing was computed.
         notes: What had to be adjusted.
     """
 
@@ -47,7 +48,7 @@ class Source(Protocol):
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """The stems it gives."""
+        """The stems that it estimates."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -55,7 +56,7 @@ class Source(Protocol):
 
     @property
     def description(self) -> dict[str, dict[str, Any]]:
-        """What it is, for people, in sections."""
+        """A description of it in sections, for people."""
 
     def sha256(self, track: str) -> str:
         """Returns a hash of what its estimates of one track depend on besides the track."""
@@ -66,65 +67,55 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model, with how it separates; see `bsmamba2.separation.separator.Separator`.
+    """A model, and how it separates.
 
     Args:
         model: Name of a published model or a file.
-        segment_seconds: Length of the segments, by default that of its training.
+        settings: How to separate.
         chunk_seconds: Lengths of segments for further rows.
-        overlap: Share of a segment that overlaps the next one.
-        batch_size: Segments in one pass; None for that of the device.
-        device: Kind of device.
-        precision: Of the matrix products.
-        scan: Which scan.
-        compile: Whether torch.compile makes kernels of the network.
 
     Raises:
         InputError: The file or an option cannot be used.
     """
 
     model: str | Path
-    segment_seconds: float | None = None
+    settings: SeparationSettings = SeparationSettings()
     chunk_seconds: Sequence[float] = ()
-    overlap: float = OVERLAP
-    batch_size: int | None = None
-    device: str = "auto"
-    precision: Precision = "float32"
-    scan: Scan = "auto"
-    compile: bool = False
     network: BSMamba2 = field(init=False)
     sha256_of_file: str = field(init=False)
 
     def __post_init__(self) -> None:
         path = find_model(self.model)
-        network = WeightsFile.read(path).network()
-        if self.compile:
-            network.compile()
-        if len(set(self.chunk_seconds)) < len(self.chunk_seconds):
-            raise InputError(f"chunk_seconds={list(self.chunk_seconds)} is not allowed; give each length only once")
-        for seconds in (self.segment_seconds, *self.chunk_seconds):
-            check_settings(network.config, seconds, self.overlap, self.batch_size, self.precision)
-        object.__setattr__(self, "network", network)
+        object.__setattr__(self, "network", WeightsFile.read(path).network())
         object.__setattr__(self, "sha256_of_file", sha256_of(path))
+        for settings in self._rows.values():
+            settings.segment(self.network.config)
+
+    @property
+    def _rows(self) -> dict[str, SeparationSettings]:
+        """The settings by row of the results."""
+        chunks = {chunk_row(s): replace(self.settings, segment_seconds=s) for s in sorted(self.chunk_seconds)}
+        return {ESTIMATE: self.settings, **chunks}
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """The stems of the model, and everything but its vocals."""
+        """The stems of the model, and the instrumental if vocals are among them."""
         stems = self.network.config.stems
         return (*stems, INSTRUMENTAL) if VOCALS in stems else stems
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """The hash of the model's file, and how it separates."""
-        device = choose_device(self.device)
+        settings, config = self.settings, self.network.config
+        device = choose_device(settings.device)
         return {
             "model": self.sha256_of_file,
-            "segment_seconds": self.segment_seconds or self.network.config.segment_seconds,
+            "segment_seconds": settings.segment_seconds or config.segment_seconds,
             "chunk_seconds": sorted(self.chunk_seconds),
-            "overlap": self.overlap,
+            "overlap": settings.overlap,
             "device": device.type,
-            "precision": self.precision,
-            "scan": choose_scan(device, self.scan),
+            "precision": settings.precision,
+            "scan": choose_scan(device, settings.scan) if self.network.scans else "none",
         }
 
     @property
@@ -139,17 +130,12 @@ class ModelSource:
         return {"model": model, "separation": separation, "network": asdict(self.network.config)}
 
     def sha256(self, track: str) -> str:
-        """Returns nothing: the description tells all."""
+        """Returns nothing: the identity covers everything."""
         return ""
 
     def on(self, device: str) -> Estimate:
         """Returns the function that separates songs on a device."""
-
-        def separator(seconds: float | None) -> Separator:
-            return Separator(self.network, seconds, self.overlap, self.batch_size, device, self.precision, self.scan)
-
-        separators = {ESTIMATE: separator(self.segment_seconds)}
-        separators |= {chunk_row(seconds): separator(seconds) for seconds in sorted(self.chunk_seconds)}
+        separators = {row: Separator(self.network, settings, device=device) for row, settings in self._rows.items()}
 
         def estimate(song: Song, stems: Sequence[str]) -> Estimated:
             rows, times = {}, []
@@ -170,14 +156,14 @@ class FolderSource:
     """Estimates in files; see `bsmamba2.evaluation.estimates`.
 
     Args:
-        folder: Where they lie.
+        folder: The folder that holds them.
     """
 
     folder: Path
 
     @functools.cached_property
     def stems(self) -> tuple[str, ...]:
-        """The stems that every track has, and everything but the vocals.
+        """The stems that every track has, and the instrumental if vocals are among them.
 
         Raises:
             InputError: There are none.
@@ -187,7 +173,7 @@ class FolderSource:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Where the folder lies."""
+        """The path of the folder."""
         return {"estimates": str(self.folder.resolve())}
 
     @property
@@ -200,7 +186,7 @@ class FolderSource:
         return estimates_sha256(self.folder, track)
 
     def on(self, device: str) -> Estimate:
-        """Returns the function that reads them; no device is needed."""
+        """Returns the function that reads the estimates; the device is not used."""
 
         def estimate(song: Song, stems: Sequence[str]) -> Estimated:
             estimates, notes = read_estimates(self.folder, song, stems)
@@ -210,10 +196,10 @@ class FolderSource:
 
 
 def chosen_stems(stems: Sequence[str] | None, source: Source) -> tuple[str, ...]:
-    """Returns the stems to score: those asked for, else those the source gives of itself.
+    """Returns the stems to score: those requested, by default all of the source except the instrumental.
 
     Raises:
-        InputError: A model does not give one, or one is named twice; what a folder lacks fails track by track.
+        InputError: A model lacks a stem, or one is given twice; a stem that a folder lacks fails track by track.
     """
     if stems is None:
         return tuple(stem for stem in source.stems if stem != INSTRUMENTAL) or source.stems

@@ -1,4 +1,4 @@
-"""One track: from its files to its result, written down."""
+"""Scores one track, from its files to its written result."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,8 @@ from bsmamba2.evaluation.museval_scores import MusevalScores, museval_medians, s
 from bsmamba2.evaluation.results import ESTIMATE, TrackResult
 from bsmamba2.evaluation.runs import Run
 from bsmamba2.evaluation.scores import with_museval
-from bsmamba2.evaluation.scoring import Protocol, museval_sources, museval_target, needed_stems, score_song
+from bsmamba2.evaluation.scoring import museval_sources, museval_target, needed_stems, score_song
+from bsmamba2.evaluation.settings import ScoringSettings
 from bsmamba2.evaluation.songs import Song, data_sha256, read_song
 from bsmamba2.evaluation.sources import Estimate, Estimated, Source
 from bsmamba2.metrics import active_blocks
@@ -37,33 +38,29 @@ class Plan:
     """What is done with every track.
 
     Args:
-        run: Where results go, and what they hold for.
-        source: Whose estimates.
+        run: Folder of the results, and what they depend on.
+        source: Source of the estimates.
         split: Name of the split, in the paths of museval's files.
-        stems: Which are scored.
-        protocol: Which sources share undefined windows.
-        museval: Whether museval scores them too.
-        save_estimates: Whether estimates are kept.
-        computed: By which revision of the code, and on which device.
+        stems: The stems that are scored.
+        scoring: How they are scored, and what is kept.
+        computed: Revision of the code, and device.
     """
 
     run: Run
     source: Source
     split: Split
     stems: tuple[str, ...]
-    protocol: Protocol
-    museval: bool
-    save_estimates: bool
+    scoring: ScoringSettings
     computed: Mapping[str, str]
 
 
 def evaluate_track(track: Track, plan: Plan, estimate: Estimate) -> TrackResult | Failure:
-    """Returns the result of a track, that of an earlier run where it holds for this one; a new one is written.
+    """Returns the result of a track, taken from an earlier run if it is still valid; a new one is written.
 
     Args:
         track: The song's files.
         plan: What is done with it.
-        estimate: Separates it, on the device of this process.
+        estimate: Separates it on the device of this process.
     """
     try:
         return _evaluated(track, plan, estimate)
@@ -72,7 +69,7 @@ def evaluate_track(track: Track, plan: Plan, estimate: Estimate) -> TrackResult 
     except InputError as error:
         log.error("failed: %s: %s", track.name, error)
         return Failure(track.name, str(error))
-    # Whatever one file brings a library to: the others go on.
+    # An unexpected error in one track must not stop the others.
     except Exception as error:
         log.exception("failed: %s", track.name)
         return Failure(track.name, f"an unexpected {type(error).__name__}: {error}")
@@ -87,10 +84,10 @@ def _evaluated(track: Track, plan: Plan, estimate: Estimate) -> TrackResult:
         log.info("%s: already scored", track.name)
         return found
     song = read_song(track)
-    estimated = estimate(song, needed_stems(plan.stems, plan.protocol))
+    estimated = estimate(song, needed_stems(plan.stems, plan.scoring.protocol))
     notes = [*song.notes, *estimated.notes]
-    scores = score_song(song, estimated.rows, plan.stems, plan.protocol)
-    if plan.museval:
+    scores = score_song(song, estimated.rows, plan.stems, plan.scoring.protocol)
+    if plan.scoring.museval:
         found_by_museval = _museval(song, estimated, plan.stems, notes)
         if found_by_museval is not None:
             found_by_museval.write(run.museval(plan.split, track.name))
@@ -99,7 +96,7 @@ def _evaluated(track: Track, plan: Plan, estimate: Estimate) -> TrackResult:
                 stem: rows | {ESTIMATE: with_museval(rows[ESTIMATE], medians[museval_target(stem)])}
                 for stem, rows in scores.items()
             }
-    if plan.save_estimates:
+    if plan.scoring.save_estimates:
         for stem in plan.stems:
             audio = estimated.rows[ESTIMATE][stem]
             write_audio(run.estimates(track.name) / f"{stem}.wav", audio, song.sample_rate, depth="float")
@@ -129,7 +126,7 @@ def _evaluated(track: Track, plan: Plan, estimate: Estimate) -> TrackResult:
 
 
 def _museval(song: Song, estimated: Estimated, stems: Sequence[str], notes: list[str]) -> MusevalScores | None:
-    """Returns what museval finds; where it refuses a song, nothing, and notes why."""
+    """Returns museval's scores; if it refuses a song, returns None and adds the reason to the notes."""
     estimates, references = museval_sources(song, estimated.rows[ESTIMATE], stems)
     try:
         return score_with_museval(estimates=estimates, references=references, sample_rate=song.sample_rate)
@@ -140,10 +137,10 @@ def _museval(song: Song, estimated: Estimated, stems: Sequence[str], notes: list
 
 
 def _write_excerpt(song: Song, estimated: Estimated, plan: Plan) -> tuple[tuple[float, float], float]:
-    """Writes the seconds in which the first stem is loudest, the same whoever separated it.
+    """Writes the seconds in which the first stem is loudest; they do not depend on the estimates.
 
     Returns:
-        The seconds, and what all samples were multiplied by so that none is clipped.
+        The seconds, and the factor by which all samples were multiplied so that none is clipped.
     """
     rate, folder = song.sample_rate, plan.run.excerpts(song.name)
     stretch = loudest_stretch(song.reference(plan.stems[0])[None], round(EXCERPT_SECONDS * rate))

@@ -50,16 +50,20 @@ class BSMamba2(nn.Module):
         for layer in self.layers:
             yield from cast(Iterable[Mixer], layer)
 
+    @property
+    def scans(self) -> bool:
+        """Whether some mixer runs a scan."""
+        return any(mixer.scans for mixer in self.mixers())
+
     def set_scan(self, scan: Scan) -> None:
         """Sets which scan of `bsmamba2.model.scans` the mixers run; auto, the default, is the best for their device.
 
         Raises:
             InputError: No mixer of this network runs a scan.
         """
-        scanning = [mixer for mixer in self.mixers() if mixer.scans]
-        if scan != "auto" and not scanning:
+        if scan != "auto" and not self.scans:
             raise InputError(f"scan={scan!r} cannot be used, since no mixer of this network runs a scan; leave it out")
-        for mixer in scanning:
+        for mixer in self.mixers():
             mixer.set_scan(scan)
 
     def compile(self, *_: Any, **options: Any) -> None:

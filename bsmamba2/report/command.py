@@ -13,22 +13,18 @@ def report(
     """Shows one evaluation, or several side by side, on a page that opens anywhere; returns it and its data in JSON.
 
     Args:
-        runs: Folders that `bsmamba2 evaluate` wrote; the others are compared with the first.
-        output: The page, a name that ends in .html; the data lie beside it.
-        no_audio: Pictures of the excerpts alone, nothing to listen to.
-        overwrite: Replace a page that is already there.
+        runs: Folders that `bsmamba2 evaluate` wrote; all are compared with the first.
+        output: The page, a name that ends in .html; the data are written beside it.
+        no_audio: Show the excerpts as spectrograms only, without audio.
+        overwrite: Replace an existing page.
 
     Raises:
-        InputError: A folder holds no results, or the page is already there or cannot be written.
+        InputError: A folder holds no results, or the page already exists or cannot be written.
     """
-    there = next((path for path in (output, output.with_suffix(".json")) if path.exists()), None)
-    if there and not overwrite:
-        raise InputError(f"{there} is already there; give another --output, or --overwrite")
-    return _write_page(runs, output, audio=not no_audio)
-
-
-def _write_page(runs: Sequence[Path], output: Path, audio: bool = True) -> list[Path]:
-    """Returns the paths of a report and its data, both replaced if they are there; drawing is loaded only here."""
+    existing = next((path for path in (output, output.with_suffix(".json")) if path.exists()), None)
+    if existing and not overwrite:
+        raise InputError(f"{existing} already exists; give another --output, or --overwrite")
+    # Drawing is imported only when it is needed.
     from bsmamba2.report import write_report
 
-    return write_report(runs, output, audio)
+    return write_report(runs, output, audio=not no_audio)

@@ -1,4 +1,4 @@
-"""Segment by segment: any function of segments becomes one of audio of any length."""
+"""Overlap-add: applies a function of segments to audio of any length."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bsmamba2.audio.sample_queue import SampleQueue
 from bsmamba2.errors import InputError
 
 
@@ -18,11 +19,11 @@ def overlap_add(
     hop: int,
     batch_size: int = 1,
 ) -> Iterator[Tensor]:
-    """Yields what a process gives segment by segment, cross-faded: (s, c, n) in all of a mixture (c, n) in blocks.
+    """Yields the estimates of a mixture (c, n), cross-faded from those of its segments, in pieces of (s, c, n).
 
     Segments start every hop samples; the last one is zero-padded. Each is weighted by a window with linear ramps over
-    the overlap, and the sum is divided by the sum of the windows, so that the identity is returned unchanged. What is
-    kept in memory does not depend on the length of the mixture.
+    the overlap, and the sum is divided by the sum of the windows, so that the identity leaves a mixture unchanged.
+    Memory use does not depend on the length of the mixture.
 
     Args:
         process: Maps segments (b, c, segment) to estimates (b, s, c, segment), on the blocks' device.
@@ -37,7 +38,7 @@ def overlap_add(
     if not 1 <= hop <= segment or batch_size < 1:
         raise InputError(
             f"segment={segment}, hop={hop}, batch_size={batch_size} is not allowed; "
-            "the hop lies between 1 and the segment, a batch has at least one segment"
+            "give a hop from 1 to the segment and a batch of at least one segment"
         )
     window = _window(segment, segment - hop)
     sums, weights = torch.zeros(segment), torch.zeros(segment)
@@ -51,15 +52,14 @@ def overlap_add(
 
 def _segments(blocks: Iterable[Tensor], segment: int, hop: int) -> Iterator[tuple[Tensor, int]]:
     """Yields segments (c, segment), each with the number of its samples that no later segment covers."""
-    waiting = None
+    waiting = SampleQueue()
     for block in blocks:
-        waiting = block if waiting is None else torch.cat([waiting, block], dim=-1)
-        while waiting.shape[-1] > segment:
-            yield waiting[:, :segment], hop
-            waiting = waiting[:, hop:]
-    if waiting is not None and waiting.shape[-1]:
-        length = waiting.shape[-1]
-        yield F.pad(waiting, (0, segment - length)), length
+        waiting.append(block)
+        while len(waiting) > segment:
+            yield waiting.first(segment), hop
+            waiting.take(hop)
+    if length := len(waiting):
+        yield F.pad(waiting.take(length), (0, segment - length)), length
 
 
 def _batches(pieces: Iterator[tuple[Tensor, int]], batch_size: int) -> Iterator[list[tuple[Tensor, int]]]:
@@ -68,9 +68,9 @@ def _batches(pieces: Iterator[tuple[Tensor, int]], batch_size: int) -> Iterator[
 
 
 def _window(segment: int, overlap: int) -> Tensor:
-    """One in the middle, linear ramps over the overlap at both ends, nowhere zero.
+    """Returns a window that is 1 in the middle, with linear ramps over the overlap at both ends, nowhere zero.
 
-    Measured on music, estimates depend less on where segments begin than with ramps of a squared sine.
+    On music, estimates depend less on where segments begin than with squared-sine ramps (measured).
     """
     distance_to_end = torch.arange(segment).minimum(torch.arange(segment).flip(0)) + 0.5
     return (distance_to_end / max(overlap, 0.5)).clamp(max=1)

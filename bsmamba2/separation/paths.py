@@ -1,4 +1,4 @@
-"""Which songs are meant, and where their stems go."""
+"""Finds the songs to separate and the paths of their stems."""
 
 import contextlib
 import glob
@@ -15,7 +15,30 @@ from bsmamba2.audio.formats import AUDIO_SUFFIXES, Format
 from bsmamba2.errors import InputError
 
 STANDARD_INPUT = "-"
-TEMPLATE = "{track}/{stem}.{ext}"
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where stems are written.
+
+    Args:
+        output: Folder for the stems; subfolders of a given folder are kept.
+        template: Path of a stem below the output, with {track}, {stem} and {ext}.
+        overwrite: Replace stems that already exist.
+        skip_existing: Write only stems that do not exist yet.
+
+    Raises:
+        InputError: overwrite and skip_existing are both set.
+    """
+
+    output: Path = Path("stems")
+    template: str = "{track}/{stem}.{ext}"
+    overwrite: bool = False
+    skip_existing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.overwrite and self.skip_existing:
+            raise InputError("--overwrite and --skip-existing contradict each other; give one of them")
 
 
 @dataclass(frozen=True)
@@ -24,7 +47,7 @@ class SongFile:
 
     Args:
         path: The file.
-        folder: Where it lies below the folder that was given; kept in the output.
+        folder: Its folder, relative to the folder that was given; kept in the output.
         track: Its name in the output.
     """
 
@@ -34,17 +57,17 @@ class SongFile:
 
 
 def find_song_files(inputs: Sequence[str | Path], output: Path, spooled: Path | None = None) -> list[SongFile]:
-    """Returns the songs of files, folders and patterns, in their order and each file once, whatever links lead to it.
+    """Returns the songs of files, folders and patterns in order, each file once even if several links lead to it.
 
-    Folders are searched with all folders in them, but for the output and what is hidden.
+    Folders are searched recursively, except for the output and hidden files and folders.
 
     Args:
         inputs: Files, folders, patterns such as `songs/**/*.flac`, or `-` for the standard input.
         output: Folder of the stems.
-        spooled: File with what came from the standard input.
+        spooled: File that holds what was read from the standard input.
 
     Raises:
-        InputError: A folder cannot be listed, holds no song or is the output; or a pattern matches folders alone.
+        InputError: A folder cannot be listed, holds no song or is the output; or a pattern matches only folders.
     """
     songs: dict[Path, SongFile] = {}
     for given in inputs:
@@ -60,20 +83,20 @@ def find_song_files(inputs: Sequence[str | Path], output: Path, spooled: Path | 
 
 
 def stem_paths(
-    songs: Sequence[SongFile], output: Path, template: str, stems: Sequence[str], format: Format
+    songs: Sequence[SongFile], destination: Destination, stems: Sequence[str], format: Format
 ) -> dict[SongFile, dict[str, Path]]:
     """Returns the file of every stem of every song.
 
     Args:
-        songs: What is separated.
-        output: Folder of the stems.
-        template: Path of a stem below the output, with {track}, {stem} and {ext}.
+        songs: The songs to separate.
+        destination: Where the stems are written.
         stems: Names of the stems.
         format: File format.
 
     Raises:
         InputError: The template cannot be used, two files would get one path, or a song would be overwritten.
     """
+    output, template = destination.output, destination.template
     _check_template(template, stems)
     paths = {
         song: {stem: output / song.folder / template.format(track=song.track, stem=stem, ext=format) for stem in stems}
@@ -95,7 +118,7 @@ def stem_paths(
 
 @contextlib.contextmanager
 def standard_input(inputs: Sequence[str | Path]) -> Iterator[Path | None]:
-    """Gives a file with what comes from the standard input while the block runs, or None where it is not asked for.
+    """Gives a file with the contents of the standard input while the block runs, or None if it is not an input.
 
     Raises:
         InputError: Nothing is piped in.
@@ -112,8 +135,8 @@ def standard_input(inputs: Sequence[str | Path]) -> Iterator[Path | None]:
                 shutil.copyfileobj(sys.stdin.buffer, file)
         except OSError as error:
             raise InputError(
-                f"the standard input does not fit into {folder} ({error.strerror}); free some space, or name another "
-                "folder in TMPDIR"
+                f"the standard input does not fit into {folder} ({error.strerror}); free some space, or set "
+                "TMPDIR to another folder"
             ) from error
         yield path
 
@@ -127,20 +150,20 @@ def _songs(given: Path, output: Path) -> Iterator[SongFile]:
         yield SongFile(given, Path(), _track(given))
         return
     root = _without_pattern(given)
-    # The stems of an earlier run are meant only where the pattern begins beside or in them.
+    # Stems of an earlier run are included only if the pattern begins inside the output or beside it.
     stems = _real(output) if _real(root) in _real(output).parents else None
     files = [
         path for path in matches if not os.path.isdir(path) and not (stems and _real(path.parent).is_relative_to(stems))
     ]
     if not files:
-        raise InputError(f"the pattern {given} matches no file but folders or stems; end it with a part such as *.flac")
+        raise InputError(f"the pattern {given} matches only folders or stems; end it with a part such as *.flac")
     for path in sorted(files):
         yield SongFile(path, path.parent.relative_to(root), _track(path))
 
 
 def _in_folder(root: Path, output: Path) -> Iterator[SongFile]:
     if _real(root) == _real(output):
-        raise InputError(f"the folder {root} is the output too; give another --output")
+        raise InputError(f"the folder {root} is also the output; give another --output")
     count = 0
     for folder, files in _walk(root, output):
         for name in sorted(files):
@@ -148,11 +171,11 @@ def _in_folder(root: Path, output: Path) -> Iterator[SongFile]:
                 count += 1
                 yield SongFile(folder / name, folder.relative_to(root), _track(folder / name))
     if not count:
-        raise InputError(f"the folder {root} holds no audio file; give one that does, or name the files")
+        raise InputError(f"the folder {root} holds no audio file; give one that does, or give the files")
 
 
 def _matches(pattern: Path) -> Iterator[Path]:
-    """Yields what a pattern matches; `**` is walked here, because glob walks in circles where a link leads back up."""
+    """Yields what a pattern matches; `**` is walked here because glob follows links that lead back up in circles."""
     parts = pattern.parts
     if "**" not in parts:
         yield from map(Path, glob.glob(str(pattern)))
@@ -164,7 +187,7 @@ def _matches(pattern: Path) -> Iterator[Path]:
 
 
 def _walk(root: Path, output: Path | None = None) -> Iterator[tuple[Path, list[str]]]:
-    """Yields a folder and all in it with the names of their files, each once, but for the output and what is hidden."""
+    """Yields each folder in root with the names of its files, once, except for the output and hidden folders."""
 
     def fail(error: OSError) -> None:
         raise InputError(f"the folder {error.filename} cannot be listed ({error.strerror}); check its permissions")
@@ -188,13 +211,13 @@ def _without_pattern(pattern: Path) -> Path:
 
 
 def _real(path: Path) -> Path:
-    """Returns where links lead, and a link in a circle as it is, at which Path.resolve fails."""
+    """Returns the target of links; a link in a circle, at which Path.resolve fails, is returned unchanged."""
     return Path(os.path.realpath(path))
 
 
 def _track(path: Path) -> str:
     name = path.stem
-    # Of `...wav` it is `..`, the folder above.
+    # The stem of `...wav` is `..`, the parent folder.
     if name in (".", "..", ".stem"):
         return path.name
     return name.removesuffix(".stem") if path.suffix.lower() in (".mp4", ".m4a") else name

@@ -1,4 +1,4 @@
-"""From a network on segments to a separation of audio of any length: the same for training, scores and files."""
+"""Separates audio of any length with a network on segments; training, evaluation and the command line all use it."""
 
 import contextlib
 import itertools
@@ -6,7 +6,8 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, TypeVar, get_args
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,20 +16,20 @@ from torch import Tensor
 
 from bsmamba2.audio import BLOCK
 from bsmamba2.audio.resampling import Resampler
+from bsmamba2.audio.sample_queue import SampleQueue
 from bsmamba2.errors import InputError
-from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.model.scans import Scan, choose_scan
+from bsmamba2.model import BSMamba2
+from bsmamba2.model.scans import choose_scan
 from bsmamba2.separation.overlap_add import overlap_add
+from bsmamba2.separation.settings import Precision, SeparationSettings
 from bsmamba2.system.devices import choose_device, out_of_memory, return_memory
 
-OVERLAP = 0.25
 # Segments in one pass by kind of device, 1 elsewhere: one is enough to keep the cores of a CPU busy.
 BATCH_SIZES = {"cuda": 8}
 
-# How torch.compile says that a C++ compiler, or Triton on a GPU, is missing.
+# Messages of torch.compile when a C++ compiler, or Triton on a GPU, is missing.
 NO_COMPILER = re.compile("InvalidCxxCompiler|TritonMissing|C compiler")
 
-Precision = Literal["float32", "bfloat16", "float16"]
 ProgressCallback = Callable[[float], None]
 AudioT = TypeVar("AudioT", Tensor, np.ndarray)
 
@@ -36,64 +37,56 @@ log = logging.getLogger(__name__)
 
 
 class Separator:
-    """Separates audio of any length and sampling rate, segment by segment; may be called again and again.
+    """Separates audio of any length and sampling rate, segment by segment; it can be called repeatedly.
 
     Args:
-        network: Moved to the device.
-        segment_seconds: Length of the segments in seconds, by default that of the network's training.
-        overlap: Share of a segment that overlaps the next one, from 0 (the published test protocol) to below 1.
-        batch_size: Segments in one pass, by default 8 on CUDA and 1 elsewhere; the result does not depend on it. Where
-            the memory is too small it is halved.
-        device: Where to compute: a torch device, or auto, which is the first of cuda, mps and cpu that is there.
-        precision: Of the matrix products: float32, bfloat16 or float16; by default float32, or that of a surrounding
-            torch.autocast.
-        scan: Which scan of `bsmamba2.model.scans` to run; by itself the best for the device.
+        network: The network; it is moved to the device, and compiled if the settings ask for it.
+        settings: How to separate, by default `SeparationSettings()`.
+        **choices: Fields of `SeparationSettings` that replace those of settings, such as `overlap=0.5`.
+
+    Attributes:
+        device: The torch device.
+        segment: Length of a segment in samples at the network's sampling rate.
+        hop: Distance between the starts of segments in samples.
+        batch_size: Segments in one pass; halved when memory runs out. The result does not depend on it.
 
     Raises:
-        InputError: An argument is out of its range, or there is no such device or scan on this machine.
+        InputError: A setting is out of its range, or this machine lacks the device or the scan.
+        TypeError: A choice is not a field of `SeparationSettings`.
     """
 
-    def __init__(
-        self,
-        network: BSMamba2,
-        segment_seconds: float | None = None,
-        overlap: float = OVERLAP,
-        batch_size: int | None = None,
-        device: str | torch.device = "auto",
-        precision: Precision | None = None,
-        scan: Scan = "auto",
-    ) -> None:
-        seconds = network.config.segment_seconds if segment_seconds is None else segment_seconds
-        check_settings(network.config, seconds, overlap, batch_size, precision)
-        self.device = choose_device(device)
+    def __init__(self, network: BSMamba2, settings: SeparationSettings | None = None, **choices: Any) -> None:
+        self.settings = settings = replace(settings or SeparationSettings(), **choices)
+        self.segment = settings.segment(network.config)
+        self.hop = max(1, self.segment - round(self.segment * settings.overlap))
+        self.device = choose_device(settings.device)
+        network.set_scan(settings.scan)
+        if network.scans:
+            choose_scan(self.device, settings.scan)
+        self.batch_size = settings.batch_size or BATCH_SIZES.get(self.device.type, 1)
         self.network = network.to(self.device)
-        self.segment_seconds = seconds
-        self.overlap = overlap
-        self.batch_size = batch_size or BATCH_SIZES.get(self.device.type, 1)
-        self.precision = precision
-        self.scan = scan
-        choose_scan(self.device, scan)
+        if settings.compile:
+            network.compile()
+
+    @property
+    def segment_seconds(self) -> float:
+        """Length of a segment in seconds."""
+        return self.segment / self.network.config.sample_rate
 
     def __call__(
-        self,
-        audio: AudioT,
-        sample_rate: int,
-        *,
-        callback: ProgressCallback | None = None,
-        precision: Precision | None = None,
+        self, audio: AudioT, sample_rate: int, *, callback: ProgressCallback | None = None
     ) -> dict[str, AudioT]:
-        """Returns the estimates {stem: (c, n)} of a mixture, of its type, shape, sampling rate and device.
+        """Returns the estimates {stem: (c, n)} of a mixture, with its type, shape, sampling rate and device.
 
         Args:
             audio: Mixture (c, n), a tensor or an array of floats with full scale at 1; mono, or with the network's
                 number of channels. It is not changed.
             sample_rate: Its sampling rate in Hz.
             callback: Called with the share done, from 0 to 1.
-            precision: For this call, instead of the separator's own.
 
         Raises:
             InputError: The audio cannot be used: no floats, empty, not finite, or of another shape; or a segment does
-                not fit into the memory.
+                not fit into memory.
         """
         if not isinstance(audio, Tensor | np.ndarray) or audio.dtype == np.longdouble:
             raise InputError(f"the audio is a {type(audio).__name__}; give a tensor or array of floats up to 64 bit")
@@ -107,7 +100,7 @@ class Separator:
             raise InputError("the audio has samples that are not finite (NaN or infinity); repair it first")
         blocks = mixture.detach().to("cpu", torch.float32).split(BLOCK, dim=-1)
         pieces, done = [], 0
-        for part, estimates in self.stream(blocks, sample_rate, precision=precision):
+        for part, estimates in self.stream(blocks, sample_rate):
             pieces.append(estimates)
             done += part.shape[-1]
             if callback:
@@ -117,79 +110,63 @@ class Separator:
             return {stem: estimate.numpy().astype(audio.dtype) for stem, estimate in whole.items()}
         return {stem: estimate.to(mixture) for stem, estimate in whole.items()}
 
-    def stream(
-        self,
-        blocks: Iterable[Tensor],
-        sample_rate: int,
-        *,
-        precision: Precision | None = None,
-    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    def stream(self, blocks: Iterable[Tensor], sample_rate: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Yields parts (c, m) of a mixture with the estimates {stem: (c, m)} of the same samples, in constant memory.
 
         Args:
-            blocks: The mixture (c, n) on the CPU in float32, cut into blocks of any length.
+            blocks: The mixture (c, n) on the CPU in float32, cut into blocks of any length; a part may share memory
+                with them.
             sample_rate: Its sampling rate in Hz.
-            precision: For this call, instead of the separator's own.
 
         Raises:
             InputError: The mixture has a number of channels that the network does not take, or no samples; or a
-                segment does not fit into the memory.
+                segment does not fit into memory.
         """
         config = self.network.config
-        check_settings(config, self.segment_seconds, self.overlap, self.batch_size, precision)
         blocks = iter(blocks)
         first = next(blocks, None)
         if first is None:
             raise InputError("the audio has no samples; give some")
-        channels, taken = first.shape[0], 0
+        channels = first.shape[0]
         if channels not in (1, config.channels):
             raise InputError(f"the audio has {channels} channels; the model takes 1 or {config.channels}")
         if not math.isfinite(sample_rate) or sample_rate < 1 or sample_rate % 1:
             raise InputError(f"a sampling rate of {sample_rate} Hz is not allowed; give a whole number of at least 1")
-        waiting = first[:, :0]
+        # The samples whose estimates are not complete yet.
+        waiting = SampleQueue()
         to_model = Resampler(sample_rate, config.sample_rate, channels)
         from_model = Resampler(config.sample_rate, sample_rate, len(config.stems) * channels)
 
         def at_model_rate() -> Iterator[Tensor]:
-            nonlocal taken, waiting
             for block in itertools.chain([first], blocks):
-                taken += block.shape[-1]
-                waiting = torch.cat([waiting, block], dim=-1)
+                waiting.append(block)
                 yield to_model(block).expand(config.channels, -1)
-            model_length = max(1, round(taken * config.sample_rate / sample_rate))
-            yield to_model.finish(model_length).expand(config.channels, -1)
+            length = max(1, round(waiting.appended * config.sample_rate / sample_rate))
+            yield to_model.finish(length).expand(config.channels, -1)
 
-        def released(estimates: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            nonlocal waiting
-            length = min(estimates.shape[-1], waiting.shape[-1])
-            part, waiting = waiting[:, :length], waiting[:, length:]
-            stems = rearrange(estimates[:, :length], "(s c) n -> s c n", c=channels)
+        def with_mixture(estimates: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            part = waiting.take(min(estimates.shape[-1], len(waiting)))
+            stems = rearrange(estimates[:, : part.shape[-1]], "(s c) n -> s c n", c=channels)
             return part, dict(zip(config.stems, stems, strict=True))
 
-        segment = round(self.segment_seconds * config.sample_rate)
-        pieces = overlap_add(
-            lambda segments: self._estimates(segments, precision),
-            at_model_rate(),
-            segment=segment,
-            hop=max(1, segment - round(segment * self.overlap)),
-            batch_size=self.batch_size,
-        )
-        for piece in pieces:
+        for piece in overlap_add(
+            self._estimates, at_model_rate(), segment=self.segment, hop=self.hop, batch_size=self.batch_size
+        ):
             if channels < config.channels:
                 piece = piece.mean(dim=1, keepdim=True)
             ready = from_model(piece.flatten(0, 1))
             if ready.shape[-1]:
-                yield released(ready)
-        if waiting.shape[-1]:
-            yield released(from_model.finish(taken))
+                yield with_mixture(ready)
+        if len(waiting):
+            yield with_mixture(from_model.finish(waiting.appended))
 
-    def _estimates(self, segments: Tensor, precision: Precision | None) -> Tensor:
+    def _estimates(self, segments: Tensor) -> Tensor:
         """Returns the estimates (b, s, c, n) of segments (b, c, n), in smaller batches where memory is short."""
         weight = next(self.network.parameters())
-        self.network.set_scan(self.scan)
+        self.network.set_scan(self.settings.scan)
         while True:
             try:
-                with torch.inference_mode(), _autocast(self.device, precision or self.precision):
+                with torch.inference_mode(), _autocast(self.device, self.settings.precision):
                     estimates = torch.cat(
                         [self.network(part.to(weight)) for part in segments.split(self.batch_size)]
                     ).to(segments)
@@ -208,43 +185,18 @@ class Separator:
                         "a smaller segment_seconds, or another device"
                     ) from error
             self.batch_size = min(self.batch_size, len(segments)) // 2
-            log.warning("out of memory on %s: going on with batches of %d", self.device, self.batch_size)
+            log.warning("out of memory on %s: the batch size is reduced to %d", self.device, self.batch_size)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         return_memory()
         if not estimates.isfinite().all():
             raise InputError(
-                "the network gave values that are not finite; choose the precision float32, or check the weights"
+                "the network returned values that are not finite; choose the precision float32, or check the weights"
             )
         return estimates
 
 
-def check_settings(
-    config: ModelConfig,
-    segment_seconds: float | None,
-    overlap: float,
-    batch_size: int | None,
-    precision: Precision | None,
-) -> None:
-    """Fails unless the settings of a `Separator` are in their ranges.
-
-    Raises:
-        InputError: One is not.
-    """
-    if not 0 <= overlap < 1:
-        raise InputError(f"overlap={overlap} is not allowed; give a share of a segment from 0 to below 1")
-    seconds = segment_seconds
-    if seconds is not None and (not 0 < seconds < math.inf or round(seconds * config.sample_rate) < 1):
-        raise InputError(f"segment_seconds={seconds} is not allowed; give a length of at least one sample")
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size={batch_size} is not allowed; a batch has at least one segment")
-    if precision not in (None, *get_args(Precision)):
-        raise InputError(f"precision={precision!r} does not exist; choose {', '.join(get_args(Precision))}")
-
-
-def _autocast(device: torch.device, precision: Precision | None) -> contextlib.AbstractContextManager[object]:
-    if precision is None:
-        return contextlib.nullcontext()
+def _autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
     if precision == "float32":
-        return torch.autocast(device.type, enabled=False)
-    return torch.autocast(device.type, dtype=getattr(torch, str(precision)))
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=getattr(torch, precision))

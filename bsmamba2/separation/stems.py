@@ -1,4 +1,4 @@
-"""The stems of one song, from its file to theirs, in constant memory."""
+"""Separates one song: reads its file and writes its stems, in constant memory."""
 
 import contextlib
 import math
@@ -19,7 +19,7 @@ from bsmamba2.audio.writing import audio_writer, count_beyond_full_scale, quanti
 from bsmamba2.errors import InputError
 from bsmamba2.separation.separator import ProgressCallback, Separator
 from bsmamba2.separation.threads import read_ahead, write_behind
-from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, RESIDUAL
+from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, RESIDUAL, VOCALS
 from bsmamba2.system.files import complete_file
 
 BitDepth = Literal["source", "16", "24", "float"]
@@ -31,40 +31,64 @@ Part = tuple[Tensor, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class StemSettings:
-    """What is made of a song.
+    """Which stems of a song are written, and how.
 
     Args:
-        stems: Names of the stems: those of the network, `instrumental` or `residual`.
-        format: File format.
-        bit_depth: Sample format; `source` is that of the song.
-        peak: What happens to samples beyond full scale in an integer format.
-        start_seconds: Where in the song to begin.
-        duration_seconds: How much of it to take; None for all.
-        downmix: Whether a song of more channels than the network takes is mixed down.
+        stems: Which to write: stems of the model, instrumental (the song without the vocals), or residual (the song
+            without the other stems that are written). By default those of the model, and instrumental if the model
+            separates only vocals.
+        format: File format of the stems: wav, flac, mp3 (320 kbit/s), ogg (Vorbis) or m4a (AAC).
+        bit_depth: Sample format in wav and flac. A source that has none, such as MP3, gives float in wav and 24 bit in
+            flac.
+        peak: How to treat samples beyond full scale in an integer format: clip them, rescale all stems of the song by
+            one factor, or write its stems in float.
+        start: Seconds to leave out at the beginning of each song.
+        duration: Seconds of each song to separate, by default all.
+        downmix: Mix songs of more than two channels down to stereo; otherwise they are an error.
 
     Raises:
-        InputError: Two of them contradict each other, or one is out of its range.
+        InputError: Two settings contradict each other, or one is out of its range.
     """
 
-    stems: tuple[str, ...]
+    stems: Sequence[str] | None = None
     format: Format = "wav"
     bit_depth: BitDepth = "source"
     peak: Peak = "clip"
-    start_seconds: float = 0.0
-    duration_seconds: float | None = None
+    start: float = 0.0
+    duration: float | None = None
     downmix: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start_seconds < math.inf:
-            raise InputError(f"start={self.start_seconds} is not allowed; give seconds of at least 0")
-        if self.duration_seconds is not None and not 0 < self.duration_seconds < math.inf:
-            raise InputError(f"duration={self.duration_seconds} is not allowed; give seconds above 0")
+        if not 0 <= self.start < math.inf:
+            raise InputError(f"start={self.start} is not allowed; give seconds of at least 0")
+        if self.duration is not None and not 0 < self.duration < math.inf:
+            raise InputError(f"duration={self.duration} is not allowed; give seconds above 0")
         if self.bit_depth != "source":
             output_depth(self.format, self.bit_depth, None)
         if self.peak != "clip" and self.format not in SUBTYPES:
             raise InputError(f"{self.format} is lossy and clips nothing; leave --peak {self.peak} out")
         if self.peak == "float" and "float" not in SUBTYPES[self.format]:
             raise InputError(f"{self.format} cannot hold float samples; give --peak clip or rescale, or the format wav")
+
+    def names(self, estimated: Sequence[str]) -> tuple[str, ...]:
+        """Returns the names of the stems to write, given those that the network estimates.
+
+        Raises:
+            InputError: A stem cannot be written with this network, is given twice, or none is given.
+        """
+        if self.stems is None:
+            return (*estimated, INSTRUMENTAL) if tuple(estimated) == (VOCALS,) else tuple(estimated)
+        allowed = [*estimated, *([INSTRUMENTAL] if VOCALS in estimated else []), RESIDUAL]
+        for stem in self.stems:
+            if stem not in allowed:
+                raise InputError(f"the stem {stem!r} cannot be written; with this model choose {', '.join(allowed)}")
+        if not self.stems or len(set(self.stems)) < len(self.stems):
+            raise InputError(f"stems={list(self.stems)} is not allowed; give at least one, each only once")
+        if RESIDUAL in self.stems and not set(self.stems) & set(estimated):
+            raise InputError(
+                f"{RESIDUAL} is the song without the other stems; choose one of {', '.join(estimated)} too"
+            )
+        return tuple(self.stems)
 
 
 def write_stems(
@@ -74,20 +98,22 @@ def write_stems(
     settings: StemSettings,
     progress: ProgressCallback | None = None,
 ) -> str:
-    """Writes stems of a song, and returns what there is to know about them, empty where there is nothing.
+    """Writes stems of a song, and returns a remark about them, which may be empty.
 
-    The files are there only once all are complete: new vocals never lie beside an old instrumental.
+    The files appear only once all are complete, so that new vocals are never beside an old instrumental.
 
     Args:
-        separator: What separates.
+        separator: Separates the song.
         source: The song.
         paths: Files of the stems to write, some or all of those in the settings.
-        settings: What to make of the song.
+        settings: Which stems are written, and how.
         progress: Called with the share done, from 0 to 1.
 
     Raises:
         InputError: The song cannot be read or separated, or the stems cannot be written.
     """
+    estimated = separator.network.config.stems
+    names = settings.names(estimated)
     info, state = audio_info(source), file_state(source)
     try:
         check_rate(settings.format, info.sample_rate)
@@ -103,17 +129,17 @@ def write_stems(
         if depth in INTEGER_BITS and settings.peak != "clip":
             near = next(iter(paths.values())).parent
             spool = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".", dir=near)))
-            loudest, beyond = _spool(parts, spool, info, settings.stems, depth)
-            parts = _spooled(spool, separator.network.config.stems)
+            loudest, beyond = _spool(parts, spool, info, names, depth)
+            parts = _spooled(spool, estimated)
             if beyond and settings.peak == "rescale":
                 gain = (1 - 2.0 ** (1 - INTEGER_BITS[depth])) / loudest
                 remark = f"all stems are scaled by {20 * math.log10(gain):.2f} dB, so that none exceeds full scale"
             elif beyond:
                 depth = "float"
                 remark = "written in float, because there are samples beyond full scale"
-        clipped = _write(parts, temporaries, info, settings, depth, gain)
+        clipped = _write(parts, temporaries, info, names, settings.format, depth, gain)
         if clipped:
-            remark = f"samples beyond full scale that are clipped: {clipped}; --peak rescale or float keeps them"
+            remark = f"{clipped} samples beyond full scale were clipped; --peak rescale or float keeps them"
         if file_state(source) != state:
             raise InputError(f"{source} changed while it was read; try again when nothing writes to it")
         for temporary in temporaries.values():
@@ -124,21 +150,21 @@ def write_stems(
 def _excerpt(
     source: Path, info: AudioInfo, settings: StemSettings, most_channels: int
 ) -> tuple[Iterator[Tensor], AudioInfo]:
-    """Returns the blocks that are separated, and what they hold."""
+    """Returns the blocks to separate, and their length and channels."""
     if info.channels > most_channels and not settings.downmix:
         raise InputError(
             f"{source} has {info.channels} channels and the model takes 1 or {most_channels}; give --downmix, or mix "
             "it down first"
         )
-    first = round(settings.start_seconds * info.sample_rate)
+    first = round(settings.start * info.sample_rate)
     if first >= info.length:
         raise InputError(f"{source} ends after {info.length / info.sample_rate:g} s; start before its end")
     length = info.length - first
     blocks = read_blocks(source, first)
-    if settings.duration_seconds is not None:
-        # Not the shorter of both: a file can hold a little more than it says.
-        asked = max(1, round(settings.duration_seconds * info.sample_rate))
-        blocks, length = _first(blocks, asked), min(length, asked)
+    if settings.duration is not None:
+        # Not the smaller of the two: a file can hold a little more than its header states.
+        requested = max(1, round(settings.duration * info.sample_rate))
+        blocks, length = _first(blocks, requested), min(length, requested)
     if info.channels > most_channels:
         blocks = downmixed(blocks, info.sample_rate, info.channels, most_channels, channel_layout(source))
     return blocks, replace(info, length=length, channels=min(info.channels, most_channels))
@@ -148,7 +174,8 @@ def _write(
     parts: Iterable[Part],
     files: Mapping[str, Path],
     info: AudioInfo,
-    settings: StemSettings,
+    names: Sequence[str],
+    format: Format,
     depth: Depth | None,
     gain: float,
 ) -> int:
@@ -156,9 +183,7 @@ def _write(
     clipped = 0
     with contextlib.ExitStack() as stack:
         writers = {
-            stem: stack.enter_context(
-                audio_writer(file, info.sample_rate, info.channels, info.length, settings.format, depth)
-            )
+            stem: stack.enter_context(audio_writer(file, info.sample_rate, info.channels, info.length, format, depth))
             for stem, file in files.items()
         }
 
@@ -166,7 +191,7 @@ def _write(
             nonlocal clipped
             mixture, estimates = part
             scaled = {stem: gain * estimate for stem, estimate in estimates.items()}
-            stems = _stems(gain * mixture, scaled, settings.stems, depth)
+            stems = _stems(gain * mixture, scaled, names, depth)
             for stem, write in writers.items():
                 write(stems[stem])
                 clipped += count_beyond_full_scale(stems[stem], depth)
@@ -178,13 +203,13 @@ def _write(
 def _stems(
     mixture: Tensor, estimates: dict[str, Tensor], names: Sequence[str], depth: Depth | None
 ) -> dict[str, Tensor]:
-    """Returns the stems asked for.
+    """Returns the requested stems.
 
-    What is written of a stem is taken off the mixture: so the files sum to it, not only the numbers before them.
+    A stem is subtracted from the mixture as it is written, after quantisation, so that the files sum to the mixture.
     """
     stems = dict(estimates)
     if INSTRUMENTAL in names:
-        stems[INSTRUMENTAL] = mixture - quantise(estimates["vocals"], depth)
+        stems[INSTRUMENTAL] = mixture - quantise(estimates[VOCALS], depth)
     if RESIDUAL in names:
         written = [quantise(estimates[name], depth) for name in names if name in estimates]
         stems[RESIDUAL] = mixture - torch.stack(written).sum(0)
@@ -194,7 +219,7 @@ def _stems(
 def _spool(
     parts: Iterable[Part], folder: Path, info: AudioInfo, names: Sequence[str], depth: Depth | None
 ) -> tuple[float, int]:
-    """Writes mixture and estimates to a folder; returns the stems' highest magnitude, and samples beyond full scale."""
+    """Writes mixture and estimates to a folder; returns the stems' peak and the number of samples beyond full scale."""
     loudest, beyond = 0.0, 0
     with contextlib.ExitStack() as stack:
         writers = {}

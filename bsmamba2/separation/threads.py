@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind in threads, while the thread that calls computes."""
+"""Reads ahead and writes behind in threads while the calling thread computes."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -7,12 +7,12 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-# Blocks read ahead: together they are longer than a segment of the published network.
+# Blocks read ahead; together they are longer than a segment of the published network.
 BLOCKS_AHEAD = 8
 
 
 def read_ahead(items: Iterable[Item], count: int = BLOCKS_AHEAD) -> Iterator[Item]:
-    """Yields items that are made in a thread, up to count of them before they are asked for; its errors come here."""
+    """Yields items made in a thread, up to count of them before they are requested; its errors are raised here."""
     end = object()
     iterator = iter(items)
     with ThreadPoolExecutor(1) as thread:
@@ -26,7 +26,7 @@ def read_ahead(items: Iterable[Item], count: int = BLOCKS_AHEAD) -> Iterator[Ite
 
 
 def write_behind(items: Iterable[Item], write: Callable[[Item], None]) -> None:
-    """Calls write for every item in a thread, one after the other, while the next item is made; its errors come here.
+    """Writes each item in a thread, in order, while the next one is made; errors of the thread are raised here.
 
     At most one item waits to be written.
     """

@@ -1,4 +1,4 @@
-"""Devices: which there are, when their memory is short, and how it is given back."""
+"""Devices: choosing one, recognising that its memory ran out, and returning memory to the system."""
 
 import ctypes
 import re
@@ -8,17 +8,17 @@ import torch
 
 from bsmamba2.errors import InputError
 
-# How CUDA's libraries, MPS, the CPU and its library oneDNN say it.
+# Out-of-memory messages of CUDA, MPS, the CPU allocator and oneDNN.
 OUT_OF_MEMORY = re.compile(
     "out of memory|ALLOC_FAILED|can't allocate memory|bad_alloc|could not (create|execute) a primitive"
 )
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """Returns a device by its torch name; `auto` is the first of cuda, mps and cpu that is there.
+    """Returns a device by its torch name; `auto` is the first available of cuda, mps and cpu.
 
     Raises:
-        InputError: There is no such device on this machine.
+        InputError: This machine has no such device.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -29,11 +29,12 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
+    """Returns whether an error of torch means that memory ran out."""
     return isinstance(error, torch.OutOfMemoryError) or bool(OUT_OF_MEMORY.search(str(error)))
 
 
 def return_memory() -> None:
-    """Gives freed memory back to the system; glibc keeps it in pieces that fit ever less, and the peak creeps up."""
+    """Returns freed memory to the system; glibc would keep it in fragments, and the peak would grow."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim:
         trim(0)

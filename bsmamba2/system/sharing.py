@@ -1,4 +1,4 @@
-"""Songs shared out over processes and machines, by Lightning."""
+"""Distributes songs over processes and machines with Lightning."""
 
 import contextlib
 import logging
@@ -17,6 +17,7 @@ from torch import distributed
 from torch.utils.data import DataLoader
 
 from bsmamba2.errors import InputError
+from bsmamba2.system.processes import Processes
 from bsmamba2.system.stopping import SIGNALS, stop
 
 PATIENCE = timedelta(days=30)
@@ -26,25 +27,25 @@ Work = Callable[[Any], Any]
 
 
 class _Sharing(LightningModule):
-    """Does a process's share of the items, and then tells the results to all processes."""
+    """Processes its share of the items, then gathers the results in all processes."""
 
     def __init__(self, items: Sequence[Any], worker: Callable[[str], Work]) -> None:
         super().__init__()
         self.items = items
         self.worker = worker
         self.results: dict[int, Any] = {}
-        # Of fewer items than processes, some have none.
+        # With fewer items than processes, some have none.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def predict_dataloader(self) -> DataLoader[int]:
-        # Not by Lightning's sampler, which fails where a process has no item.
+        # Not with Lightning's sampler, which fails if a process has no item.
         share = range(self.trainer.global_rank, len(self.items), self.trainer.world_size)
         return DataLoader(list(share), batch_size=None)  # type: ignore[arg-type]
 
     def on_predict_start(self) -> None:
-        # In the place of Lightning's, which kills the other processes before they have cleaned up; it restores ours.
+        # Lightning's handlers would kill the other processes before they have cleaned up; it restores these later.
         for number in (signal.SIGINT, *SIGNALS):
-            with contextlib.suppress(ValueError):  # not the main thread: its owner looks after signals
+            with contextlib.suppress(ValueError):  # not the main thread, whose owner handles signals
                 signal.signal(number, stop)
         self.work = self.worker(str(self.device))
 
@@ -52,24 +53,20 @@ class _Sharing(LightningModule):
         self.results[number] = self.work(self.items[number])
 
     def teardown(self, stage: str) -> None:
-        # Unlike on_predict_end, this is called in a process without items too.
+        # Unlike on_predict_end, this is also called in a process without items.
         shares: list[dict[int, Any] | None] = [None] * self.trainer.world_size
         distributed.all_gather_object(shares, self.results)
         self.results = {number: result for share in shares for number, result in (share or {}).items()}
 
 
-def share_out(
-    items: Sequence[Any], worker: Callable[[str], Work], device: str, devices: int, num_nodes: int, strategy: str
-) -> list[Any]:
-    """Returns the results of a work on items, each done by one of several processes; nothing but in the first.
+def share_out(items: Sequence[Any], worker: Callable[[str], Work], device: str, processes: Processes) -> list[Any]:
+    """Returns the results of all items in the first process, and an empty list in the others.
 
     Args:
-        items: What is worked on.
-        worker: Given the name of a device, returns the work, which maps an item to its result.
+        items: The items; each is processed by one of the processes.
+        worker: Given the name of a device, returns the function from an item to its result.
         device: Kind of device: auto, cpu, cuda, mps.
-        devices: Processes per machine.
-        num_nodes: Machines.
-        strategy: Name of a Lightning strategy for several processes; auto is ddp.
+        processes: How many processes; the strategy auto is ddp.
 
     Raises:
         InputError: The devices or the strategy cannot be used.
@@ -77,9 +74,9 @@ def share_out(
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        # It speaks of loaders and of its own use of PyTorch; the files are not its concern.
+        # Lightning warns of loaders and of its own use of PyTorch, neither of which concerns the user here.
         warnings.filterwarnings("ignore", module="lightning")
-        trainer = _trainer(device, devices, num_nodes, strategy)
+        trainer = _trainer(device, processes)
         sharing = _Sharing(items, worker)
         try:
             trainer.predict(sharing, return_predictions=False)
@@ -91,17 +88,17 @@ def share_out(
     return [sharing.results[number] for number in sorted(sharing.results)] if trainer.is_global_zero else []
 
 
-def _trainer(device: str, devices: int, num_nodes: int, strategy: str) -> Trainer:
+def _trainer(device: str, processes: Processes) -> Trainer:
     try:
         kind = device if device == "auto" else torch.device(device).type
         if device != kind:
-            raise InputError(f"the device {device!r} is one alone; with several processes give {kind!r}")
+            raise InputError(f"the device {device!r} is a single one; with several processes give {kind!r}")
         return Trainer(
             accelerator="gpu" if kind == "cuda" else kind,
-            devices=devices,
-            num_nodes=num_nodes,
-            # One process may be done long before another that still works on an hours-long song.
-            strategy=DDPStrategy(timeout=PATIENCE) if strategy in ("auto", "ddp") else strategy,
+            devices=processes.devices,
+            num_nodes=processes.num_nodes,
+            # One process may finish long before another that is still busy with an hours-long song.
+            strategy=DDPStrategy(timeout=PATIENCE) if processes.strategy in ("auto", "ddp") else processes.strategy,
             use_distributed_sampler=False,
             logger=False,
             enable_checkpointing=False,
@@ -113,14 +110,15 @@ def _trainer(device: str, devices: int, num_nodes: int, strategy: str) -> Traine
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"{devices} devices on {num_nodes} machines cannot be used ({reason}); change the options"
+            f"{processes.devices} devices on {processes.num_nodes} machines cannot be used ({reason}); change the "
+            "options"
         ) from error
 
 
 def _end_others(trainer: Trainer) -> None:
     """Stops the processes that this one started, and waits for them to clean up.
 
-    One that has done its share waits inside PyTorch, where no signal is heard; it has nothing to clean up.
+    A process that has finished its share waits inside PyTorch, which handles no signals; it has nothing to clean up.
     """
     others = getattr(trainer.strategy.launcher, "procs", [])
     for process in others:

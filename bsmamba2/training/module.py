@@ -17,7 +17,8 @@ from bsmamba2.errors import InputError
 from bsmamba2.metrics import csdr, defined_median, usdr
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.scans import Scan
-from bsmamba2.separation.separator import OVERLAP, Separator
+from bsmamba2.separation.separator import Separator
+from bsmamba2.separation.settings import SeparationSettings
 from bsmamba2.training.losses import LossConfig, SeparationLoss
 from bsmamba2.weights.checkpoint import WeightsFile
 from bsmamba2.weights.store import find_model
@@ -56,7 +57,7 @@ class SeparationModule(LightningModule):
         warmup_steps: int = 0,
         schedule: Literal["constant", "cosine"] = "constant",
         init_from: str | Path | None = None,
-        validation_overlap: float = OVERLAP,
+        validation_overlap: float = SeparationSettings.overlap,
         scan: Scan = "auto",
         recompute: bool = False,
         compile: bool = False,

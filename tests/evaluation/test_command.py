@@ -1,4 +1,3 @@
-import functools
 import json
 import math
 import os
@@ -6,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,17 +19,35 @@ from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.errors import InputError, OutputError
-from bsmamba2.evaluation.command import evaluate as evaluate_and_report
+from bsmamba2.evaluation.command import evaluate as evaluation_of
 from bsmamba2.evaluation.results import ESTIMATE, HALF_ROW, MIXTURE_ROW, SCALE_ROWS, Results, to_json
 from bsmamba2.metrics import csdr, usdr
 from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.options import grouped
+from bsmamba2.report import write_report
 from bsmamba2.separation.separator import Separator
 from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 from bsmamba2.weights.checkpoint import save_model
 
 NAME = "Three - Third"
-evaluate = functools.partial(evaluate_and_report, no_report=True)
+# Kills the process when it is about to give the result of the second song its name.
+KILLED = """
+import os, signal, sys
+from bsmamba2.cli import main
+
+def kill(event, arguments):
+    if event == "os.rename" and os.fspath(arguments[1]).endswith("b - 2.json"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(kill)
+sys.exit(main())
+"""
 SCRIPT = str(Path(__file__).parents[2] / "scripts" / "evaluate.py")
+
+
+def evaluate(root: Path, output: Path, model: str | Path | None = None, **options: Any) -> Results:
+    """Evaluates with the options of the command line, each by its name."""
+    return evaluation_of(**grouped(evaluation_of, {"root": root, "output": output, "model": model, **options}))
 
 
 @pytest.fixture
@@ -77,12 +93,12 @@ def content(run: Path) -> dict[str, Any]:
 def test_scores_are_those_of_the_separation(
     tmp_path: Path, model: Path, tiny_network: BSMamba2, musdb_root: Path, track: Track
 ) -> None:
-    results = evaluate_and_report(musdb_root, tmp_path / "run", model, overlap=0.5, chunk_seconds=[0.05])
+    results = evaluate(musdb_root, tmp_path / "run", model, overlap=0.5, chunk_seconds=[0.05])
     mixture, vocals = track.read(MIXTURE), track.read("vocals")
     rows = results.tracks[NAME].scores["vocals"]
     assert list(rows) == [ESTIMATE, "chunks of 0.05 s", *SCALE_ROWS]
     for row, seconds in ((ESTIMATE, 0.1), ("chunks of 0.05 s", 0.05)):
-        estimate = Separator(tiny_network, seconds, overlap=0.5)(mixture, 44100)["vocals"]
+        estimate = Separator(tiny_network, segment_seconds=seconds, overlap=0.5)(mixture, 44100)["vocals"]
         assert rows[row].csdr == pytest.approx(csdr(estimate=estimate, reference=vocals, sample_rate=44100), abs=1e-6)
         assert rows[row].usdr == pytest.approx(usdr(estimate=estimate, reference=vocals), abs=1e-6)
     assert rows[MIXTURE_ROW].usdr == usdr(estimate=mixture, reference=vocals)
@@ -94,7 +110,7 @@ def test_scores_are_those_of_the_separation(
     assert results.description["separation"]["overlap"] == 0.5
     assert results.description["time"]["seconds_per_second_of_audio"] > 0
     assert to_json(Results.read(tmp_path / "run").tracks) == to_json(results.tracks)
-    assert NAME in (tmp_path / "run" / "report.html").read_text()
+    assert not (tmp_path / "run" / "report.html").exists(), "the page is made by the command line"
 
 
 def test_the_excerpt_is_what_was_scored(
@@ -112,7 +128,7 @@ def test_the_excerpt_is_what_was_scored(
 
 
 def test_the_estimates_of_a_model_score_the_same_as_files(tmp_path: Path, model: Path, musdb_root: Path) -> None:
-    """What was kept of a model is what another tool could have written."""
+    """Saved estimates of a model are read like those of another tool."""
     first = evaluate(musdb_root, tmp_path / "a", model, stems=["vocals", "instrumental"], save_estimates=True)
     second = evaluate(
         musdb_root, tmp_path / "b", estimates=tmp_path / "a" / "estimates", stems=["vocals", "instrumental"]
@@ -126,6 +142,10 @@ def test_the_estimates_of_a_model_score_the_same_as_files(tmp_path: Path, model:
     ("options", "message"),
     [
         ({"estimates": Path("e"), "overlap": 0.5}, "--overlap cannot be used with --estimates"),
+        (
+            {"estimates": Path("e"), "batch_size": 2, "scan": "chunked", "chunk_seconds": [1.0]},
+            "--batch-size, --scan, --chunk-seconds cannot be used with --estimates",
+        ),
         ({"estimates": Path("e"), "compile": True}, "--compile cannot be used with --estimates"),
         ({"estimates": Path("e"), "save_estimates": True}, "--save-estimates cannot be used with --estimates"),
         ({"model": "m", "validation_artists": ["Two"]}, "are for --split valid or train"),
@@ -156,11 +176,11 @@ def test_excerpts_are_turned_down_rather_than_clipped(tmp_path: Path, model: Pat
 @pytest.mark.parametrize("given", [{}, {"model": "m", "estimates": Path("e")}])
 def test_either_a_model_or_estimates(tmp_path: Path, musdb_root: Path, given: dict[str, str | Path]) -> None:
     with pytest.raises(InputError, match="give either --model, or --estimates"):
-        evaluate(musdb_root, tmp_path / "run", **given)  # type: ignore[arg-type]
+        evaluate(musdb_root, tmp_path / "run", **given)
     assert not (tmp_path / "run").exists()
 
 
-def test_other_splits_and_validation_tracks(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+def test_splits_and_validation_tracks(tmp_path: Path, model: Path, musdb_root: Path) -> None:
     assert list(evaluate(musdb_root, tmp_path / "a", model, split="valid").tracks) == ["Leaf - Summerghost"]
     artists = evaluate(musdb_root, tmp_path / "b", model, split="valid", validation_artists=["Two"])
     assert list(artists.tracks) == ["Two - Second"]
@@ -169,13 +189,13 @@ def test_other_splits_and_validation_tracks(tmp_path: Path, model: Path, musdb_r
 def test_the_pair_protocol_voids_windows_where_the_accompaniment_is_silent(
     tmp_path: Path, model: Path, track: Track
 ) -> None:
-    """In the second second only vocals are heard: it counts alone, and not beside a silent accompaniment."""
+    """Only vocals sound in the second second: it counts on its own, but not beside a silent accompaniment."""
     stems = {stem: track.read(stem) for stem in MUSDB_STEMS}
     for stem in ("drums", "bass", "other"):
         stems[stem][:, 44100:] = 0
     write_song(tmp_path / "data" / "A - B", stems)
     for protocol, defined in (("single", [True, True]), ("pair", [True, False])):
-        results = evaluate(tmp_path / "data", tmp_path / protocol, model, protocol=protocol)  # type: ignore[arg-type]
+        results = evaluate(tmp_path / "data", tmp_path / protocol, model, protocol=protocol)
         for row in (ESTIMATE, MIXTURE_ROW):
             windows = results.tracks["A - B"].scores["vocals"][row].windows
             assert [not math.isnan(window) for window in windows] == defined
@@ -197,7 +217,7 @@ def test_four_sources_need_a_model_of_four(
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="museval cannot be imported without an ffmpeg program")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_museval_on_request(tmp_path: Path, model: Path, musdb_root: Path) -> None:
-    """Its median SDR is our cSDR of the pair, but for the five decimals it keeps."""
+    """Its median SDR equals our cSDR of the pair to the five decimals it keeps."""
     results = evaluate(musdb_root, tmp_path / "run", model, protocol="pair", museval=True)
     scores = results.tracks[NAME].scores["vocals"][ESTIMATE]
     assert scores.museval_sdr == pytest.approx(scores.csdr, abs=1e-5)
@@ -208,7 +228,7 @@ def test_museval_on_request(tmp_path: Path, model: Path, musdb_root: Path) -> No
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="museval cannot be imported without an ffmpeg program")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_song_that_museval_refuses_has_all_other_scores(tmp_path: Path, model: Path, track: Track) -> None:
+def test_a_song_that_museval_refuses_has_the_remaining_scores(tmp_path: Path, model: Path, track: Track) -> None:
     stems = {stem: track.read(stem) for stem in MUSDB_STEMS}
     stems["vocals"].zero_()
     write_song(tmp_path / "data" / "A - B", stems)
@@ -220,7 +240,7 @@ def test_a_song_that_museval_refuses_has_all_other_scores(tmp_path: Path, model:
     assert any("which museval cannot score" in note for note in result.notes)
 
 
-def test_a_stopped_evaluation_goes_on(
+def test_a_stopped_evaluation_resumes(
     tmp_path: Path, model: Path, songs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     evaluate(songs, tmp_path / "whole", model)
@@ -244,16 +264,11 @@ def test_a_stopped_evaluation_goes_on(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_killed_evaluation_gives_the_same_table(tmp_path: Path, model: Path, songs: Path) -> None:
-    options = ["--model", str(model), "--root", str(songs), "--device", "cpu", "--no-report", "--output"]
-    with subprocess.Popen([sys.executable, SCRIPT, *options, str(tmp_path / "run")], stderr=subprocess.DEVNULL) as job:
-        deadline = time.monotonic() + 60
-        while not written(tmp_path / "run"):
-            assert job.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        job.send_signal(signal.SIGKILL)
-    finished = content(tmp_path / "run").keys()
-    assert finished < {"a - 1.json", "b - 2.json", "c - 3.json"}
+    options = ["--model", str(model), "--root", str(songs), "--device", "cpu", "--output", str(tmp_path / "run")]
+    job = subprocess.run([sys.executable, "-c", KILLED, "evaluate", *options], stderr=subprocess.DEVNULL, check=False)
+    assert job.returncode == -signal.SIGKILL
+    assert content(tmp_path / "run").keys() == {"a - 1.json"}
+    assert len(list((tmp_path / "run" / "tracks").glob(".*"))) == 1, "the second result was being written"
     evaluate(songs, tmp_path / "run", model, device="cpu")
     evaluate(songs, tmp_path / "whole", model, device="cpu")
     assert content(tmp_path / "run") == content(tmp_path / "whole")
@@ -283,14 +298,14 @@ def another_model(options: dict[str, object], tmp_path: Path) -> str:
 def test_results_of_other_settings_are_never_mixed(
     tmp_path: Path, model: Path, musdb_root: Path, change: Callable[[dict[str, object], Path], str]
 ) -> None:
-    options: dict[str, object] = {"model": model}
-    evaluate(musdb_root, tmp_path / "run", **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"model": model}
+    evaluate(musdb_root, tmp_path / "run", **options)
     before = content(tmp_path / "run")
     message = change(options, tmp_path)
     with pytest.raises(InputError, match=f"holds results of other settings .*{message}"):
-        evaluate(musdb_root, tmp_path / "run", **options)  # type: ignore[arg-type]
+        evaluate(musdb_root, tmp_path / "run", **options)
     assert content(tmp_path / "run") == before
-    evaluate(musdb_root, tmp_path / "run", overwrite=True, **options)  # type: ignore[arg-type]
+    evaluate(musdb_root, tmp_path / "run", overwrite=True, **options)
     assert content(tmp_path / "run") != before
 
 
@@ -312,7 +327,7 @@ def test_estimates_that_changed_are_scored_again(tmp_path: Path, musdb_root: Pat
     assert to_json(rows[ESTIMATE]) == to_json(rows[HALF_ROW])
 
 
-def test_estimates_that_one_track_lacks_cost_no_other_its_score(tmp_path: Path, songs: Path, track: Track) -> None:
+def test_only_the_track_that_lacks_an_estimate_fails(tmp_path: Path, songs: Path, track: Track) -> None:
     for name in ("a - 1", "b - 2", "c - 3"):
         write_song(tmp_path / "tool" / name, {"vocals" if name != "b - 2" else "bass": track.read("vocals") / 2})
     results = evaluate(songs, tmp_path / "run", estimates=tmp_path / "tool", stems=["vocals"])
@@ -320,7 +335,7 @@ def test_estimates_that_one_track_lacks_cost_no_other_its_score(tmp_path: Path, 
     assert "there is no estimate of vocals" in results.failures["b - 2"]
 
 
-def test_files_that_no_evaluation_wrote_are_not_replaced_unasked(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+def test_files_that_no_evaluation_wrote_are_never_replaced(tmp_path: Path, model: Path, musdb_root: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "results.json").write_text("mine")
     for overwrite in (False, True):
@@ -329,18 +344,18 @@ def test_files_that_no_evaluation_wrote_are_not_replaced_unasked(tmp_path: Path,
     assert (tmp_path / "run" / "results.json").read_text() == "mine"
 
 
-def test_the_songs_are_never_in_the_way_of_the_results(tmp_path: Path, model: Path, songs: Path) -> None:
+def test_songs_and_results_are_never_in_one_folder(tmp_path: Path, model: Path, songs: Path) -> None:
     shutil.move(songs, tmp_path / "data" / "tracks")
     before = sorted(tmp_path.rglob("*"))
     for root, output in (("data/tracks", "data"), ("data/tracks", "data/tracks/run"), ("data", "data")):
-        with pytest.raises(InputError, match="lie inside each other"):
+        with pytest.raises(InputError, match="are inside each other"):
             evaluate(tmp_path / root, tmp_path / output, model, overwrite=True)
-    with pytest.raises(InputError, match="lie inside each other"):
+    with pytest.raises(InputError, match="are inside each other"):
         evaluate(tmp_path / "data" / "tracks", tmp_path / "data", estimates=tmp_path / "data" / "tracks")
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_another_program_put_into_a_run_stays(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+def test_files_of_another_program_in_a_run_are_kept(tmp_path: Path, model: Path, musdb_root: Path) -> None:
     evaluate(musdb_root, tmp_path / "run", model, save_estimates=True)
     (tmp_path / "run" / "notes.txt").write_text("mine")
     (tmp_path / "run" / "estimates" / "list.txt").write_text("mine")
@@ -360,7 +375,7 @@ def test_two_evaluations_do_not_share_a_folder(tmp_path: Path, model: Path, musd
     assert content(tmp_path / "run") == before
 
 
-def test_overwrite_goes_on_with_the_same_settings(tmp_path: Path, model: Path, musdb_root: Path) -> None:
+def test_overwrite_resumes_with_the_same_settings(tmp_path: Path, model: Path, musdb_root: Path) -> None:
     first = evaluate(musdb_root, tmp_path / "run", model).tracks[NAME]
     assert evaluate(musdb_root, tmp_path / "run", model, overwrite=True).tracks[NAME].computed == first.computed
 
@@ -378,7 +393,7 @@ def test_a_lost_excerpt_is_made_again(tmp_path: Path, model: Path, musdb_root: P
 def test_a_full_disk_ends_the_evaluation(
     tmp_path: Path, model: Path, songs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The other songs would be separated in vain."""
+    """The remaining songs would be separated in vain."""
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -397,11 +412,12 @@ def test_a_name_that_is_not_unicode(tmp_path: Path, model: Path, songs: Path, ca
     try:
         (songs / "b - 2").rename(songs / name)
     except OSError:
-        pytest.skip("this file system takes Unicode names alone")
-    # Tests that run side by side cannot tell each other such a name.
+        pytest.skip("this file system takes only Unicode names")
+    # pytest-xdist cannot send such a name between processes.
     with caplog.at_level("ERROR", "bsmamba2"):
-        results = evaluate_and_report(songs, tmp_path / "run", model)
+        results = evaluate(songs, tmp_path / "run", model)
     assert name in results.tracks
+    write_report([tmp_path / "run"], tmp_path / "run" / "report.html")
     assert (
         "b \ufffd" in (tmp_path / "run" / "report.html").read_text()
         or "b ?" in (tmp_path / "run" / "report.html").read_text()
@@ -430,7 +446,7 @@ def test_stems_that_cannot_be_scored(
         evaluate(musdb_root, tmp_path / "run", model, stems=stems)
 
 
-def test_broken_tracks_cost_no_other_its_score(tmp_path: Path, model: Path, songs: Path) -> None:
+def test_only_broken_tracks_fail(tmp_path: Path, model: Path, songs: Path) -> None:
     write_audio(songs / "a - 1" / "bass.wav", torch.full((2, 88200), torch.nan), 44100, depth="float")
     (songs / "b - 2" / "vocals.wav").unlink()
     results = evaluate(songs, tmp_path / "run", model)
@@ -440,12 +456,13 @@ def test_broken_tracks_cost_no_other_its_score(tmp_path: Path, model: Path, song
     assert "the track 'b - 2' has no stem 'vocals'" in results.failures["b - 2"]
     assert Results.read(tmp_path / "run").failures == results.failures
     (songs / "c - 3" / "vocals.wav").write_text("no audio")
-    with pytest.raises(InputError, match="no track could be scored; the first failed so: "):
-        evaluate(songs, tmp_path / "run", model)
-    assert not (tmp_path / "run" / "results.json").exists(), "the old results are of other songs"
+    results = evaluate(songs, tmp_path / "run", model)
+    assert not results.tracks
+    assert list(results.failures) == ["a - 1", "b - 2", "c - 3"]
+    assert not (tmp_path / "run" / "results.json").exists(), "the old results belong to different songs"
 
 
-def test_songs_of_another_rate_in_mono(tmp_path: Path, model: Path, track: Track) -> None:
+def test_mono_songs_at_a_different_rate(tmp_path: Path, model: Path, track: Track) -> None:
     """They are scored at their own rate, on one channel."""
     stems = {stem: track.read(stem)[:1, :48000] for stem in MUSDB_STEMS}
     write_song(tmp_path / "data" / "A - B", stems, rate=24000)
@@ -482,7 +499,7 @@ def test_two_processes_share_the_songs(tmp_path: Path, model: Path, songs: Path)
     ]
     job = subprocess.run(
         [*command, "--output", str(tmp_path / "run")],
-        capture_output=True, text=True, timeout=100, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=600, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert job.returncode == 1
     assert job.stderr.count("bsmamba2: error: 1 of 3 tracks could not be scored; the first: b - 2: ") == 1

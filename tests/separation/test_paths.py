@@ -7,7 +7,7 @@ import pytest
 
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
-from bsmamba2.separation.paths import TEMPLATE, SongFile, find_song_files, standard_input, stem_paths
+from bsmamba2.separation.paths import Destination, SongFile, find_song_files, standard_input, stem_paths
 
 NAMES = [
     "two words.wav",
@@ -39,10 +39,10 @@ def found(*inputs: str | Path, output: str = "stems") -> list[str]:
     return [song.path.as_posix() for song in find_song_files(inputs, Path(output))]
 
 
-def written(*inputs: str | Path, template: str = TEMPLATE, stems: Sequence[str] = STEMS) -> list[str]:
+def written(*inputs: str | Path, template: str = Destination.template, stems: Sequence[str] = STEMS) -> list[str]:
     """Returns the paths of the first stem."""
-    output = Path("stems")
-    paths = stem_paths(find_song_files(inputs, output), output, template, stems, "wav")
+    destination = Destination(template=template)
+    paths = stem_paths(find_song_files(inputs, destination.output), destination, stems, "wav")
     return [files[stems[0]].as_posix() for files in paths.values()]
 
 
@@ -51,7 +51,7 @@ def test_files_keep_their_order_whatever_they_are_called() -> None:
     assert found("b.wav", Path("a.xyz"), "c", "missing.wav") == ["b.wav", "a.xyz", "c", "missing.wav"]
 
 
-def test_folders_are_searched_for_audio_with_all_folders_in_them() -> None:
+def test_folders_are_searched_for_audio_recursively() -> None:
     touch("songs/b.FLAC", "songs/in/deep/c.mp3", "songs/a.wav", "songs/cover.jpg", "songs/notes", "songs/z.stem.mp4")
     assert found("songs") == ["songs/a.wav", "songs/b.FLAC", "songs/z.stem.mp4", "songs/in/deep/c.mp3"]
     assert written("songs") == [
@@ -62,7 +62,7 @@ def test_folders_are_searched_for_audio_with_all_folders_in_them() -> None:
     ]
 
 
-def test_a_folder_above_or_here() -> None:
+def test_relative_folders() -> None:
     touch("a.wav", "in/b.wav")
     assert found(".") == ["a.wav", "in/b.wav"]
     assert written("./in/../in") == ["stems/b/vocals.wav"]
@@ -81,7 +81,7 @@ def test_the_stems_of_an_earlier_run_are_left_out(given: str) -> None:
     assert found(given) == expected.get(given, ["songs/a.wav", "songs/in/b.wav"])
 
 
-def test_stems_that_are_given_themselves_are_separated() -> None:
+def test_stems_are_separated_if_they_are_given() -> None:
     touch("stems/a/vocals.wav")
     assert found("stems/a") == found("stems/*/*.wav") == found("stems/a/vocals.wav") == ["stems/a/vocals.wav"]
 
@@ -93,7 +93,7 @@ def test_a_pattern_beside_its_stems() -> None:
 
 def test_an_output_that_is_the_folder_itself() -> None:
     touch("songs/a.wav")
-    with pytest.raises(InputError, match=r"^the folder songs is the output too; give another --output$"):
+    with pytest.raises(InputError, match=r"^the folder songs is also the output; give another --output$"):
         found("songs", output="in/../songs")
 
 
@@ -115,15 +115,15 @@ def test_patterns(pattern: str, expected: list[str], folder: Path) -> None:
     assert found(folder / pattern) == [str(folder / path) for path in expected]
 
 
-def test_a_pattern_keeps_the_folders_that_it_stands_for() -> None:
+def test_a_pattern_keeps_the_folders_that_it_matches() -> None:
     touch("songs/a.flac", "songs/in/deep/c.flac", "other/a.flac")
     assert written("songs/**/*.flac") == ["stems/a/vocals.wav", "stems/in/deep/c/vocals.wav"]
     assert written("*/a.flac") == ["stems/other/a/vocals.wav", "stems/songs/a/vocals.wav"]
 
 
-def test_a_pattern_of_folders_alone_is_an_error() -> None:
+def test_a_pattern_that_matches_only_folders_is_an_error() -> None:
     touch("songs/in/a.wav")
-    with pytest.raises(InputError, match=r"^the pattern songs/\* matches no file"):
+    with pytest.raises(InputError, match=r"^the pattern songs/\* matches only folders or stems"):
         found("songs/*")
 
 
@@ -132,7 +132,7 @@ def test_a_pattern_without_a_match_is_a_missing_file() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_are_taken_as_they_are(name: str) -> None:
+def test_names_are_taken_literally(name: str) -> None:
     touch(name, "x.wav", f"songs/{name}")
     track = name.removesuffix(".wav")
     assert found(name) == [name]
@@ -146,7 +146,7 @@ def test_names_that_are_not_unicode() -> None:
     try:
         touch(f"songs/{name}")
     except OSError:
-        pytest.skip("this file system takes Unicode names alone")
+        pytest.skip("this file system takes only Unicode names")
     assert found("songs", "songs/*.wav", f"songs/{name}") == [f"songs/{name}"]
     assert written("songs") == [f"stems/{os.fsdecode(bytes([0xFF, 0xE9]))}/vocals.wav"]
 
@@ -176,7 +176,7 @@ def test_the_track_of_a_stem_file(song: Track) -> None:
     assert written(song.path) == [f"stems/{song.name}/vocals.wav"]
 
 
-def test_a_file_is_taken_once_whatever_leads_to_it() -> None:
+def test_a_file_is_taken_once_however_many_links_lead_to_it() -> None:
     touch("songs/a.wav")
     Path("link.wav").symlink_to("songs/a.wav")
     Path("place").symlink_to("songs")
@@ -187,7 +187,7 @@ def test_a_file_is_taken_once_whatever_leads_to_it() -> None:
 
 @pytest.mark.parametrize("given", ["songs", "songs/**/*.wav"])
 def test_links_in_circles_end(given: str) -> None:
-    """Two of them in one folder would make 2^40 paths for who follows them all."""
+    """Following two of them in one folder would give 2^40 paths."""
     touch("songs/a.wav", "songs/in/b.wav")
     for name in ("again", "back", "in/up"):
         Path("songs", name).symlink_to(Path("songs").resolve())
@@ -247,7 +247,7 @@ def test_two_songs_with_one_output_are_an_error(inputs: list[str], output: str) 
         written(*inputs)
 
 
-def test_songs_of_one_name_in_folders_of_a_folder_are_two() -> None:
+def test_songs_with_the_same_name_in_two_subfolders() -> None:
     touch("songs/a/song.wav", "songs/b/song.wav")
     assert written("songs") == ["stems/a/song/vocals.wav", "stems/b/song/vocals.wav"]
 
@@ -314,7 +314,7 @@ def test_without_a_hyphen_the_standard_input_stays_unread() -> None:
         assert spooled is None
 
 
-def test_what_is_piped_in_is_called_stdin() -> None:
+def test_the_song_from_a_pipe_is_called_stdin() -> None:
     touch("spooled")
     assert find_song_files(["-", "a.wav", "-"], Path("stems"), Path("spooled")) == [
         SongFile(Path("spooled"), Path(), "stdin"),
@@ -323,12 +323,12 @@ def test_what_is_piped_in_is_called_stdin() -> None:
 
 
 @pytest.mark.parametrize("closed", [False, True])
-def test_nothing_is_waited_for_where_nothing_is_piped_in(monkeypatch: pytest.MonkeyPatch, closed: bool) -> None:
+def test_no_wait_if_nothing_is_piped_in(monkeypatch: pytest.MonkeyPatch, closed: bool) -> None:
     if closed:
         monkeypatch.setattr("sys.stdin", None)
         terminal = None
     else:
-        pty = pytest.importorskip("pty", reason="a pseudo-terminal is a thing of Unix")
+        pty = pytest.importorskip("pty", reason="only Unix has pseudo-terminals")
         _, other_end = pty.openpty()
         terminal = os.fdopen(other_end)
         monkeypatch.setattr("sys.stdin", terminal)

@@ -99,7 +99,7 @@ def test_lossless_stems_sum_to_the_song(
     mixture, stems = read_audio(source), [read_audio(path) for path in paths.values()]
     for path in paths.values():
         assert audio_info(path) == AudioInfo(mixture.shape[-1], RATE, channels, expected)
-    # A shallower format than the song's can only hold each stem to half a step.
+    # A format with fewer bits than the song rounds each stem by up to half a step.
     bits = {"8": 8, "16": 16, "24": 24}
     shallower = expected in bits and bits[expected] < bits.get(str(source_depth), 25)
     steps = 2.0 ** (1 - bits[expected]) if shallower else 0.0
@@ -136,7 +136,7 @@ def test_vocals_are_what_the_separator_gives(separator: Separator, tmp_path: Pat
 @pytest.mark.parametrize("rate", [8000, 44100, 48000, 96000, 192_000])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("length", [1, 4801, 20000])
-def test_the_song_keeps_its_rate_length_and_place(
+def test_the_stems_keep_rate_length_and_position(
     identity: Separator, tmp_path: Path, rate: int, channels: int, length: int
 ) -> None:
     mixture = sine(rate, length)[:channels]
@@ -146,7 +146,7 @@ def test_the_song_keeps_its_rate_length_and_place(
     torch.testing.assert_close(read_audio(paths["vocals"]), mixture, rtol=0, atol=1e-5 if rate == RATE else 2e-3)
 
 
-def test_an_offset_stays(identity: Separator, tmp_path: Path) -> None:
+def test_an_offset_is_kept(identity: Separator, tmp_path: Path) -> None:
     write_audio(tmp_path / "song.wav", sine(48000, 20000) + 0.25, 48000, depth="float")
     paths, _ = written(identity, tmp_path / "song.wav", tmp_path)
     assert read_audio(paths["vocals"])[:, 4000:-4000].mean() == pytest.approx(0.25, abs=2e-3)
@@ -185,9 +185,7 @@ def test_the_instrumental_of_four_stems_is_everything_but_the_vocals(tiny_config
 def test_start_and_duration(separator: Separator, tmp_path: Path, start: float, duration: float | None) -> None:
     audio = noise(length=12_345)
     write_audio(tmp_path / "song.flac", audio, RATE, "flac")
-    paths, _ = written(
-        separator, tmp_path / "song.flac", tmp_path, bit_depth="24", start_seconds=start, duration_seconds=duration
-    )
+    paths, _ = written(separator, tmp_path / "song.flac", tmp_path, bit_depth="24", start=start, duration=duration)
     first = round(start * RATE)
     last = 12_345 if duration is None else first + max(1, round(duration * RATE))
     expected = read_audio(tmp_path / "song.flac")[:, first:last]
@@ -198,7 +196,7 @@ def test_start_and_duration(separator: Separator, tmp_path: Path, start: float, 
 def test_samples_beyond_full_scale_are_clipped_and_counted(identity: Separator, tmp_path: Path) -> None:
     write_audio(tmp_path / "loud.wav", torch.full((2, 4410), 1.5), RATE, depth="float")
     paths, remark = written(identity, tmp_path / "loud.wav", tmp_path, bit_depth="16")
-    assert remark == "samples beyond full scale that are clipped: 8820; --peak rescale or float keeps them"
+    assert remark == "8820 samples beyond full scale were clipped; --peak rescale or float keeps them"
     assert read_audio(paths["vocals"]).max() == 1 - 2**-15
     paths, remark = written(identity, tmp_path / "loud.wav", tmp_path)
     assert not remark
@@ -209,7 +207,7 @@ def test_samples_beyond_full_scale_are_clipped_and_counted(identity: Separator, 
 def test_full_scale_itself_is_beyond_an_integer_format(identity: Separator, tmp_path: Path, peak: str) -> None:
     """The highest value of 16 bit is one step below 1."""
     write_audio(tmp_path / "song.wav", torch.full((1, 4410), 1.0), RATE, depth="float")
-    expected = {"clip": "clipped: ", "rescale": "scaled by -0.00 dB", "float": "written in float"}[peak]
+    expected = {"clip": "were clipped", "rescale": "scaled by -0.00 dB", "float": "written in float"}[peak]
     _, remark = written(identity, tmp_path / "song.wav", tmp_path, ("vocals",), bit_depth="16", peak=peak)
     assert expected in remark
 
@@ -227,7 +225,7 @@ def test_rescaling_keeps_the_balance_and_the_sum(tiny_network: BSMamba2, tmp_pat
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in paths.values())
 
 
-def test_peak_float_writes_float_only_where_it_is_needed(tiny_network: BSMamba2, tmp_path: Path) -> None:
+def test_peak_float_writes_float_only_if_needed(tiny_network: BSMamba2, tmp_path: Path) -> None:
     separator = _scaled(tiny_network, 3.0)
     write_audio(tmp_path / "loud.wav", 0.5 * sine(RATE, 9000) / 0.5, RATE)
     write_audio(tmp_path / "quiet.wav", 0.1 * sine(RATE, 9000), RATE)
@@ -257,8 +255,8 @@ def test_more_channels_need_the_downmix(identity: Separator, tmp_path: Path) -> 
     torch.testing.assert_close(total.clamp(-1, 1), expected.clamp(-1, 1), rtol=0, atol=1e-4)
 
 
-def test_the_centre_of_four_channels_is_heard_on_both_sides(identity: Separator, tmp_path: Path) -> None:
-    """Four channels can be two in the front and two in the back, or a centre; AAC tells which."""
+def test_the_centre_of_four_channels_is_on_both_sides(identity: Separator, tmp_path: Path) -> None:
+    """Four channels can be two front and two back, or include a centre; AAC files state which."""
     source = tmp_path / "centre.m4a"
     centre = torch.zeros(4, 44100)
     centre[2] = sine(RATE, 44100)[0]
@@ -274,7 +272,7 @@ def test_the_centre_of_four_channels_is_heard_on_both_sides(identity: Separator,
     torch.testing.assert_close(left, right, rtol=0, atol=1e-3)
 
 
-def test_a_song_that_changes_behind_its_excerpt_is_an_error(identity: Separator, tmp_path: Path) -> None:
+def test_a_song_that_changes_after_its_excerpt_is_an_error(identity: Separator, tmp_path: Path) -> None:
     source = tmp_path / "song.wav"
     write_audio(source, noise(length=400_000), RATE)
     content = source.read_bytes()
@@ -282,7 +280,7 @@ def test_a_song_that_changes_behind_its_excerpt_is_an_error(identity: Separator,
     def change(share: float) -> None:
         source.write_bytes(content + b"more")
 
-    settings = StemSettings(("vocals",), duration_seconds=0.5)
+    settings = StemSettings(("vocals",), duration=0.5)
     with pytest.raises(InputError, match="changed while it was read"):
         write_stems(identity, source, {"vocals": tmp_path / "v.wav"}, settings, change)
     assert not (tmp_path / "v.wav").exists()
@@ -293,7 +291,7 @@ def test_a_song_that_changes_behind_its_excerpt_is_an_error(identity: Separator,
 def test_tags_and_cover_are_copied(
     separator: Separator, tmp_path: Path, song: Track, format: Format, peak: str
 ) -> None:
-    """The real stem file carries a picture and no texts; a FLAC file gets a title and an artist."""
+    """The real stem file has a cover and no text tags; a FLAC file gets a title and an artist."""
     if peak == "rescale" and format not in ("wav", "flac"):
         pytest.skip("a lossy format clips nothing")
     source = tmp_path / "song.flac"
@@ -306,7 +304,7 @@ def test_tags_and_cover_are_copied(
     assert "Ärger & Søn" in texts
     assert "Сидор" in texts
     paths, _ = written(
-        separator, song.path, tmp_path / "cover", format=format, duration_seconds=0.1, peak=peak, bit_depth="source"
+        separator, song.path, tmp_path / "cover", format=format, duration=0.1, peak=peak, bit_depth="source"
     )
     assert (
         b"\x89PNG" in paths["instrumental"].read_bytes()
@@ -316,16 +314,16 @@ def test_tags_and_cover_are_copied(
 
 
 def test_the_mixture_of_a_stem_file_is_separated(identity: Separator, song: Track, tmp_path: Path) -> None:
-    paths, _ = written(identity, song.path, tmp_path, duration_seconds=0.5)
+    paths, _ = written(identity, song.path, tmp_path, duration=0.5)
     torch.testing.assert_close(read_audio(paths["vocals"]), song.read("mixture", 0, 22050), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"start_seconds": -1.0}, r"start=-1\.0 is not allowed"),
-        ({"start_seconds": math.nan}, "start=nan is not allowed"),
-        ({"duration_seconds": 0.0}, r"duration=0\.0 is not allowed"),
+        ({"start": -1.0}, r"start=-1\.0 is not allowed"),
+        ({"start": math.nan}, "start=nan is not allowed"),
+        ({"duration": 0.0}, r"duration=0\.0 is not allowed"),
         ({"format": "flac", "bit_depth": "float"}, "flac cannot hold float samples; give --bit-depth 16 or 24, or the"),
         ({"format": "mp3", "bit_depth": "16"}, "mp3 is lossy and has no bit depth; leave --bit-depth 16 out"),
         ({"format": "ogg", "peak": "rescale"}, "ogg is lossy and clips nothing; leave --peak rescale out"),
@@ -343,7 +341,7 @@ def test_settings_that_contradict_each_other(changes: dict[str, Any], message: s
         (noise(), 96000, "16", {"format": "mp3"}, "the stems of .* cannot be written: mp3 cannot hold its sampling"),
         (noise(), RATE, "float", {"format": "flac"}, "the stems of .* cannot be written: flac cannot hold float"),
         (noise(), RATE, "32", {"format": "flac"}, "flac cannot hold 32 bit; give --bit-depth 16 or 24"),
-        (noise(), RATE, "16", {"start_seconds": 1.0}, r"song\.wav ends after 0\.204104 s; start before its end"),
+        (noise(), RATE, "16", {"start": 1.0}, r"song\.wav ends after 0\.204104 s; start before its end"),
         (noise(9), RATE, "16", {"downmix": True}, "the audio has 9 channels, whose places are not known"),
     ],
 )
@@ -405,7 +403,7 @@ def test_any_song_is_kept_to_the_sample(
     tiny_network: BSMamba2, tmp_path: Path, length: int, rate: int, channels: int, depth: Depth,
     segment_seconds: float, overlap: float,
 ) -> None:  # fmt: skip
-    separator = Separator(tiny_network, segment_seconds, overlap, 8, "cpu")
+    separator = Separator(tiny_network, segment_seconds=segment_seconds, overlap=overlap, batch_size=8, device="cpu")
     write_audio(tmp_path / "song.wav", noise(channels, length), rate, depth=depth)
     paths, _ = written(separator, tmp_path / "song.wav", tmp_path)
     mixture = read_audio(tmp_path / "song.wav")
@@ -429,7 +427,7 @@ def test_real_files(
     separator: Separator, test_data: Path, tmp_path: Path, pattern: str, rate: int, channels: int, depth: Depth
 ) -> None:
     source = next(iter(sorted(test_data.glob(pattern))))
-    paths, _ = written(separator, source, tmp_path, start_seconds=1.0, duration_seconds=2.0)
+    paths, _ = written(separator, source, tmp_path, start=1.0, duration=2.0)
     mixture = read_audio(source)[:, rate : 3 * rate]
     for path in paths.values():
         assert audio_info(path) == AudioInfo(2 * rate, rate, channels, depth)

@@ -1,0 +1,60 @@
+"""What to evaluate: which songs, which scores, and which of the files to keep."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bsmamba2.data.tracks import Split
+from bsmamba2.errors import InputError
+from bsmamba2.evaluation.scoring import Protocol
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which songs of a dataset are scored.
+
+    Args:
+        split: Which tracks.
+        validation_tracks: With split valid or train, names of the validation tracks, instead of the official 14.
+        validation_artists: With split valid or train, artists whose tracks are the validation tracks.
+
+    Raises:
+        InputError: Validation tracks or artists are given for the test split.
+    """
+
+    split: Split = "test"
+    validation_tracks: list[str] | None = None
+    validation_artists: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.split == "test" and (self.validation_tracks or self.validation_artists):
+            raise InputError("validation tracks and artists are for --split valid or train; leave them out")
+
+
+@dataclass(frozen=True)
+class ScoringSettings:
+    """Which scores are computed, and what is kept.
+
+    Args:
+        stems: Which are scored, of those with estimates, or instrumental (everything but the vocals); by default all
+            except the instrumental.
+        protocol: Which sources share the undefined windows of the cSDR; only the stem (single, as published for
+            BSMamba2), the stem and everything else (pair), or the four stems of MUSDB18 (four).
+        chunk_seconds: Also separate in segments of these lengths in seconds, to score against the length.
+        museval: Also compute museval's SDR, ISR, SIR and SAR and write its files; slow, and needs an ffmpeg program.
+        save_estimates: Keep the estimates in OUTPUT/estimates, as WAV in float.
+        overwrite: Replace existing results of other settings; with the same settings, an evaluation resumes.
+
+    Raises:
+        InputError: A length of chunks is given twice.
+    """
+
+    stems: Sequence[str] | None = None
+    protocol: Protocol = "single"
+    chunk_seconds: Sequence[float] | None = None
+    museval: bool = False
+    save_estimates: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.chunk_seconds and len(set(self.chunk_seconds)) < len(self.chunk_seconds):
+            raise InputError(f"chunk_seconds={list(self.chunk_seconds)} is not allowed; give each length only once")
