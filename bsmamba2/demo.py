@@ -81,8 +81,8 @@ def lay_out(song: Track, root: Path, excerpts_seconds: Mapping[str, tuple[float,
 
 def verdict(scores: Mapping[str, StemScores]) -> str:
     """Returns how far the uSDR of the estimate is above those of the mixture and of silence, as a sentence."""
-    model = scores[ESTIMATE].usdr
-    floors = {"the mixture": scores[MIXTURE_ROW].usdr, "silence": 0.0}
+    model = scores[ESTIMATE]["usdr"]
+    floors = {"the mixture": scores[MIXTURE_ROW]["usdr"], "silence": 0.0}
     lost = [name for name, floor in floors.items() if not model > floor]
     found = f"does NOT beat {' and '.join(lost)}" if lost else "beats the mixture and silence"
     gain = model - floors["the mixture"]
@@ -149,7 +149,7 @@ def _trained(config: Path, minutes: float) -> str:
     stems = _separate(song, checkpoint)
     scores = results.tracks[song.name].scores[VOCALS]
     model, mixture = scores[ESTIMATE], scores[MIXTURE_ROW]
-    beaten = model.usdr > mixture.usdr and model.csdr > mixture.csdr
+    beaten = model["usdr"] > mixture["usdr"] and model["csdr"] > mixture["csdr"]
     rows = {"mixture as estimate": mixture, f"model, trained for {training_seconds:.0f} s": model}
     return "\n".join(
         [
@@ -216,7 +216,7 @@ def _span(seconds: tuple[float, float]) -> str:
 
 def _table(heading: str, rows: Mapping[str, StemScores]) -> str:
     lines = [(heading, "cSDR", "uSDR")]
-    lines += [(name, f"{scores.csdr:.2f} dB", f"{scores.usdr:.2f} dB") for name, scores in rows.items()]
+    lines += [(name, f"{scores['csdr']:.2f} dB", f"{scores['usdr']:.2f} dB") for name, scores in rows.items()]
     return "\n".join(f"{name:52} {csdr:>10} {usdr:>10}" for name, csdr, usdr in lines)
 
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from bsmamba2.evaluation.statistics import Summary
-from bsmamba2.evaluation.table import printable
+from bsmamba2.text_table import printable
 
 # Colours that stand for the page's own, which are others in the dark.
 INK, MUTED, GRID = "#010101", "#010102", "#010103"

@@ -50,14 +50,13 @@ def estimate_of(song: Track, name: str, share: float) -> Tensor:
 
 
 def scored(estimate: Tensor, reference: Tensor, **others: float) -> StemScores:
-    """Returns the scores that audio alone gives, and others as told."""
+    """Returns the scores that follow from audio alone, and given values of other scores."""
     windows = windowed_sdr(estimate=estimate, reference=reference, sample_rate=SAMPLE_RATE)
-    return StemScores(
-        csdr=csdr(estimate=estimate, reference=reference, sample_rate=SAMPLE_RATE),
-        usdr=usdr(estimate=estimate, reference=reference),
-        windows=tuple(windows.tolist()),
-        **others,
-    )
+    values = {
+        "csdr": csdr(estimate=estimate, reference=reference, sample_rate=SAMPLE_RATE),
+        "usdr": usdr(estimate=estimate, reference=reference),
+    }
+    return StemScores({**values, **others}, tuple(windows.tolist()))
 
 
 def write_run(

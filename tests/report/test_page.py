@@ -202,7 +202,7 @@ def test_undefined_scores_are_named_and_left_out(tmp_path: Path, song: Track) ->
 
 
 def test_infinite_scores_are_shown(tmp_path: Path, song: Track) -> None:
-    scores = StemScores(csdr=math.inf, usdr=-3.0, windows=(math.inf, 1.0, math.nan, -math.inf))
+    scores = StemScores({"csdr": math.inf, "usdr": -3.0}, windows=(math.inf, 1.0, math.nan, -math.inf))
     names = {NAMES[3]: NAMES[3]}
     folder = write_run(tmp_path / "run", song, scores=scores, names=names)
     page = Page(write_report([folder], tmp_path / "page.html", audio=False)[0])
@@ -214,7 +214,7 @@ def test_infinite_scores_are_shown(tmp_path: Path, song: Track) -> None:
 
 
 def test_runs_without_windows_or_tracks_have_a_page(tmp_path: Path, song: Track) -> None:
-    folder = write_run(tmp_path / "run", song, scores=StemScores(csdr=1.0, usdr=2.0), start=None)
+    folder = write_run(tmp_path / "run", song, scores=StemScores({"csdr": 1.0, "usdr": 2.0}), start=None)
     assert "There is no defined one-second window." in Page(write_report([folder], tmp_path / "page.html")[0]).text
     results = replace(Results.read(folder), tracks={}, failures={"One": "lost"})
     results.write(folder, {})
@@ -230,7 +230,7 @@ def test_published_figures_stand_beside_runs_of_the_test_tracks_only(
     assert "Not comparable with the runs above" in single.text
     assert single.cells("BSMamba2") == [["11.03", "10.70", "its authors"]]
     assert len(several.cells("BSMamba2")) == 1
-    folder = write_run(tmp_path / "mine", song, scores=StemScores(csdr=9.9, usdr=9.7), start=None)
+    folder = write_run(tmp_path / "mine", song, scores=StemScores({"csdr": 9.9, "usdr": 9.7}), start=None)
     results = Results.read(folder)
     tracks = {f"{number}": next(iter(results.tracks.values())) for number in range(50)}
     replace(results, tracks=tracks).write(folder, {})
@@ -339,7 +339,7 @@ def test_a_damaged_description_is_an_error(song: Track, tmp_path: Path) -> None:
 def test_windows_of_only_one_run_are_not_compared(song: Track, tmp_path: Path) -> None:
     """The second is silent in the harder of two windows: its own cSDR is better, and it is no better."""
     names = {NAMES[3]: NAMES[3]}
-    both, easy = StemScores(csdr=4.0, windows=(2.0, 6.0)), StemScores(csdr=6.0, windows=(math.nan, 6.0))
+    both, easy = StemScores({"csdr": 4.0}, windows=(2.0, 6.0)), StemScores({"csdr": 6.0}, windows=(math.nan, 6.0))
     folders = [
         write_run(tmp_path / name, song, names=names, start=None, scores=scores)
         for name, scores in (("both", both), ("easy", easy))
@@ -365,7 +365,9 @@ def test_no_path_of_the_machine_is_published(song: Track, tmp_path: Path) -> Non
 def test_names_of_stems_are_kept_apart_and_as_they_are(song: Track, tmp_path: Path) -> None:
     stems = ("鼓", "笛", "BGV", "runs")
     folders = [
-        write_run(tmp_path / stem, song, stem=stem, start=None, names={NAMES[3]: NAMES[3]}, scores=StemScores(csdr=1.0))
+        write_run(
+            tmp_path / stem, song, stem=stem, start=None, names={NAMES[3]: NAMES[3]}, scores=StemScores({"csdr": 1.0})
+        )
         for stem in stems
     ]
     page = Page(write_report(folders, tmp_path / "page.html")[0])
@@ -376,7 +378,7 @@ def test_names_of_stems_are_kept_apart_and_as_they_are(song: Track, tmp_path: Pa
 
 
 def test_what_museval_judges_is_said(song: Track, tmp_path: Path, single: Page) -> None:
-    folder = write_run(tmp_path / "run", song, start=None, scores=StemScores(csdr=1.0, museval_sir=3.0))
+    folder = write_run(tmp_path / "run", song, start=None, scores=StemScores({"csdr": 1.0, "museval_sir": 3.0}))
     assert "together with everything else" in Page(write_report([folder], tmp_path / "page.html")[0]).text
     assert "together with everything else" not in single.text
 
