@@ -190,7 +190,7 @@ def _separate(song: Track, model: str | Path) -> Path:
 
 def _draw(song: Track, stems: Path) -> None:
     # Drawing is loaded only where it is needed.
-    from bsmamba2.report.picture import write_picture
+    from bsmamba2.report.spectrogram_figure import write_spectrogram_figure
 
     sounds = {
         "What goes in: the mixture": _mixture_file(song),
@@ -198,7 +198,7 @@ def _draw(song: Track, stems: Path) -> None:
         "What is wanted: the true vocals": DATA_FOLDER / "test" / song.name / f"{VOCALS}.wav",
     }
     audio = {title: read_audio(path) for title, path in sounds.items()}
-    write_picture(PICTURE, f"{song.name}, separated by {DEFAULT_MODEL}", audio, SAMPLE_RATE)
+    write_spectrogram_figure(PICTURE, f"{song.name}, separated by {DEFAULT_MODEL}", audio, SAMPLE_RATE)
 
 
 def _mixture_file(song: Track) -> Path:

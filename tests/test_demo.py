@@ -13,7 +13,7 @@ from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.demo import EXCERPTS_SECONDS, MARKER, SONG_SECONDS, example_song, verdict
 from bsmamba2.evaluation.results import ESTIMATE, MIXTURE_ROW, Results
 from bsmamba2.evaluation.scores import StemScores
-from bsmamba2.report.picture import write_picture
+from bsmamba2.report.spectrogram_figure import write_spectrogram_figure
 from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED_MODELS
 
 ROOT = Path(__file__).parent.parent
@@ -93,7 +93,7 @@ def test_each_sound_of_a_picture_stands_in_its_place(tmp_path: Path) -> None:
     for quiet in (0, 1, 2):
         gains = [0.0 if number == quiet else 1.0 for number in range(3)]
         sounds = {str(number): gain * tone for number, gain in enumerate(gains)}
-        write_picture(path, "Cash $_^$", sounds, SAMPLE_RATE)
+        write_spectrogram_figure(path, "Cash $_^$", sounds, SAMPLE_RATE)
         picture = pixels(path).sum(2)[:, 120:1000]
         brightest.append([int(picture[rows].max()) for rows in PANELS])
     # The first is what the others are measured by; where it is silent, all else is full scale.
