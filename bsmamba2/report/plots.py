@@ -266,9 +266,10 @@ def shared_limits(scores: Sequence[float]) -> tuple[float, float]:
 
 def _settings(palette: Palette) -> dict[str, Any]:
     return {
-        # Text stays text, which the browser draws with the fonts of its system; names are the same every time.
+        # Text stays text, which the browser draws in the fonts of the page; ids are the same every time.
         "svg.fonttype": "none",
         "svg.hashsalt": "bsmamba2",
+        "font.family": "DejaVu Sans",
         "font.size": 11,
         "text.color": palette["ink"],
         "axes.edgecolor": palette["grid"],
