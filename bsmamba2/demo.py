@@ -82,8 +82,8 @@ def lay_out(song: Track, root: Path, excerpts_seconds: Mapping[str, tuple[float,
 
 def verdict(scores: Mapping[str, StemScores]) -> str:
     """Returns how far the uSDR of the estimate is above those of the mixture and of silence, as a sentence."""
-    model = scores[ESTIMATE].usdr
-    floors = {"the mixture": scores[MIXTURE_ROW].usdr, "silence": 0.0}
+    model = scores[ESTIMATE]["usdr"]
+    floors = {"the mixture": scores[MIXTURE_ROW]["usdr"], "silence": 0.0}
     lost = [name for name, floor in floors.items() if not model > floor]
     found = f"does NOT beat {' and '.join(lost)}" if lost else "beats the mixture and silence"
     gain = model - floors["the mixture"]
@@ -150,7 +150,7 @@ def _trained(config: Path, minutes: float) -> str:
     stems = _separate(song, checkpoint)
     scores = results.tracks[song.name].scores[VOCALS]
     model, mixture = scores[ESTIMATE], scores[MIXTURE_ROW]
-    beaten = model.usdr > mixture.usdr and model.csdr > mixture.csdr
+    beaten = model["usdr"] > mixture["usdr"] and model["csdr"] > mixture["csdr"]
     rows = {"mixture as estimate": mixture, f"model, trained for {training_seconds:.0f} s": model}
     return "\n".join(
         [
@@ -205,7 +205,7 @@ def _evaluated(song: Track, model: str | Path) -> Results:
 
 def _draw(song: Track, stems: Path) -> None:
     # Drawing is imported only when it is needed.
-    from bsmamba2.report.picture import write_picture
+    from bsmamba2.report.spectrogram_figure import write_spectrogram_figure
 
     sounds = {
         "Input: the mixture": _mixture_file(song),
@@ -213,7 +213,7 @@ def _draw(song: Track, stems: Path) -> None:
         "Reference: the true vocals": DATA_FOLDER / "test" / song.name / f"{VOCALS}.wav",
     }
     audio = {title: read_audio(path) for title, path in sounds.items()}
-    write_picture(PICTURE, f"{song.name}, separated by {DEFAULT_MODEL}", audio, SAMPLE_RATE)
+    write_spectrogram_figure(PICTURE, f"{song.name}, separated by {DEFAULT_MODEL}", audio, SAMPLE_RATE)
 
 
 def _mixture_file(song: Track) -> Path:
@@ -231,7 +231,7 @@ def _span(seconds: tuple[float, float]) -> str:
 
 def _table(heading: str, rows: Mapping[str, StemScores]) -> str:
     lines = [(heading, "cSDR", "uSDR")]
-    lines += [(name, f"{scores.csdr:.2f} dB", f"{scores.usdr:.2f} dB") for name, scores in rows.items()]
+    lines += [(name, f"{scores['csdr']:.2f} dB", f"{scores['usdr']:.2f} dB") for name, scores in rows.items()]
     return "\n".join(f"{name:52} {csdr:>10} {usdr:>10}" for name, csdr, usdr in lines)
 
 

@@ -13,7 +13,7 @@ from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.demo import EXCERPTS_SECONDS, MARKER, SONG_SECONDS, example_song, verdict
 from bsmamba2.evaluation.results import ESTIMATE, MIXTURE_ROW, Results
 from bsmamba2.evaluation.scores import StemScores
-from bsmamba2.report.picture import write_picture
+from bsmamba2.report.spectrogram_figure import write_spectrogram_figure
 from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED_MODELS
 
 ROOT = Path(__file__).parent.parent
@@ -68,9 +68,9 @@ def test_the_demo_separates_scores_and_draws_a_song(
     scores = results.tracks[name].scores["vocals"]
     assert results.tracks[name].seconds == pytest.approx(SONG_SECONDS, abs=1e-4)
     for row, shown in ((MIXTURE_ROW, "mixture as estimate"), (ESTIMATE, f"model {DEFAULT_MODEL}")):
-        assert lines[shown].split() == [f"{scores[row].csdr:.2f}", "dB", f"{scores[row].usdr:.2f}", "dB"]
+        assert lines[shown].split() == [f"{scores[row]['csdr']:.2f}", "dB", f"{scores[row]['usdr']:.2f}", "dB"]
     assert verdict(scores) in printed
-    assert scores[ESTIMATE].usdr > scores[MIXTURE_ROW].usdr + 5, "the weights in the package separate"
+    assert scores[ESTIMATE]["usdr"] > scores[MIXTURE_ROW]["usdr"] + 5, "the weights in the package separate"
     assert lines["protocol"] == "single"
     assert float(lines["seconds per second of audio"]) > 0
     assert " on " in lines["scan"]
@@ -93,7 +93,7 @@ def test_each_sound_has_its_panel_in_the_figure(tmp_path: Path) -> None:
     for quiet in (0, 1, 2):
         gains = [0.0 if number == quiet else 1.0 for number in range(3)]
         sounds = {str(number): gain * tone for number, gain in enumerate(gains)}
-        write_picture(path, "Cash $_^$", sounds, SAMPLE_RATE)
+        write_spectrogram_figure(path, "Cash $_^$", sounds, SAMPLE_RATE)
         picture = pixels(path).sum(2)[:, 120:1000]
         brightest.append([int(picture[rows].max()) for rows in PANELS])
     # The first is the reference of the colours; if it is silent, everything else is full scale.
@@ -111,7 +111,9 @@ def test_each_sound_has_its_panel_in_the_figure(tmp_path: Path) -> None:
     ],
 )
 def test_the_verdict_compares_with_the_mixture_and_silence(model: float, mixture: float, printed: str) -> None:
-    assert verdict({ESTIMATE: StemScores(usdr=model), MIXTURE_ROW: StemScores(usdr=mixture)}).startswith(printed)
+    assert verdict({ESTIMATE: StemScores({"usdr": model}), MIXTURE_ROW: StemScores({"usdr": mixture})}).startswith(
+        printed
+    )
 
 
 def test_the_demo_trains_on_the_song(

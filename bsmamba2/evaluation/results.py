@@ -1,4 +1,4 @@
-"""What an evaluation found, as data: written track by track, gathered at its end, read again by reports."""
+"""Results of an evaluation as data: written after each track, gathered at the end, and read by reports."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bsmamba2.errors import InputError
-from bsmamba2.evaluation.scores import StemScores
+from bsmamba2.evaluation.scores import SCORES, StemScores
 from bsmamba2.system.files import complete_file
 
 RUN = "run.json"
@@ -17,7 +17,7 @@ TRACKS_FOLDER = "tracks"
 EXCERPTS_FOLDER = "excerpts"
 FORMAT = 1
 
-# The rows of every table: what is scored, then what gives its score a scale.
+# The rows of every table: the estimate, then the floors and oracles that its scores are judged against.
 ESTIMATE = "estimate"
 MIXTURE_ROW = "mixture"
 HALF_ROW = "half the mixture"
@@ -28,7 +28,7 @@ SCALE_ROWS = (MIXTURE_ROW, HALF_ROW, SILENCE_ROW, RATIO_MASK_ROW, COMPLEX_MASK_R
 
 
 def chunk_row(seconds: float) -> str:
-    """Returns the name of the row of the model given chunks of so many seconds."""
+    """Returns the name of the row of a model that was given chunks of this length."""
     return f"chunks of {seconds:g} s"
 
 
@@ -38,17 +38,17 @@ class TrackResult:
 
     Args:
         name: Artist and title.
-        key: Hash of the model, the settings and the data of this track: its scores hold for these alone.
+        key: Hash of the model, the settings and the data of this track, which the scores depend on.
         data_sha256: Hash of the audio files of the track.
-        seconds: Its length in seconds.
-        computing_seconds: Time its separation took, without reading and scoring; NaN for estimates from files.
-        notes: What else there is to know, such as lengths that had to be adjusted.
-        activity: By stem, 1 for each block of 100 ms in which the reference is active and 0 for the others.
+        seconds: Length in seconds.
+        computing_seconds: Time of the separation without reading and scoring; NaN for estimates from files.
+        notes: Remarks for people, such as an adjusted length.
+        activity: By stem, 1 for each block of 100 ms in which the reference is active, else 0.
         scores: By stem and row.
-        excerpt: First second and last of what was kept for listening in EXCERPTS/{name}/: mixture.flac,
-            {stem}.reference.flac and {stem}.estimate.flac; None where nothing was kept.
-        excerpt_gain: What all of those files were multiplied by, below 1 where one would have been clipped.
-        computed: When it was computed, on which device, and by which revision of the code.
+        excerpt: Start and end in seconds of the excerpt kept for listening in excerpts/{name}/: mixture.flac,
+            {stem}.reference.flac and {stem}.estimate.flac; None if nothing was kept.
+        excerpt_gain: Factor applied to all of those files, below 1 if one would have clipped.
+        computed: Time, device and revision of the code of the computation.
     """
 
     name: str
@@ -64,13 +64,13 @@ class TrackResult:
     computed: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
-        """Writes it as JSON, whole or not at all."""
+        """Writes the result as JSON, completely or not at all."""
         with complete_file(path) as temporary:
             temporary.write_text(to_json(self), encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> "TrackResult":
-        """Returns what `write` wrote.
+        """Returns a result from the file that `write` wrote.
 
         Raises:
             InputError: The file is damaged.
@@ -79,7 +79,18 @@ class TrackResult:
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any], path: Path) -> "TrackResult":
-        """Returns it from plain values; the path is for the error of values that are not such a result."""
+        """Returns a result from plain values.
+
+        Scores that the values lack are NaN: the result is of a version without them. Scores that are not in `SCORES`
+        are ignored: this version has no label, unit or direction to show and compare them with.
+
+        Args:
+            content: The values, as JSON holds them.
+            path: The file they are from, for the error message.
+
+        Raises:
+            InputError: The values are not a result.
+        """
         try:
             scores = {
                 stem: {row: _stem_scores(values) for row, values in rows.items()}
@@ -102,13 +113,13 @@ class TrackResult:
 
 @dataclass(frozen=True)
 class Results:
-    """All that an evaluation found.
+    """The results of an evaluation.
 
     Args:
-        description: How it came about, in sections (model or estimates, data, settings, software, hardware, time) of
-            names and plain values.
+        description: Model or estimates, data, settings, software, hardware and time: sections of names and plain
+            values.
         tracks: By name.
-        failures: Why tracks have no scores, by name.
+        failures: Reasons why tracks could not be scored, by name.
     """
 
     description: Mapping[str, Mapping[str, Any]]
@@ -121,30 +132,30 @@ class Results:
         return tuple(dict.fromkeys(stem for track in self.tracks.values() for stem in track.scores))
 
     def rows(self, stem: str) -> tuple[str, ...]:
-        """Returns the names of what was scored against a stem."""
+        """Returns the names of the rows of a stem."""
         return tuple(dict.fromkeys(row for track in self.tracks.values() for row in track.scores.get(stem, ())))
 
     def values(self, stem: str, row: str, score: str) -> dict[str, float]:
-        """Returns a score by track; NaN where it is undefined."""
+        """Returns a score by track; NaN if it is undefined."""
         found = ((name, track.scores.get(stem, {}).get(row)) for name, track in self.tracks.items())
-        return {name: getattr(scores, score) for name, scores in found if scores is not None}
+        return {name: scores[score] for name, scores in found if scores is not None}
 
     def write(self, folder: Path, summary: Mapping[str, Any]) -> None:
-        """Writes FOLDER/results.json, with a summary that is derived from it and not read again."""
+        """Writes FOLDER/results.json, with a derived summary that `read` ignores."""
         content = {"format": FORMAT, "summary": summary, **_plain(self)}
         with complete_file(folder / RESULTS) as temporary:
             temporary.write_text(to_json(content), encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> "Results":
-        """Returns what `write` wrote.
+        """Returns the results that `write` wrote.
 
         Raises:
-            InputError: There is no results.json in the folder, or it is damaged or of another version.
+            InputError: The folder has no results.json, or the file is damaged or of an incompatible version.
         """
         path = folder / RESULTS
         if not path.is_file() and (folder / RUN).is_file():
-            raise InputError(f"the evaluation in {folder} was not finished; give its command again, and it goes on")
+            raise InputError(f"the evaluation in {folder} is not finished; give its command again to resume it")
         if not path.is_file():
             raise InputError(f"there is no {RESULTS} in {folder}; give a folder that `bsmamba2 evaluate` wrote")
         content = _read(path)
@@ -156,13 +167,15 @@ class Results:
 
 
 def to_json(content: Any) -> str:
-    """Returns JSON without numbers it does not know: NaN is null, the infinities are "Infinity" and "-Infinity"."""
+    """Returns strict JSON: NaN becomes null, the infinities become "Infinity" and "-Infinity"."""
     text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    # Bytes of a file name that are not UTF-8 are lone surrogates here, which JSON holds as escapes.
+    # Bytes of a file name that are not UTF-8 are lone surrogates in Python; JSON stores them as escapes.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, StemScores):
+        value = {**value.values, "windows": value.windows}
     if is_dataclass(value):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, Mapping):
@@ -179,10 +192,8 @@ def _number(value: float | str | None) -> float:
 
 
 def _stem_scores(values: Mapping[str, Any]) -> StemScores:
-    if values.keys() != {field.name for field in fields(StemScores)}:
-        raise KeyError("other scores than those of this version")
-    windows = tuple(_number(value) for value in values["windows"])
-    return StemScores(**{name: _number(value) for name, value in values.items() if name != "windows"}, windows=windows)
+    known = {name: _number(values[name]) for name in SCORES if name in values}
+    return StemScores(known, tuple(map(_number, values["windows"])))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The folder of an evaluation: what is in it, what it holds for, and what of it a stopped one can go on from."""
+"""The folder of an evaluation: its files, the settings it was made with, and how a stopped evaluation resumes."""
 
 import contextlib
 import hashlib
@@ -20,9 +20,9 @@ REPORT = "report.html"
 REPORT_DATA = "report.json"
 ESTIMATES = "estimates"
 MUSEVAL = "museval"
-# What is gathered from the tracks at the end.
+# Files written at the end from the results of all tracks.
 GATHERED = (RESULTS, REPORT, REPORT_DATA)
-# Below each of these folders, the files that are written there.
+# Folders of files by track, each with the pattern of its files.
 WRITTEN = {TRACKS_FOLDER: "*.json", EXCERPTS_FOLDER: "*/*.flac", ESTIMATES: "*/*.wav", MUSEVAL: "*/*.json"}
 
 
@@ -31,8 +31,8 @@ class Run:
     """The folder of one evaluation.
 
     Args:
-        folder: Where it lies.
-        identity: All that its scores depend on but the data: hash of the model, and the settings.
+        folder: Its path.
+        identity: Everything that the scores depend on except the data: the hash of the model and the settings.
     """
 
     folder: Path
@@ -40,17 +40,18 @@ class Run:
 
     @contextlib.contextmanager
     def opened(self, overwrite: bool) -> Iterator[None]:
-        """Makes the folder ready and keeps it for this program: a run of the same identity is gone on with.
+        """Prepares the folder and locks it for this process; a run with the same identity is resumed.
 
         Raises:
-            InputError: The folder holds results of another identity and overwrite is not set, or files of the names
-                that would be written and no run; or another program evaluates into it, or it cannot be written to.
+            InputError: The folder holds results with a different identity and overwrite is not set, or files that no
+                evaluation wrote and that would be replaced; another program is evaluating into it; or it is not
+                writable.
         """
         path = self.folder / RUN
-        there = next((name for name in (*GATHERED, *WRITTEN) if (self.folder / name).exists()), None)
-        if there and not path.exists():
+        existing = next((name for name in (*GATHERED, *WRITTEN) if (self.folder / name).exists()), None)
+        if existing and not path.exists():
             raise InputError(
-                f"{self.folder / there} is already there, and no evaluation wrote it; give another --output"
+                f"{self.folder / existing} exists and was not written by an evaluation; give another --output"
             )
         check_writable(self.folder)
         try:
@@ -71,15 +72,15 @@ class Run:
             ) from None
 
     def key(self, data_sha256: str) -> str:
-        """Returns the hash of all that the scores of a track depend on."""
+        """Returns the hash of everything that the scores of a track depend on."""
         return hashlib.sha256(json.dumps([self.identity, data_sha256], sort_keys=True).encode()).hexdigest()
 
     def record(self, track: str) -> Path:
-        """Returns where the result of a track is written."""
+        """Returns the path of the result of a track."""
         return self.folder / TRACKS_FOLDER / f"{track}.json"
 
     def found(self, track: str, key: str) -> TrackResult | None:
-        """Returns the result of a track that is there already, unless it is of other data, damaged or lacks a file."""
+        """Returns the existing result of a track; None if it has a different key, is damaged or lacks a file."""
         path = self.record(track)
         if not path.is_file():
             return None
@@ -90,7 +91,7 @@ class Run:
         return result if result.key == key and all(file.is_file() for file in self._kept(result)) else None
 
     def excerpts(self, track: str) -> Path:
-        """Returns the folder of what is kept of a track for listening."""
+        """Returns the folder of the excerpts of a track."""
         return self.folder / EXCERPTS_FOLDER / track
 
     def estimates(self, track: str) -> Path:
@@ -98,7 +99,7 @@ class Run:
         return self.folder / ESTIMATES / track
 
     def museval(self, split: str, track: str) -> Path:
-        """Returns where museval's file of a track lies, as in its own folders."""
+        """Returns the path of museval's file of a track, laid out as museval does."""
         return self.folder / MUSEVAL / split / f"{track}.json"
 
     def _kept(self, result: TrackResult) -> Iterator[Path]:
@@ -110,7 +111,7 @@ class Run:
             yield from (self.estimates(result.name) / f"{stem}.wav" for stem in result.scores)
 
     def _changed(self, path: Path) -> str:
-        """Returns what the run that is there was made with other than this one."""
+        """Returns how the identity of the existing run differs from this one's; empty if it does not."""
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -120,11 +121,11 @@ class Run:
             return f"{RUN} describes no evaluation"
         if before.keys() != now.keys():
             kinds = ["estimates" if "estimates" in one else "a model" for one in (before, now)]
-            return f"of {kinds[0]}, not {kinds[1]}" if kinds[0] != kinds[1] else "of another version"
+            return f"of {kinds[0]}, not {kinds[1]}" if kinds[0] != kinds[1] else "of a different version"
         return "; ".join(f"{name} was {before[name]} and is {now[name]}" for name in now if before[name] != now[name])
 
     def _clear(self, everything: bool) -> None:
-        """Removes what the end of an evaluation writes and what a kill left half-written, or all that one wrote."""
+        """Removes gathered files and leftovers of interrupted writes, or everything that an evaluation wrote."""
         for name in GATHERED:
             (self.folder / name).unlink(missing_ok=True)
         for folder, pattern in WRITTEN.items():
@@ -136,6 +137,6 @@ class Run:
                 for file in top.glob(pattern):
                     file.unlink()
                 for inner in (*(path for path in top.glob("*") if path.is_dir()), top):
-                    # What another program put there stays.
+                    # A folder with files of other programs is kept.
                     with contextlib.suppress(OSError):
                         inner.rmdir()

@@ -1,4 +1,4 @@
-"""One song: all scores of its estimates, beside those of floors and oracles."""
+"""All scores of one song: of its estimates, and of floors and oracles for comparison."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, get_args
@@ -27,7 +27,7 @@ from bsmamba2.stem_names import INSTRUMENTAL, MUSDB_STEMS, VOCALS
 Protocol = Literal["single", "pair", "four"]
 # Everything but the stem that is scored.
 REST = "everything else"
-# What museval calls that, and the instrumental.
+# Museval's name of that, and of the instrumental.
 ACCOMPANIMENT = "accompaniment"
 
 # Audio (c, n) by stem.
@@ -37,12 +37,12 @@ Estimates = Mapping[str, Tensor]
 def score_song(
     song: Song, rows: Mapping[str, Estimates], stems: Sequence[str], protocol: Protocol
 ) -> dict[str, dict[str, StemScores]]:
-    """Returns the scores of a song by stem and row: those of its estimates, then those of floors and oracles.
+    """Returns the scores of a song by stem and row: its estimates first, then floors and oracles.
 
     Args:
         song: Mixture and references.
-        rows: What is scored, each with its estimates (c, n) by stem.
-        stems: Which stems are scored.
+        rows: Estimates (c, n) by row and stem.
+        stems: Stems to score.
         protocol: Which sources share undefined windows: the stem alone, the stem and everything else, or the four.
 
     Raises:
@@ -58,18 +58,18 @@ def score_song(
             named = {source: source_estimate(song, estimates, stem, source) for source in references}
             scored[row] = _score(song, named, references, stem, active)
         for row, estimate in _scale(song, stem):
-            # The others are taken for perfect: they are silent where their references are.
+            # The other sources count as perfect: they are silent exactly where their references are.
             scored[row] = _score(song, references | {stem: estimate}, references, stem, active)
     return scores
 
 
 def needed_stems(stems: Sequence[str], protocol: Protocol) -> tuple[str, ...]:
-    """Returns of which stems estimates are needed to score some: those alone, but by the protocol of the four all."""
+    """Returns the stems whose estimates are needed: all four for the protocol "four", else only the scored ones."""
     return MUSDB_STEMS if protocol == "four" else tuple(stems)
 
 
 def source_references(song: Song, stem: str, protocol: Protocol) -> dict[str, Tensor]:
-    """Returns the references (c, n) of the sources whose windows a stem shares, itself first.
+    """Returns the references (c, n) of the stem and of the sources that share its undefined windows, in this order.
 
     Raises:
         InputError: The song lacks one of them.
@@ -83,8 +83,8 @@ def source_references(song: Song, stem: str, protocol: Protocol) -> dict[str, Te
 def source_estimate(song: Song, estimates: Estimates, stem: str, source: str) -> Tensor:
     """Returns the estimate (c, n) of a source.
 
-    Everything but the vocals is the instrumental, and the other way round. Without an estimate of that, and of every
-    other stem, it is the mixture without the estimate of the stem.
+    The rest of the vocals is the instrumental, and the reverse; if that was estimated, the estimate is used. In all
+    other cases the rest is the mixture minus the estimate of the stem.
     """
     if source != REST:
         return estimates[source]
@@ -93,9 +93,9 @@ def source_estimate(song: Song, estimates: Estimates, stem: str, source: str) ->
 
 
 def museval_sources(song: Song, estimates: Estimates, stems: Sequence[str]) -> tuple[Estimates, Estimates]:
-    """Returns estimates and references (c, n) for museval: of the stems and, unless they are all, of everything else.
+    """Returns estimates and references (c, n) for museval: the stems and, unless they are complete, everything else.
 
-    They are named as in museval's own files; `museval_target` tells the name of a stem.
+    They have the names of museval's own files; `museval_target` returns the name of a stem.
 
     Raises:
         InputError: The song lacks a stem.
@@ -118,20 +118,20 @@ def museval_sources(song: Song, estimates: Estimates, stems: Sequence[str]) -> t
 
 
 def museval_target(stem: str) -> str:
-    """Returns what a stem is called in museval's files."""
+    """Returns the name of a stem in museval's files."""
     return ACCOMPANIMENT if stem == INSTRUMENTAL else stem
 
 
 def check_protocol(protocol: Protocol, stems: Sequence[str], estimated: Sequence[str]) -> None:
-    """Fails unless the stems can be scored by a protocol.
+    """Checks that stems can be scored by a protocol.
 
     Args:
         protocol: Its name.
-        stems: What is scored.
-        estimated: What there are estimates of.
+        stems: Stems to score.
+        estimated: Stems with estimates.
 
     Raises:
-        InputError: There is no such protocol, or it needs other sources.
+        InputError: The protocol does not exist, or needs stems that are not estimated or scores only others.
     """
     if protocol not in get_args(Protocol):
         raise InputError(f"protocol={protocol!r} does not exist; choose {', '.join(get_args(Protocol))}")
@@ -140,7 +140,9 @@ def check_protocol(protocol: Protocol, stems: Sequence[str], estimated: Sequence
             f"protocol='four' needs estimates of {', '.join(MUSDB_STEMS)}; these are of {', '.join(estimated)}"
         )
     if protocol == "four" and not set(stems) <= set(MUSDB_STEMS):
-        raise InputError(f"protocol='four' scores {', '.join(MUSDB_STEMS)}; stems={','.join(stems)} holds another one")
+        raise InputError(
+            f"protocol='four' scores {', '.join(MUSDB_STEMS)}; stems={','.join(stems)} has a different one"
+        )
 
 
 def _check_references(song: Song, stems: Sequence[str]) -> None:
@@ -158,7 +160,7 @@ def _scale(song: Song, stem: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def _score(song: Song, estimates: Estimates, references: Estimates, stem: str, active: Tensor) -> StemScores:
-    """Returns all scores of a stem; the other sources decide which windows are defined."""
+    """Returns all scores of a stem; the other sources only determine which windows are defined."""
     estimate, reference, rate = estimates[stem], references[stem], song.sample_rate
     windows = windowed_sdr(
         estimate=torch.stack([estimates[source] for source in references]),
@@ -168,18 +170,18 @@ def _score(song: Song, estimates: Estimates, references: Estimates, stem: str, a
     leaked = leakage(estimate=estimate, reference=reference, mixture=song.mixture, sample_rate=rate)
     bleedless, fullness = bleedless_fullness(estimate=estimate, reference=reference, sample_rate=rate)
     by_activity = csdr_by_activity(windows=windows, active=active, sample_rate=rate)
-    return StemScores(
-        csdr=defined_median(windows),
-        usdr=usdr(estimate=estimate, reference=reference),
-        si_sdr=si_sdr(estimate=estimate, reference=reference),
-        bleedless=bleedless,
-        fullness=fullness,
-        leakage_dbfs=leaked.dbfs,
-        leakage_dbfs_95=leaked.dbfs_95,
-        leakage_db=leaked.relative_db,
-        leakage_db_95=leaked.relative_db_95,
-        false_mute=false_mute(estimate=estimate, reference=reference, sample_rate=rate),
-        onset_sdr=onset_sdr(estimate=estimate, reference=reference, sample_rate=rate),
+    values = {
+        "csdr": defined_median(windows),
+        "usdr": usdr(estimate=estimate, reference=reference),
+        "si_sdr": si_sdr(estimate=estimate, reference=reference),
+        "bleedless": bleedless,
+        "fullness": fullness,
+        "leakage_dbfs": leaked.dbfs,
+        "leakage_dbfs_95": leaked.dbfs_95,
+        "leakage_db": leaked.relative_db,
+        "leakage_db_95": leaked.relative_db_95,
+        "false_mute": false_mute(estimate=estimate, reference=reference, sample_rate=rate),
+        "onset_sdr": onset_sdr(estimate=estimate, reference=reference, sample_rate=rate),
         **dict(zip(ACTIVITY_SCORES, by_activity, strict=True)),
-        windows=tuple(windows.tolist()),
-    )
+    }
+    return StemScores(values, tuple(windows.tolist()))

@@ -1,4 +1,4 @@
-"""Scores over tracks: median and mean with their uncertainty, and what one estimate gains over another."""
+"""Statistics over tracks: median and mean with confidence intervals, and paired comparisons of two estimates."""
 
 import functools
 import math
@@ -15,7 +15,7 @@ from bsmamba2.evaluation.scores import SCORES
 from bsmamba2.metrics import defined_median
 
 CONFIDENCE = 0.95
-# The range of n tracks holds the median of all tracks with a probability of 1 - 2^(1 - n): 0.97 of six, 0.94 of five.
+# The range of n tracks contains the true median with a probability of 1 - 2^(1 - n): 0.97 for six, 0.94 for five.
 FEWEST_TRACKS = 6
 RESAMPLES = 10_000
 BOOTSTRAP_SEED = 0
@@ -23,21 +23,21 @@ BOOTSTRAP_SEED = 0
 
 @dataclass(frozen=True)
 class Summary:
-    """A score over tracks; NaN is what is not defined.
+    """A score over tracks; undefined values are NaN.
 
     The intervals are 95 % percentile bootstrap intervals over tracks (Efron and Tibshirani, An Introduction to the
-    Bootstrap, chapter 13). Their ends are resampled values, never between two, so that infinite scores are no harm.
-    They are NaN below six tracks: from so few, no interval of the median that resampling gives can reach 95 %.
+    Bootstrap, chapter 13). Their ends are resampled values without interpolation, which allows infinite scores. They
+    are NaN below six tracks, from which resampling cannot give an interval of the median that reaches 95 %.
 
     Args:
         count: Tracks with a defined score.
-        undefined: Tracks without.
-        median: Their median, of an even count the mean of the middle two; infinite where the middle is.
-        mean: Their mean; infinite where a score is.
+        undefined: Tracks without one.
+        median: Median; for an even count the mean of the middle two.
+        mean: Mean; infinite if a score is.
         low: Lower end of the interval of the median.
-        high: Upper end of it.
+        high: Upper end of the interval of the median.
         mean_low: Lower end of the interval of the mean.
-        mean_high: Upper end of it.
+        mean_high: Upper end of the interval of the mean.
     """
 
     count: int
@@ -52,17 +52,18 @@ class Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a second estimate gains over a first one, track by track.
+    """A paired comparison of a second estimate with a first one, track by track.
 
     Args:
-        differences: Second minus first by track, 0 where both are the same infinity.
+        differences: Second minus first by track; 0 if both are the same infinity.
         summary: Median, mean and intervals of the differences.
         better: Tracks on which the second is better.
-        worse: Tracks on which it is worse.
+        worse: Tracks on which the second is worse.
         equal: Tracks on which both have the same score.
-        p_value: Two-sided sign test: how likely so uneven a count of better and worse is by chance; 1 if all are equal.
-        left_out: Tracks that one of the two lacks, or has no defined score of.
-        windows_left_out: Of the cSDR, windows that are defined in only one of the two; 0 for other scores.
+        p_value: Two-sided sign test: the probability of a split into better and worse at least this uneven if both are
+            equally likely; 1 if all are equal.
+        left_out: Tracks without a defined score in one of the two.
+        windows_left_out: For the cSDR, windows that are defined in only one of the two; 0 for other scores.
     """
 
     differences: Mapping[str, float]
@@ -76,10 +77,10 @@ class Comparison:
 
 
 def summarise(values: Iterable[float]) -> Summary:
-    """Returns median and mean of the scores of tracks, with intervals; the same to the bit in any order of tracks.
+    """Returns median and mean of the scores of tracks with intervals, bit-identical for any order of tracks.
 
     Args:
-        values: One score for each track; NaN is left out and counted, infinite ones are kept.
+        values: One score per track; NaN is left out and counted, infinite scores are kept.
     """
     given = np.fromiter(values, dtype=np.float64)
     defined = np.sort(given[~np.isnan(given)])
@@ -99,17 +100,20 @@ def summarise(values: Iterable[float]) -> Summary:
 def compare(
     first: Mapping[str, float], second: Mapping[str, float], better: Literal["higher", "lower"] = "higher"
 ) -> Comparison:
-    """Returns what a second estimate gains over a first one, on the tracks of which both have a defined score.
+    """Compares a second estimate with a first one on the tracks on which both have a defined score.
 
     Args:
-        first: Scores of the first by track.
-        second: Scores of the second by track.
-        better: Which way is better, as in `SCORES`.
+        first: Scores of the first estimate by track.
+        second: Scores of the second estimate by track.
+        better: Which direction is better, as in `SCORES`.
+
+    Returns:
+        Second minus first; better and worse depend on `better`.
 
     Raises:
         InputError: There is no such track.
     """
-    # Here, because importing it takes a second.
+    # Imported here because it takes a second.
     from scipy.stats import binomtest
 
     common = [name for name in first if name in second and not np.isnan([first[name], second[name]]).any()]
@@ -133,18 +137,18 @@ def compare(
 
 
 def compare_csdr(first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]]) -> Comparison:
-    """Returns what a second estimate gains in cSDR over a first one, on the windows that are defined in both.
+    """Compares the cSDR of a second estimate with that of a first one on the windows that are defined in both.
 
-    The cSDR of each alone would favour an estimate that is silent in hard windows, which are undefined then.
+    Separate cSDRs would favour an estimate that is silent in difficult windows and thereby makes them undefined.
 
     Args:
-        first: Signal-to-distortion ratios of the windows of the first by track, in dB.
-        second: Those of the second.
+        first: Signal-to-distortion ratios of the windows of the first estimate by track, in dB.
+        second: Those of the second estimate.
 
     Raises:
         InputError: No track has a window that is defined in both.
     """
-    # Tracks that only one of them has, or with other windows, have no cSDR here.
+    # Tracks that only one of them has, or with different numbers of windows, count as undefined.
     medians = dict.fromkeys(first, math.nan), dict.fromkeys(second, math.nan)
     left_out = 0
     for name in first.keys() & second.keys():
@@ -165,13 +169,13 @@ def windows_by_track(results: Results, stem: str, row: str = ESTIMATE) -> dict[s
 
 
 def count_windows(windows: Iterable[Sequence[float]]) -> tuple[int, int]:
-    """Returns how many windows of some tracks are defined, and how many there are."""
+    """Returns the number of defined windows and of all windows of some tracks."""
     every = [window for track in windows for window in track]
     return sum(not math.isnan(window) for window in every), len(every)
 
 
 def summarise_results(results: Results) -> dict[str, dict[str, dict[str, Summary]]]:
-    """Returns a summary over tracks by stem, row and score, of the scores that some track has."""
+    """Returns a summary over tracks by stem, row and score, for the scores that at least one track has."""
     return {stem: {row: _summaries(results, stem, row) for row in results.rows(stem)} for stem in results.stems}
 
 
@@ -182,7 +186,7 @@ def _summaries(results: Results, stem: str, row: str) -> dict[str, Summary]:
 
 @functools.lru_cache(maxsize=8)
 def _resamples(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns what is drawn from ascending values in each resample (r, count), and the middle two of that (r) each."""
+    """Returns the indices into ascending values of each resample (r, count), and of its middle two values, (r) each."""
     drawn = np.random.default_rng(BOOTSTRAP_SEED).integers(count, size=(RESAMPLES, count))
     middle = (count - 1) // 2, count // 2
     ordered = np.sort(drawn, axis=1)

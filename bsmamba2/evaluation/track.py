@@ -121,7 +121,7 @@ def _evaluated(track: Track, plan: Plan, estimate: Estimate) -> TrackResult:
     )
     result.write(run.record(track.name))
     first = scores[plan.stems[0]][ESTIMATE]
-    log.info("%s: %s cSDR %.2f dB, uSDR %.2f dB", track.name, plan.stems[0], first.csdr, first.usdr)
+    log.info("%s: %s cSDR %.2f dB, uSDR %.2f dB", track.name, plan.stems[0], first["csdr"], first["usdr"])
     return result
 
 

@@ -1,4 +1,4 @@
-"""From the results of evaluations to one page that opens anywhere, without a network."""
+"""A page about evaluations, in one file that needs no network."""
 
 from bsmamba2.report.page import write_report
 

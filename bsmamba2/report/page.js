@@ -1,6 +1,6 @@
 "use strict";
 
-// Sorts the table of a button in a column's head; undefined values stay last.
+// Sorts a table by the column of a button in its head; undefined values stay last.
 function sortBy(button) {
   const head = button.closest("th");
   const table = head.closest("table");
@@ -42,7 +42,7 @@ function openTarget() {
   }
 }
 
-// One sound at a time; of the same track it goes on where the other one was.
+// One sound at a time; a sound of the same track continues at the position of the previous one.
 function playAlone(player) {
   for (const other of document.querySelectorAll("audio")) {
     if (other === player || other.paused) continue;
@@ -51,7 +51,7 @@ function playAlone(player) {
   }
 }
 
-// Boxes whose content is wider or higher than they are can be reached and scrolled by keys; the others are no stop.
+// Boxes with more content than they show can be focused and scrolled by keys; other boxes are skipped.
 function markScrollable() {
   for (const box of document.querySelectorAll(".scroll")) {
     const scrolls = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight;
@@ -69,6 +69,6 @@ for (const player of document.querySelectorAll("audio")) player.addEventListener
 addEventListener("hashchange", openTarget);
 addEventListener("load", markScrollable);
 addEventListener("resize", markScrollable);
-// What is opened is laid out only then; the event does not rise by itself.
+// Details are laid out when they open; this event does not bubble.
 document.addEventListener("toggle", markScrollable, true);
 openTarget();

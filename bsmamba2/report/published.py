@@ -1,13 +1,13 @@
-"""What other systems reach, as their authors published it."""
+"""Scores of other systems, as their authors published them."""
 
 from dataclasses import dataclass
 
 SOURCE = (
     "cSDR (median over tracks of the median over one-second windows) of the vocals on the 50 test tracks of "
-    "MUSDB18-HQ, trained without other data, as the authors of each system report it; trainings with other seeds "
-    "differ by some 0.3 dB."
+    "MUSDB18-HQ, trained without additional data, as reported by the authors of each system; training runs with "
+    "different seeds differ by about 0.3 dB."
 )
-# Of the figures, what they are comparable with.
+# What a run must have scored to be comparable with them.
 STEM = "vocals"
 SPLIT = "test"
 TEST_TRACKS = 50
@@ -15,12 +15,12 @@ TEST_TRACKS = 50
 
 @dataclass(frozen=True)
 class Published:
-    """A figure from a publication.
+    """A score from a publication.
 
     Args:
-        name: Of the system.
-        csdr: In dB.
-        usdr: In dB, where it was published too.
+        name: Name of the system.
+        csdr: cSDR in dB.
+        usdr: uSDR in dB; None if it was not published.
     """
 
     name: str

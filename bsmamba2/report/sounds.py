@@ -1,4 +1,4 @@
-"""What a report lets people see and hear: excerpts of a track, their spectrograms and players."""
+"""Excerpts of a track in the report: their spectrograms and players."""
 
 import base64
 import io
@@ -15,30 +15,30 @@ from torch import Tensor
 from bsmamba2.audio.formats import MP3_RATES
 from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.audio.resampling import Resampler
-from bsmamba2.audio.spectrograms import LOWEST_HZ, ROWS, spectrograms
+from bsmamba2.audio.spectrograms import LOWEST_HZ, single_spectrograms
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.results import EXCERPTS_FOLDER, TrackResult
 from bsmamba2.stem_names import MIXTURE
 
 REFERENCE, ESTIMATE_SOUND, RESIDUAL_SOUND = "reference", "estimate", "reference − estimate"
-# MP3 with 320 kbit/s takes 0.5 MB of a page for these.
+# As MP3 of 320 kbit/s, these take 0.5 MB of a page.
 LONGEST_SECONDS = 10.0
 TICKS_HZ = {100: "100", 300: "300", 1000: "1k", 3000: "3k", 10000: "10k"}
-PICTURE_WIDTH = 640
-PICTURE_QUALITY = 82
+SPECTROGRAM_WIDTH = 640
+JPEG_QUALITY = 82
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Seconds of a track.
+    """A few seconds of a track.
 
     Args:
-        start: Where they start in the track, in seconds.
-        end: Where they end.
+        start: Their start in the track, in seconds.
+        end: Their end in the track, in seconds.
         sample_rate: Sampling rate in Hz.
         audio: Mixture, reference, estimate and reference − estimate, (c, n) by name.
-        gain_db: By how much all of them were turned up; below 0 where one would have been clipped.
+        gain_db: Gain that was applied to all of them; below 0 if one would have clipped.
     """
 
     start: float
@@ -50,30 +50,30 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Sound:
-    """Something to see and to hear.
+    """A sound to see and to hear.
 
     Args:
-        picture: Its spectrogram, as the address of a picture that lies in the page.
-        player: Its sound, as such an address; empty where there is none.
+        spectrogram: Its spectrogram, as a data URL of an image.
+        player: Its audio, as a data URL; empty if there is none.
     """
 
-    picture: str
+    spectrogram: str
     player: str
 
 
 def has_excerpt(run: Path, track: TrackResult, stem: str) -> bool:
-    """Returns whether something of a track was kept for listening, in files that are there."""
+    """Returns whether an excerpt of a track was kept and its files exist."""
     try:
         return track.excerpt is not None and all(path.is_file() for path in _paths(run, track, stem).values())
-    except OSError:  # Not to be looked at.
+    except OSError:  # The folder cannot be accessed.
         return False
 
 
 def read_excerpt(run: Path, track: TrackResult, stem: str) -> Excerpt:
-    """Returns what was kept of a track for listening, at most its first 10 s.
+    """Returns the excerpt of a track, at most its first 10 s.
 
     Raises:
-        InputError: A file is damaged, or the files are not of the same length and form.
+        InputError: A file is damaged, or the files differ in length or format.
         OSError: A file cannot be read.
     """
     paths = _paths(run, track, stem)
@@ -90,25 +90,19 @@ def read_excerpt(run: Path, track: TrackResult, stem: str) -> Excerpt:
 
 
 def sounds(excerpt: Excerpt, audio: bool) -> dict[str, Sound]:
-    """Returns what there is to see, and to hear if there shall be audio.
+    """Returns spectrograms, and players if audio is wanted, by the names of an excerpt.
 
-    Colours span the 80 dB below the peak of the mixture in all pictures.
+    Colours span the 80 dB below the peak of the mixture in all spectrograms.
     """
-    stacked = torch.stack([part.mean(0) for part in excerpt.audio.values()])
-    pictures = spectrograms(stacked, excerpt.sample_rate)
-    # Between them are lines.
-    step = (pictures.shape[1] - ROWS) // max(len(stacked) - 1, 1)
+    images = single_spectrograms(torch.stack([part.mean(0) for part in excerpt.audio.values()]), excerpt.sample_rate)
     return {
-        name: Sound(
-            picture=_picture(pictures[:, row * step : row * step + ROWS]),
-            player=_player(part, excerpt.sample_rate) if audio else "",
-        )
-        for row, (name, part) in enumerate(excerpt.audio.items())
+        name: Sound(spectrogram=_image(pixels), player=_player(part, excerpt.sample_rate) if audio else "")
+        for (name, part), pixels in zip(excerpt.audio.items(), images, strict=True)
     }
 
 
 def frequency_ticks(sample_rate: int) -> dict[str, float]:
-    """Returns how far from the top of a spectrogram some frequencies lie, from 0 to 1, by their names."""
+    """Returns the distance of some frequencies from the top of a spectrogram, from 0 to 1, by their labels."""
     edges = torch.tensor([LOWEST_HZ, *TICKS_HZ, sample_rate / 2], dtype=torch.float64)
     low, *ticks, high = torch.log1p(edges / 700).tolist()
     return {
@@ -125,13 +119,13 @@ def _paths(run: Path, track: TrackResult, stem: str) -> dict[str, Path]:
     }
 
 
-def _picture(pixels: Tensor) -> str:
+def _image(pixels: Tensor) -> str:
     written = io.BytesIO()
-    picture = Image.fromarray(pixels.movedim(0, -1).contiguous().numpy())
-    if picture.width > PICTURE_WIDTH:
-        picture = picture.resize((PICTURE_WIDTH, picture.height), Image.Resampling.BOX)
-    picture.save(written, "JPEG", quality=PICTURE_QUALITY, subsampling=0)
-    return _address("image/jpeg", written.getvalue())
+    image = Image.fromarray(pixels.movedim(0, -1).contiguous().numpy())
+    if image.width > SPECTROGRAM_WIDTH:
+        image = image.resize((SPECTROGRAM_WIDTH, image.height), Image.Resampling.BOX)
+    image.save(written, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return _data_url("image/jpeg", written.getvalue())
 
 
 def _player(audio: Tensor, sample_rate: int) -> str:
@@ -143,8 +137,8 @@ def _player(audio: Tensor, sample_rate: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sound.mp3"
         write_audio(path, audio, sample_rate, "mp3", None)
-        return _address("audio/mpeg", path.read_bytes())
+        return _data_url("audio/mpeg", path.read_bytes())
 
 
-def _address(kind: str, content: bytes) -> str:
+def _data_url(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

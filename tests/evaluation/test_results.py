@@ -32,8 +32,8 @@ TRACK = TrackResult(
     activity={"vocals": (0, 1)},
     scores={
         "vocals": {
-            ESTIMATE: StemScores(csdr=1.5, usdr=INF, windows=(NAN, 1.5, -INF)),
-            MIXTURE_ROW: StemScores(csdr=-5.0),
+            ESTIMATE: StemScores({"csdr": 1.5, "usdr": INF}, windows=(NAN, 1.5, -INF)),
+            MIXTURE_ROW: StemScores({"csdr": -5.0}),
         }
     },
     excerpt=(0.5, 1.5),
@@ -43,7 +43,7 @@ RESULTS_OF_ONE = Results(DESCRIPTION, {"A - B": TRACK}, {"C - D": "broken"})
 
 stem_scores = st.builds(
     StemScores,
-    **{name: st.floats() for name in SCORES},
+    values=st.fixed_dictionaries({}, optional={name: st.floats() for name in SCORES}),
     windows=st.lists(st.floats(), max_size=3).map(tuple),
 )
 names = st.text(min_size=1, max_size=8)
@@ -65,7 +65,7 @@ once_per_example = settings(
 
 
 def strict(text: str) -> Any:
-    """Returns what strict JSON holds; Python would take NaN and the infinities too."""
+    """Returns the content of strict JSON; Python alone would accept NaN and the infinities."""
 
     def refuse(token: str) -> None:
         raise AssertionError(f"{token} is not JSON")
@@ -74,13 +74,13 @@ def strict(text: str) -> Any:
 
 
 def same(first: object, second: object) -> bool:
-    """Returns whether two results are equal to the bit; NaN is equal to NaN here."""
+    """Returns whether two results are bit-identical, NaN included."""
     return repr(first) == repr(second)
 
 
 @once_per_example
 @given(track_results)
-def test_a_track_survives_its_file(tmp_path: Path, track: TrackResult) -> None:
+def test_a_written_track_is_read_unchanged(tmp_path: Path, track: TrackResult) -> None:
     track.write(tmp_path / "track.json")
     strict((tmp_path / "track.json").read_text(encoding="utf-8"))
     assert same(TrackResult.read(tmp_path / "track.json"), track)
@@ -88,28 +88,30 @@ def test_a_track_survives_its_file(tmp_path: Path, track: TrackResult) -> None:
 
 @once_per_example
 @given(st.dictionaries(names, track_results, max_size=2), st.dictionaries(names, names, max_size=2))
-def test_results_survive_their_file(tmp_path: Path, tracks: dict[str, TrackResult], failures: dict[str, str]) -> None:
+def test_written_results_are_read_unchanged(
+    tmp_path: Path, tracks: dict[str, TrackResult], failures: dict[str, str]
+) -> None:
     results = Results(DESCRIPTION, tracks, failures)
     results.write(tmp_path, {"median": NAN})
     strict((tmp_path / RESULTS).read_text(encoding="utf-8"))
     assert same(Results.read(tmp_path), results)
 
 
-def test_numbers_that_json_lacks() -> None:
+def test_json_has_no_nan_or_infinities() -> None:
     content = {"a": (NAN, INF, -INF, 1.0), "b": {"c": [NAN, True, None, 3]}}
     expected = {"a": [None, "Infinity", "-Infinity", 1.0], "b": {"c": [None, True, None, 3]}}
     assert strict(to_json(content)) == expected
 
 
-def test_names_that_are_not_unicode_survive(tmp_path: Path) -> None:
-    """Of a file name in another encoding Python makes lone surrogates; others stay legible."""
+def test_names_that_are_not_unicode_are_kept(tmp_path: Path) -> None:
+    """A file name in a different encoding contains lone surrogates in Python; Unicode names stay legible."""
     track = replace(TRACK, name="Beyonc\udce9 - Señorita")
     track.write(tmp_path / "track.json")
     assert same(TrackResult.read(tmp_path / "track.json"), track)
     assert "Señorita" in (tmp_path / "track.json").read_text(encoding="utf-8")
 
 
-def test_the_summary_is_written_beside_the_rest(tmp_path: Path) -> None:
+def test_the_summary_is_written_with_the_results(tmp_path: Path) -> None:
     RESULTS_OF_ONE.write(tmp_path, {"csdr": 1.5})
     content = strict((tmp_path / RESULTS).read_text(encoding="utf-8"))
     assert content["summary"] == {"csdr": 1.5}
@@ -118,7 +120,7 @@ def test_the_summary_is_written_beside_the_rest(tmp_path: Path) -> None:
 
 
 def test_stems_rows_and_values() -> None:
-    other = replace(TRACK, name="E", scores={"drums": {}, "vocals": {chunk_row(1.5): StemScores(csdr=2.0)}})
+    other = replace(TRACK, name="E", scores={"drums": {}, "vocals": {chunk_row(1.5): StemScores({"csdr": 2.0})}})
     results = Results({}, {"A - B": TRACK, "E": other}, {})
     assert results.stems == ("vocals", "drums")
     assert results.rows("vocals") == (ESTIMATE, MIXTURE_ROW, "chunks of 1.5 s")
@@ -129,8 +131,110 @@ def test_stems_rows_and_values() -> None:
     assert results.values("bass", ESTIMATE, "csdr") == {}
 
 
-def test_every_score_has_its_name() -> None:
-    assert [field.name for field in fields(StemScores)] == [*SCORES, "windows"]
+def test_scores_have_the_names_of_the_table() -> None:
+    scores = StemScores({"usdr": 2.0})
+    assert list(scores.values) == list(SCORES)
+    assert (scores["usdr"], math.isnan(scores["csdr"])) == (2, True)
+    with pytest.raises(ValueError, match="the score 'beauty' is not in SCORES"):
+        StemScores({"beauty": 1.0})
+
+
+# A file of version 0.1, with the scores of that version.
+RESULTS_OF_VERSION_0_1 = """{
+ "format": 1,
+ "summary": {"vocals": {"estimate": {"csdr": {"count": 1, "median": 4.25}}}},
+ "description": {
+  "model": {"name": "mini-vocals", "sha256": "ab12", "parameters": 1234},
+  "settings": {"protocol": "single", "stems": ["vocals"], "museval": false, "save_estimates": false},
+  "time": {"finished": "2026-11-26T19:00:00+00:00", "seconds_per_second_of_audio": null}
+ },
+ "tracks": {
+  "Änne - Ça": {
+   "name": "Änne - Ça",
+   "key": "0f",
+   "data_sha256": "1e",
+   "seconds": 2.5,
+   "computing_seconds": null,
+   "notes": ["the estimate was cut by 3 samples"],
+   "activity": {"vocals": [0, 1]},
+   "scores": {
+    "vocals": {
+     "estimate": {
+      "csdr": 4.25, "usdr": "Infinity", "si_sdr": "-Infinity", "bleedless": 31.5, "fullness": 17.25,
+      "leakage_dbfs": -30.0, "leakage_dbfs_95": -20.0, "leakage_db": -10.0, "leakage_db_95": -5.0,
+      "false_mute": 0.0, "onset_sdr": 3.5,
+      "csdr_activity_0": null, "csdr_activity_25": 1.0, "csdr_activity_50": 2.0, "csdr_activity_75": 3.0,
+      "museval_sdr": 4.0, "museval_isr": 5.0, "museval_sir": 6.0, "museval_sar": 7.0,
+      "windows": [5.5, null, "Infinity"]
+     }
+    }
+   },
+   "excerpt": [0.5, 1.5],
+   "excerpt_gain": 0.5,
+   "computed": {"revision": "4d765db", "device": "cpu", "finished": "2026-11-26T19:00:00+00:00"}
+  }
+ },
+ "failures": {"C - D": "broken"}
+}
+"""
+
+
+def test_results_of_version_0_1_are_read_unchanged(tmp_path: Path) -> None:
+    (tmp_path / RESULTS).write_text(RESULTS_OF_VERSION_0_1, encoding="utf-8")
+    results = Results.read(tmp_path)
+    values = {
+        "csdr": 4.25,
+        "usdr": INF,
+        "si_sdr": -INF,
+        "bleedless": 31.5,
+        "fullness": 17.25,
+        "leakage_dbfs": -30.0,
+        "leakage_dbfs_95": -20.0,
+        "leakage_db": -10.0,
+        "leakage_db_95": -5.0,
+        "false_mute": 0.0,
+        "onset_sdr": 3.5,
+        "csdr_activity_25": 1.0,
+        "csdr_activity_50": 2.0,
+        "csdr_activity_75": 3.0,
+        "museval_sdr": 4.0,
+        "museval_isr": 5.0,
+        "museval_sir": 6.0,
+        "museval_sar": 7.0,
+    }
+    track = TrackResult(
+        name="Änne - Ça",
+        key="0f",
+        data_sha256="1e",
+        seconds=2.5,
+        computing_seconds=NAN,
+        notes=("the estimate was cut by 3 samples",),
+        activity={"vocals": (0, 1)},
+        scores={"vocals": {ESTIMATE: StemScores(values, windows=(5.5, NAN, INF))}},
+        excerpt=(0.5, 1.5),
+        excerpt_gain=0.5,
+        computed={"revision": "4d765db", "device": "cpu", "finished": "2026-11-26T19:00:00+00:00"},
+    )
+    description = json.loads(RESULTS_OF_VERSION_0_1)["description"]
+    assert same(results, Results(description, {track.name: track}, {"C - D": "broken"}))
+    # Written again, the file differs in its summary and layout alone.
+    results.write(tmp_path, json.loads(RESULTS_OF_VERSION_0_1)["summary"])
+    assert strict((tmp_path / RESULTS).read_text(encoding="utf-8")) == json.loads(RESULTS_OF_VERSION_0_1)
+
+
+def test_results_of_versions_with_fewer_or_more_scores_are_read(tmp_path: Path) -> None:
+    TRACK.write(tmp_path / "track.json")
+    RESULTS_OF_ONE.write(tmp_path, {})
+    for path in (tmp_path / "track.json", tmp_path / RESULTS):
+        content = strict(path.read_text(encoding="utf-8"))
+        track = content if path.name == "track.json" else content["tracks"]["A - B"]
+        scores = track["scores"]["vocals"][ESTIMATE]
+        del scores["csdr"]
+        scores["beauty"] = 1.0
+        path.write_text(json.dumps(content), encoding="utf-8")
+    for read in (TrackResult.read(tmp_path / "track.json"), Results.read(tmp_path).tracks["A - B"]):
+        expected = StemScores({"usdr": INF}, windows=(NAN, 1.5, -INF))
+        assert same(read.scores["vocals"][ESTIMATE], expected)
 
 
 def test_a_truncated_file_is_an_error(tmp_path: Path) -> None:
@@ -150,14 +254,14 @@ def test_a_truncated_file_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"[]", b'"text"', b"null", b"{}", b"7"])
-def test_foreign_files_are_errors(tmp_path: Path, content: bytes) -> None:
+def test_files_of_different_content_are_errors(tmp_path: Path, content: bytes) -> None:
     (tmp_path / RESULTS).write_bytes(content)
     for read, path in ((Results.read, tmp_path), (TrackResult.read, tmp_path / RESULTS)):
         with pytest.raises(InputError, match=r"results\.json .*; evaluate again with --overwrite"):
             read(path)
 
 
-def test_files_that_are_not_there_are_errors(tmp_path: Path) -> None:
+def test_missing_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no results\.json in .*; give a folder that"):
         Results.read(tmp_path)
     with pytest.raises(InputError, match=r"track\.json cannot be read .*No such file"):
@@ -188,13 +292,11 @@ def of_scores(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, A
         with_value("scores", {"vocals": 1}),
         with_value("scores", {"vocals": {ESTIMATE: 1}}),
         of_scores(without("windows")),
-        of_scores(without("csdr")),
         of_scores(with_value("windows", None)),
         of_scores(with_value("csdr", "good")),
-        of_scores(with_value("beauty", 1.0)),
     ],
 )
-def test_a_track_of_other_content_is_an_error(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def test_a_track_with_wrong_values_is_an_error(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     TRACK.write(tmp_path / "track.json")
     content = strict((tmp_path / "track.json").read_text(encoding="utf-8"))
     change(content)
@@ -213,7 +315,7 @@ def test_a_track_of_other_content_is_an_error(tmp_path: Path, change: Callable[[
         with_value("tracks", {"A - B": "text"}),
     ],
 )
-def test_results_of_other_content_are_errors(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def test_results_with_wrong_values_are_errors(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     RESULTS_OF_ONE.write(tmp_path, {})
     content = strict((tmp_path / RESULTS).read_text(encoding="utf-8"))
     change(content)
@@ -222,7 +324,7 @@ def test_results_of_other_content_are_errors(tmp_path: Path, change: Callable[[d
         Results.read(tmp_path)
 
 
-def test_values_that_json_lacks_leave_the_old_file(tmp_path: Path) -> None:
+def test_values_that_json_cannot_hold_leave_the_old_file(tmp_path: Path) -> None:
     RESULTS_OF_ONE.write(tmp_path, {})
     TRACK.write(tmp_path / "track.json")
     with pytest.raises(TypeError):
@@ -252,7 +354,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [RESULTS, "track.json"]
 
 
-def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be made"):
         RESULTS_OF_ONE.write(tmp_path / "file", {})

@@ -30,7 +30,7 @@ def real_song(song_stems: dict[str, Tensor]) -> Song:
 
 
 def damped(real_song: Song) -> dict[str, Tensor]:
-    """Returns estimates of all stems that leak a little of everything."""
+    """Returns estimates of all stems, each with a little of the mixture."""
     return {stem: 0.8 * audio + 0.1 * real_song.mixture for stem, audio in real_song.stems.items()}
 
 
@@ -45,26 +45,26 @@ def test_every_protocol_has_its_sources(real_song: Song) -> None:
     assert needed_stems(["bass"], "four") == MUSDB_STEMS
 
 
-def test_a_song_gets_every_score_beside_its_scale(real_song: Song) -> None:
+def test_a_song_gets_every_score_for_every_row(real_song: Song) -> None:
     estimates = damped(real_song)
     scores = score_song(real_song, {ESTIMATE: estimates, "worse": {"vocals": real_song.mixture}}, ["vocals"], "single")[
         "vocals"
     ]
     assert list(scores) == [ESTIMATE, "worse", *SCALE_ROWS]
     estimate, reference = estimates["vocals"], real_song.stems["vocals"]
-    assert scores[ESTIMATE].usdr == usdr(estimate=estimate, reference=reference)
-    assert scores[ESTIMATE].csdr == pytest.approx(
+    assert scores[ESTIMATE]["usdr"] == usdr(estimate=estimate, reference=reference)
+    assert scores[ESTIMATE]["csdr"] == pytest.approx(
         csdr(estimate=estimate, reference=reference, sample_rate=SAMPLE_RATE), abs=1e-9
     )
     # No block of this song is silent, and no museval was asked for.
-    undefined = {name for name in SCORES if math.isnan(getattr(scores[ESTIMATE], name))}
+    undefined = {name for name in SCORES if math.isnan(scores[ESTIMATE][name])}
     assert {name.partition("_")[0] for name in undefined} == {"leakage", "onset", "csdr", "museval"}
-    assert not math.isnan(scores[ESTIMATE].csdr_activity_75)
-    assert scores[SILENCE_ROW].false_mute == 100
+    assert not math.isnan(scores[ESTIMATE]["csdr_activity_75"])
+    assert scores[SILENCE_ROW]["false_mute"] == 100
     assert all(math.isnan(window) for window in scores[SILENCE_ROW].windows)
 
 
-def test_an_estimate_that_is_silent_voids_the_windows_of_the_four(real_song: Song) -> None:
+def test_a_silent_estimate_makes_windows_undefined_for_the_four(real_song: Song) -> None:
     estimates = damped(real_song)
     estimates["drums"] = estimates["drums"].clone()
     estimates["drums"][:, :SAMPLE_RATE] = 0
@@ -96,7 +96,7 @@ def test_the_sources_of_museval_are_the_whole_song(real_song: Song, stems: list[
         assert sum(estimates.values()) == pytest.approx(real_song.mixture, abs=1e-6)
 
 
-def test_an_estimate_of_the_instrumental_is_that_of_everything_but_the_vocals(real_song: Song) -> None:
+def test_an_estimate_of_the_instrumental_is_the_rest_of_the_vocals(real_song: Song) -> None:
     estimates = damped(real_song)
     instrumental = real_song.stems["drums"]
     both = estimates | {"instrumental": instrumental}
@@ -110,7 +110,7 @@ def test_an_estimate_of_the_instrumental_is_that_of_everything_but_the_vocals(re
         assert named["vocals"].equal(estimates["vocals"])
 
 
-def test_a_song_that_lacks_a_stem_says_what_can_be_scored(real_song: Song) -> None:
+def test_a_missing_stem_is_an_error_that_lists_what_can_be_scored(real_song: Song) -> None:
     estimates = dict.fromkeys(("drums", "click", "vocals"), real_song.mixture)
     with pytest.raises(
         InputError,
@@ -131,10 +131,10 @@ def test_a_song_that_lacks_a_stem_says_what_can_be_scored(real_song: Song) -> No
             "four",
             ["instrumental"],
             [*MUSDB_STEMS, "instrumental"],
-            "scores drums, bass, other, vocals; .* holds another",
+            "scores drums, bass, other, vocals; .* has a different one",
         ),
     ],
 )
-def test_protocols_that_cannot_be_scored(protocol: str, stems: list[str], estimated: list[str], message: str) -> None:
+def test_unusable_protocols_are_errors(protocol: str, stems: list[str], estimated: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_protocol(protocol, stems, estimated)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The table for people at a terminal."""
+"""The tables for a terminal."""
 
 import math
 from typing import Any
@@ -11,9 +11,9 @@ NAN = math.nan
 
 
 def table(count: int) -> list[str]:
-    """Returns the lines of the table of so many tracks; the name of the first would break its line."""
+    """Returns the lines of a table of this many tracks; the name of the first contains a line break."""
     names = ["new\nline \x1b[2J", *map(str, range(1, count))]
-    scores = StemScores(csdr=1.0, usdr=2.0, museval_sir=3.0, windows=(NAN, 1.0, math.inf))
+    scores = StemScores({"csdr": 1.0, "usdr": 2.0, "museval_sir": 3.0}, windows=(NAN, 1.0, math.inf))
     tracks = {
         name: TrackResult(name, "", "", 3.0, 1.0, ("a\rnote",), scores={"vocals": {ESTIMATE: scores}}) for name in names
     }
@@ -24,7 +24,7 @@ def table(count: int) -> list[str]:
     return results_table(Results(description, tracks, {"Bad\n": "it is\ndamaged"})).split("\n")
 
 
-def test_every_name_has_one_line() -> None:
+def test_every_name_takes_one_line() -> None:
     lines = table(2)
     assert all(line.isprintable() for line in lines)
     [track] = [line for line in lines if line.startswith("new")]
@@ -45,5 +45,5 @@ def test_intervals_need_six_tracks() -> None:
     assert "[1.00, 1.00]" in enough
 
 
-def test_what_museval_judges_is_said() -> None:
+def test_the_sources_of_museval_are_listed() -> None:
     assert "museval, scored stems and everything else as sources, median over tracks" in table(2)
