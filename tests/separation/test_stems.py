@@ -342,7 +342,7 @@ def test_settings_that_contradict_each_other(changes: dict[str, Any], message: s
         (noise(), RATE, "float", {"format": "flac"}, "the stems of .* cannot be written: flac cannot hold float"),
         (noise(), RATE, "32", {"format": "flac"}, "flac cannot hold 32 bit; give --bit-depth 16 or 24"),
         (noise(), RATE, "16", {"start": 1.0}, r"song\.wav ends after 0\.204104 s; start before its end"),
-        (noise(9), RATE, "16", {"downmix": True}, "the audio has 9 channels, whose places are not known"),
+        (noise(9), RATE, "16", {"downmix": True}, "the audio has 9 channels in an unknown order"),
     ],
 )
 def test_what_cannot_be_written_leaves_nothing(
