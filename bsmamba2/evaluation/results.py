@@ -155,7 +155,7 @@ class Results:
         """
         path = folder / RESULTS
         if not path.is_file() and (folder / RUN).is_file():
-            raise InputError(f"the evaluation in {folder} is not finished; give its command again to resume it")
+            raise InputError(f"the evaluation in {folder} was not finished; give its command again to resume it")
         if not path.is_file():
             raise InputError(f"there is no {RESULTS} in {folder}; give a folder that `bsmamba2 evaluate` wrote")
         content = _read(path)

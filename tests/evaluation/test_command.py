@@ -341,7 +341,7 @@ def test_files_that_no_evaluation_wrote_are_never_replaced(tmp_path: Path, model
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "results.json").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(InputError, match=r"results\.json is already there, and no evaluation wrote it"):
+        with pytest.raises(InputError, match=r"results\.json exists and was not written by an evaluation"):
             evaluate(musdb_root, tmp_path / "run", model, overwrite=overwrite)
     assert (tmp_path / "run" / "results.json").read_text() == "mine"
 
