@@ -26,10 +26,6 @@ DOCUMENTS = sorted(
 )
 # A change log also names what is gone.
 CURRENT = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
-# TODO-SEAM: both go once mixers.py is there, the benchmarks have moved and evaluate does not import report.
-AWAITED = {"benchmarks.loader", "benchmarks.scores", "benchmarks.separation", "benchmarks.training"}
-AWAITED |= {"mixers.py", "bsmamba2/model/mixers.py"}
-UPWARDS = {("evaluation", "report")}
 FOLDERS = r"bsmamba2|benchmarks|configs|docs|scripts|tests|\.ci|\.github"
 PATH = re.compile(rf"(?<![\w/.*-])(?:{FOLDERS})/[\w./*-]*")
 FILE_NAME = re.compile(r"(?<![\w/.*-])(?:[\w-]+\.(?:py|toml|cff|txt)|Makefile)(?![\w/.])")
@@ -138,18 +134,18 @@ def all_options() -> set[str]:
 
 def is_checked(program: str) -> bool:
     # The usage of `models` alone is written by hand.
-    return program.removeprefix("-m ") not in AWAITED and not program.startswith("bsmamba2 models")
+    return not program.startswith("bsmamba2 models")
 
 
 @pytest.mark.parametrize("name", names(CURRENT))
 def test_paths_and_modules_exist(name: str) -> None:
     for line in code(read(name)):
         for path in PATH.findall(line):
-            assert path in AWAITED or any(REPOSITORY.glob(path.rstrip("/."))), f"{name} mentions {path}"
+            assert any(REPOSITORY.glob(path.rstrip("/."))), f"{name} mentions {path}"
         for file in FILE_NAME.findall(line):
-            assert file in file_names() | AWAITED, f"{name} mentions {file}"
+            assert file in file_names(), f"{name} mentions {file}"
         for dotted in MODULE.findall(line):
-            if not re.search(r"\.(yaml|pt|ckpt|safetensors)$", dotted) and dotted not in AWAITED:
+            if not re.search(r"\.(yaml|pt|ckpt|safetensors)$", dotted):
                 assert is_resolved(dotted), f"{name} mentions {dotted}"
 
 
@@ -210,7 +206,7 @@ def test_folders_import_from_below_only() -> None:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bsmamba2.") and node.module is not None
     }
     upwards = {(one, two) for one, two in imports if two in order and order.index(two) < order.index(one)}
-    assert upwards - UPWARDS == set()
+    assert upwards == set()
 
 
 def test_every_folder_of_code_has_a_folder_of_tests() -> None:
