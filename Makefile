@@ -8,11 +8,11 @@ endif
 
 .PHONY: demo test lint benchmark clean
 
-demo: .venv/installed ## separate a short real song, score it and show it; `bsmamba2 demo --train` trains on it
+demo: .venv/installed ## separate a short song, score it and draw its spectrogram; `bsmamba2 demo --train` trains on it
 	$(BIN)/bsmamba2 demo
 
-test: .venv/installed ## run all tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
+test: .venv/installed ## run all tests; the report ends with what was skipped and why
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: .venv/installed ## check style and types
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,lint]"
@@ -20,10 +20,10 @@ lint: .venv/installed ## check style and types
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
-benchmark: .venv/installed ## agreement of the scans, then time over bound and memory of the network and its parts
+benchmark: .venv/installed ## check that the scans agree, then measure time and memory of the network and its parts
 	$(BIN)/python benchmark_mamba_ssm.py
 
-clean: ## remove what the other targets made
+clean: ## remove what the other targets created
 	$(PYTHON) -c "import shutil; [shutil.rmtree(name, True) for name in ('.venv', 'demo')]"
 
 .venv/installed: requirements.txt constraints.txt pyproject.toml

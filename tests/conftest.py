@@ -1,11 +1,17 @@
-"""Small data that the tests make, and where they look for more."""
+"""Small data made for the tests, where to find more, and limits that several test files share."""
 
 import os
 
-# Before torch: processes that test side by side would otherwise take each other's cores.
+# Before torch: test processes that run in parallel would otherwise compete for cores.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
+import contextlib
+import ctypes
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +39,47 @@ TINY = ModelConfig(
     segment_seconds=0.1,
 )
 
+# A safety net for processes that hang, far above what they take on the slowest machine.
+PATIENCE_SECONDS = 1200
+
+
+@contextlib.contextmanager
+def full_disk(limit_bytes: int) -> Iterator[None]:
+    """Lets no file grow beyond a limit in this process, which looks like a full disk; skips the test on Windows."""
+    resource = pytest.importorskip("resource", reason="Windows has no limit on file sizes")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.fixture
+def permissions_matter() -> Iterator[None]:
+    """Takes root's right to ignore the permissions of files from this process, where it runs as root on Linux."""
+    if getattr(os, "geteuid", lambda: None)() != 0:
+        if sys.platform == "win32":
+            pytest.skip("Windows has no such permissions")
+        yield
+        return
+    if sys.platform != "linux":
+        pytest.skip("root may read every file")
+    libc = ctypes.CDLL(None, use_errno=True)
+    # Version 3 of Linux's capabilities, of this thread; its second half is for numbers from 32 on.
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    effective_permitted_inheritable = (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, effective_permitted_inheritable) == 0
+    before = effective_permitted_inheritable[0]
+    dac_override, dac_read_search = 1 << 1, 1 << 2
+    effective_permitted_inheritable[0] &= ~(dac_override | dac_read_search)
+    assert libc.capset(header, effective_permitted_inheritable) == 0
+    yield
+    effective_permitted_inheritable[0] = before
+    assert libc.capset(header, effective_permitted_inheritable) == 0
+
 
 @pytest.fixture
 def tiny_config() -> ModelConfig:
@@ -42,17 +89,17 @@ def tiny_config() -> ModelConfig:
 
 @pytest.fixture
 def tiny_network() -> BSMamba2:
-    """Returns that network with random weights, always the same."""
+    """Returns that network with random weights from a fixed seed."""
     torch.manual_seed(0)
     return BSMamba2(TINY).eval()
 
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """Returns the folder with more test data, or skips the test."""
+    """Returns the folder of additional test data, or skips the test where there is none."""
     folder = Path(os.environ.get("BSMAMBA2_TEST_DATA", "../shared"))
     if not folder.is_dir():
-        pytest.skip(f"no test data in {folder}; name their folder in BSMAMBA2_TEST_DATA")
+        pytest.skip(f"no test data in {folder}; set BSMAMBA2_TEST_DATA to their folder")
     return folder
 
 
@@ -64,13 +111,13 @@ def song() -> Track:
 
 @pytest.fixture(scope="session")
 def song_stems(song: Track) -> dict[str, Tensor]:
-    """Returns two seconds of its stems and its mixture, (c, n) by name."""
+    """Returns two seconds of its stems and mixture, (c, n) by name."""
     return {name: song.read(name, 0, 2 * SAMPLE_RATE) for name in (MIXTURE, *MUSDB_STEMS)}
 
 
 @pytest.fixture(scope="session")
 def musdb_root(tmp_path_factory: pytest.TempPathFactory, song_stems: dict[str, Tensor]) -> Path:
-    """Returns a MUSDB18-HQ folder of four short tracks: two to train, one official validation track, one to test."""
+    """Returns a MUSDB18-HQ folder of four short tracks: two for training, one for validation, one for testing."""
     root = tmp_path_factory.mktemp("musdb18hq")
     places = ["train/One - First", "train/Two - Second", "train/Leaf - Summerghost", "test/Three - Third"]
     for place in places:

@@ -1,4 +1,4 @@
-"""Training from the command line: Lightning's own command line over our module and data."""
+"""The command `train`: LightningCLI with this package's module and data."""
 
 import errno
 import logging
@@ -38,17 +38,17 @@ from bsmamba2.weights.checkpoint import WeightsFile, load_model
 
 DEFAULT_SEED = 42
 LAST_KEYWORD = "last"
-# What the best checkpoints can be chosen by, and whether more of it is better.
+# Metrics that can select the best checkpoints, and their direction.
 MONITORED = {"val/usdr": "max", "val/csdr": "max", "val/loss": "min"}
 
 log = logging.getLogger(__name__)
 
 
 class TrainingCLI(LightningCLI):
-    """Options of network, data, trainer, averaging and checkpoints; the network decides what the data looks like."""
+    """Options of network, data, trainer, averaging and checkpoints; the network determines the format of the data."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds what is not the trainer's, the module's or the data's."""
+        """Adds the options of the callbacks, and links the data's options to the network's."""
         parser.link_arguments("model.network.segment_seconds", "data.segment_seconds")
         parser.link_arguments("model.network.sample_rate", "data.sample_rate")
         parser.link_arguments("model.network.channels", "data.channels")
@@ -66,9 +66,9 @@ class TrainingCLI(LightningCLI):
                 "checkpoint.mode": "max",
                 "checkpoint.save_top_k": 4,
                 "checkpoint.filename": "{epoch}-{step}",
-                # The score is that of a validation, never that of an earlier one.
+                # Only a validation saves one, so the score is that of the saved weights.
                 "checkpoint.save_on_train_epoch_end": False,
-                # A step that is trained again after a stop writes the same file again.
+                # A step that is repeated after a resume overwrites its file.
                 "checkpoint.enable_version_counter": False,
             }
         )
@@ -76,11 +76,11 @@ class TrainingCLI(LightningCLI):
             "--ckpt_path",
             type=Path | None,
             default=None,
-            help="checkpoint to go on from; `last` is the newest in --trainer.default_root_dir, if there is one",
+            help="checkpoint to resume from; `last` is the newest in --trainer.default_root_dir, if there is one",
         )
 
     def instantiate_classes(self) -> None:
-        """Makes network, data and trainer; a training that goes on does not need the weights it once started from."""
+        """Creates network, data and trainer; a resumed run does not need the file of --model.init_from."""
         _check_options(self.config)
         self.options = self.parser.dump(self.config, skip_none=False)
         self.root = Path(self.config.trainer.default_root_dir or ".").absolute()
@@ -92,7 +92,7 @@ class TrainingCLI(LightningCLI):
         self.config.model.init_from = init_from
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Returns the trainer, which goes on in the folder of the run whose last checkpoint it takes."""
+        """Returns the trainer; it continues in the folder of the run that --ckpt_path last resumes."""
         options = self.config_init.trainer
         if options.logger in (None, True):
             kwargs["logger"] = self._logger()
@@ -113,7 +113,7 @@ class TrainingCLI(LightningCLI):
         )
         if self.resume_point is None or run is None or run.parent != self.root / LIGHTNING_LOGS:
             return TensorBoardLogger(self.root, LIGHTNING_LOGS)
-        # Curves begin again where the checkpoint was written.
+        # Discard what the interrupted run logged after the checkpoint.
         step = WeightsFile.read(self.resume_point).content["global_step"]
         return TensorBoardLogger(self.root, LIGHTNING_LOGS, version=run.name, purge_step=step)
 
@@ -123,39 +123,39 @@ class TrainingCLI(LightningCLI):
             return given
         found = find_resume_point(self.root)
         if found is None:
-            log.info("there is no checkpoint to go on from in %s; starting afresh", self.root)
+            log.info("no checkpoint to resume from in %s; starting afresh", self.root)
         else:
-            log.info("going on from %s", found)
+            log.info("resuming from %s", found)
         return found
 
 
 def train(arguments: Sequence[str]) -> Path:
-    """Trains as the options say and returns the path of the best checkpoint, or without validation of the last one.
+    """Trains with these options and returns the path of the best checkpoint, or of the last one without validation.
 
-    It holds the averaged weights. A trial with fast_dev_run keeps none, and the folder of the trainings is returned.
+    The checkpoint holds the averaged weights. A trial with fast_dev_run writes none and returns the root folder.
 
     Raises:
         InputError: An option or the data cannot be used.
     """
     with warnings.catch_warnings():
-        # Lightning warns whoever calls its command line from Python while the process has arguments of its own.
+        # Lightning warns when its CLI gets `args` while sys.argv has arguments as well.
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
         # Between Lightning and torch, not of our making.
         warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
-        # A run that goes on writes into the folder it wrote into before.
+        # A resumed run writes to its old folder.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-        # Our data goes on by itself, see RunRecord.
+        # RunRecord resumes the data in the middle of an epoch.
         warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
         cli = _parsed(arguments)
         if cli.config.ckpt_path != Path(LAST_KEYWORD):
-            # A run that starts from a checkpoint of another run has best checkpoints of its own.
+            # A run that starts from a checkpoint of a different run has its own best checkpoints.
             warnings.filterwarnings("ignore", "The dirpath has changed")
         check_writable(Path(cli.trainer.default_root_dir))
         if cli.resume_point is not None:
             _check_resume_point(cli.resume_point, cli.model)
         _fit(cli)
     if cli.trainer.fast_dev_run:  # type: ignore[attr-defined]
-        log.info("the trial run went well; it keeps no checkpoint")
+        log.info("the trial run succeeded; it writes no checkpoint")
         return cli.root
     paths = [callback.path for callback in cli.trainer.checkpoint_callbacks if isinstance(callback, ResumePoints)]
     paths += [Path(c.best_model_path) for c in cli.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
@@ -168,7 +168,7 @@ def train(arguments: Sequence[str]) -> Path:
 
 
 def _check_options(options: Namespace) -> None:
-    """Refuses options of Lightning that would break what our checkpoints promise."""
+    """Refuses options of Lightning that would break the guarantees of our checkpoints."""
     checkpoint = options.checkpoint
     if MONITORED.get(checkpoint.monitor) != checkpoint.mode:
         allowed = ", ".join(f"{monitor} with mode {mode}" for monitor, mode in MONITORED.items())
@@ -179,7 +179,7 @@ def _check_options(options: Namespace) -> None:
     if checkpoint.save_weights_only or checkpoint.save_last:
         raise InputError(
             "checkpoint.save_weights_only and checkpoint.save_last are not allowed: checkpoints hold the averaged "
-            "weights with all that is needed to go on, and last.ckpt is always written; leave them out"
+            "weights and everything needed to resume, and last.ckpt is always written; leave them out"
         )
     if options.trainer.overfit_batches:
         raise InputError(
@@ -189,20 +189,20 @@ def _check_options(options: Namespace) -> None:
 
 def _check_resume_point(path: Path, module: SeparationModule) -> None:
     if load_model(path).config != module.network.config:
-        raise InputError(f"{path} is of another network than the options say; give the --config it was trained with")
+        raise InputError(f"{path} has a different network than these options; give the --config it was trained with")
     content = WeightsFile.read(path).content
     if RECORD not in content:
         raise InputError(
-            f"{path} holds weights, but not where a training stopped; start from them with --model.init_from instead"
+            f"{path} holds weights, but no state to resume; start from the weights with --model.init_from instead"
         )
     if len(content["optimizer_states"][0]["param_groups"]) != len(module.optimizer().param_groups):
         raise InputError(
-            f"{path} was trained with another --model.decayed than {module.decayed}; give the same to go on"
+            f"{path} was trained with a different --model.decayed than {module.decayed}; give the same value"
         )
 
 
 def _whole(seed: int | bool) -> int:
-    # Lightning would take `true` for a seed of its own choice, and `false` for none.
+    # For Lightning, `true` means a random seed and `false` none.
     if isinstance(seed, bool):
         raise InputError(f"seed_everything={seed} is not allowed; give a whole number")
     return seed
@@ -216,18 +216,18 @@ def _fit(cli: TrainingCLI) -> None:
     try:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.resume_point, weights_only=True)
     except SystemExit as stop:
-        # Lightning's status after Ctrl-C; a signal of the system has one of its own.
+        # Lightning's exit status after Ctrl-C; a signal has a different one.
         if stop.code == 1 and cli.trainer.interrupted:
             raise KeyboardInterrupt from stop
         raise
     except InputError as error:
-        # Of an error in a process that loads data, torch gives the traceback, which ends with the sentence.
+        # For an error in a data loading process, torch passes on the traceback, which ends with the sentence.
         raise InputError(str(error).strip().rpartition(f"{InputError.__name__}: ")[2]) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise InputError(
-            f"the training cannot be written on ({error.strerror}); free some space and go on with --ckpt_path last"
+            f"the training run cannot be written ({error.strerror}); free some space and resume with --ckpt_path last"
         ) from error
 
 
@@ -249,4 +249,4 @@ def _parsed(arguments: Sequence[str]) -> TrainingCLI:
         )
     except (MisconfigurationException, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"the training cannot run as asked ({reason}); change that option") from error
+        raise InputError(f"training cannot run with these options ({reason}); change that option") from error

@@ -1,4 +1,4 @@
-"""What has to hold in every training, and stops it with a sentence where it does not; and the figures that show it."""
+"""Checks of a training run that stop it with a clear error, and the figures behind them."""
 
 import logging
 import math
@@ -29,15 +29,15 @@ log = logging.getLogger(__name__)
 
 
 class Health(Callback):
-    """Checks the first batch, the loss, the gradients and the files of a training, and logs how all of them are.
+    """Checks the first batch, the loss, the gradients and the audio files of a training run, and logs figures of them.
 
-    A step of the optimiser counts as skipped where its loss or gradients are not finite; the module leaves the weights
-    as they are in a step whose gradients are not. In a training of several processes each of them counts its own
-    unreadable audio; going on from a checkpoint, all start from the count of the main process.
+    An optimiser step counts as skipped if its loss or gradients are not finite; if the gradients are not, the module
+    leaves the weights unchanged. With several processes, each counts its own unreadable audio; after a resume, all
+    start from the count of the main process.
 
     Args:
-        max_skipped_share: Share of the last 100 steps of the optimiser, from 10 steps on, that may be skipped.
-        max_unreadable: Pieces of audio that may be unreadable before the training stops, per process.
+        max_skipped_share: Share of the last 100 optimiser steps that may be skipped; 9 steps always may.
+        max_unreadable: Unreadable pieces of audio per process that do not stop the run.
     """
 
     def __init__(self, max_skipped_share: float = 0.05, max_unreadable: int = 100) -> None:
@@ -71,18 +71,18 @@ class Health(Callback):
         return {"skipped": self.skipped, "unreadable": self.unreadable, "recent": list(self._recent)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the counts of a checkpoint."""
+        """Restores the counts of a checkpoint."""
         self.skipped, self.unreadable = state_dict["skipped"], state_dict["unreadable"]
         self._recent = deque(state_dict["recent"], maxlen=RECENT_STEPS)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets what a fit before this one has left."""
+        """Clears the state of an earlier fit."""
         self._start()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Excerpts, batch_idx: int
     ) -> None:
-        """Checks what is in the batch, and gets ready to look at the masks where figures are due."""
+        """Checks the batch, and registers hooks on the masks if figures are due."""
         network = _network(pl_module)
         if self._first_batch:
             _check_stems(batch.stems, network.config)
@@ -94,7 +94,7 @@ class Health(Callback):
             self._hooks = [estimator.register_forward_hook(self._see_mask) for estimator in network.mask_estimators]
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Looks at the gradients while they are neither scaled nor clipped."""
+        """Measures the gradients before they are clipped."""
         self._stepped = True
         if self._figures_due:
             self._ratios = _gradient_ratios(_network(pl_module))
@@ -102,7 +102,7 @@ class Health(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Excerpts, batch_idx: int
     ) -> None:
-        """Judges the loss and the step of the optimiser, if there was one, and logs the figures.
+        """Checks the loss and the optimiser step, if there was one, and logs the figures.
 
         Raises:
             InputError: The first loss is not finite, or too many steps were skipped.
@@ -112,31 +112,32 @@ class Health(Callback):
         if self._first_batch and not loss_finite:
             raise InputError(
                 f"the loss of the first batch is {float(outputs['loss'])}, although its audio is finite, so the "
-                "weights or the precision cannot be used; go on from another checkpoint or use --trainer.precision 32"
+                "weights or the precision cannot be used; resume from a different checkpoint or give "
+                "--trainer.precision 32"
             )
         self._first_batch = False
-        # Of all batches of a step, and without waiting for the device.
+        # Over all batches of a step, without waiting for the device.
         self._loss_finite = loss_finite if self._loss_finite is None else loss_finite & self._loss_finite
         audio = next(iter(batch.stems.values()))
         seconds = len(audio) * audio.shape[-1] / _network(pl_module).config.sample_rate
         self._audio_seconds += seconds * trainer.world_size
         if self._stepped:
-            # Set where the module clips the gradients.
+            # The module sets it when it clips the gradients.
             gradient_norm = cast(float, pl_module.gradient_norm)
             loss_was_finite, self._loss_finite, self._stepped = bool(self._loss_finite), None, False
             self._count_step(trainer.global_step, loss_was_finite, gradient_norm)
             self._log(trainer, pl_module, gradient_norm)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops the watch: only training counts, until its next batch."""
+        """Pauses the stopwatch until the next training batch."""
         self._stopwatch.pause()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Stops the watch."""
+        """Pauses the stopwatch."""
         self._stopwatch.pause()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves the network as it was."""
+        """Removes the hooks from the network."""
         self._remove_hooks()
 
     def _count_faults(self, faults: list[str]) -> None:
@@ -148,8 +149,8 @@ class Health(Callback):
         if faults and self.unreadable > self.max_unreadable:
             raise InputError(
                 f"{self.unreadable} pieces of audio could not be read, and max_unreadable={self.max_unreadable} are "
-                f"allowed; the last was: {faults[-1]}; `bsmamba2 check-data` lists all such files, to be replaced or "
-                "taken out"
+                f"allowed; the last was: {faults[-1]}; `bsmamba2 check-data` lists all such files; replace or remove "
+                "them"
             )
 
     def _count_step(self, step: int, loss_finite: bool, gradient_norm: float) -> None:
@@ -163,13 +164,13 @@ class Health(Callback):
             what = "gradients are" if loss_finite else "loss is"
             since = step - len(recent) + recent.index(True) + 1
             raise InputError(
-                f"the {what} not finite, in {sum(recent)} of the last {len(recent)} steps of the optimiser since step "
-                f"{since}, so training stops; go on from a checkpoint before with a lower --model.learning_rate or "
+                f"the {what} not finite, in {sum(recent)} of the last {len(recent)} optimiser steps since step "
+                f"{since}, so training stops; resume from an earlier checkpoint with a lower --model.learning_rate or "
                 "--trainer.precision 32 or bf16-mixed, and look for broken audio with `bsmamba2 check-data`"
             )
 
     def _log(self, trainer: Trainer, module: LightningModule, gradient_norm: float) -> None:
-        # Every step, for the progress bar; the stopwatch and the count go on until the figures are due.
+        # At every step, for the progress bar; stopwatch and count are reset when figures are due.
         throughput = self._audio_seconds / self._stopwatch.seconds
         module.log(THROUGHPUT, throughput, prog_bar=True, rank_zero_only=True)
         if not self._figures_due:
@@ -180,7 +181,7 @@ class Health(Callback):
             "health/skipped_share": sum(self._recent) / len(self._recent),
             **self._ratios,
         }
-        # None where the network is compiled as a whole, which leaves no hooks.
+        # Empty if the network is compiled as a whole, which ignores hooks.
         if self._masks:
             figures["health/mask_magnitude"] = torch.stack(self._masks).mean()
         peak_memory_gib = _peak_memory_gib(module.device)
@@ -201,7 +202,7 @@ class Health(Callback):
 
 
 class _Stopwatch:
-    """Adds up the seconds between each `run` and the `pause` after it."""
+    """Sums the seconds between each `run` and the next `pause`."""
 
     def __init__(self) -> None:
         self._passed = 0.0
@@ -227,19 +228,19 @@ def _check_stems(stems: Stems, config: ModelConfig) -> None:
     if missing:
         raise InputError(
             f"the first batch has no stem {missing[0]!r}, which the network estimates, but {', '.join(stems)}; choose "
-            "--model.network.stems among them"
+            "--model.network.stems from these"
         )
     batch = len(stems[config.stems[0]])
     for stem, audio in stems.items():
         if audio.shape != (batch, config.channels, config.segment):
             raise InputError(
                 f"the stem {stem!r} of the first batch has shape {tuple(audio.shape)}, but the network is trained on "
-                f"(excerpts, channels, samples) = {(batch, config.channels, config.segment)}; make the data fit it"
+                f"(excerpts, channels, samples) = {(batch, config.channels, config.segment)}; change the data to match"
             )
         if not torch.isfinite(audio).all():
             raise InputError(
-                f"the stem {stem!r} of the first batch has samples that are not finite; `bsmamba2 check-data` finds "
-                "the file, to be replaced or taken out"
+                f"the stem {stem!r} of the first batch has samples that are not finite; find the file with "
+                "`bsmamba2 check-data` and replace or remove it"
             )
 
 
@@ -261,7 +262,7 @@ def _gradient_norm(modules: Iterable[nn.Module]) -> Tensor:
 
 
 def _peak_memory_gib(device: torch.device) -> float | None:
-    """Returns the most memory in GiB that tensors took on a CUDA device, else the process; None on Windows."""
+    """Returns the peak memory in GiB of tensors on a CUDA device, otherwise of the process; None on Windows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     if sys.platform == "win32":

@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""The training loss."""
 
 import math
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ class LossConfig:
     """Terms of the loss and their weights; a weight of 0 leaves a term out. The defaults are the published loss.
 
     Args:
-        l1: Weight of the mean distance of the waveforms.
-        stft: Weight of the distance of the complex spectra: its mean modulus, summed over the windows.
+        l1: Weight of the mean absolute difference of the waveforms.
+        stft: Weight of the mean modulus of the difference of the complex spectra, summed over the windows.
         stft_windows: Window lengths in samples.
-        stft_hop: Distance between the frames of these spectra in samples.
-        stft_min_n_fft: Length of their Fourier transform where the window is not longer.
+        stft_hop: Hop length of these spectra in samples.
+        stft_min_n_fft: Length of their Fourier transform unless the window is longer.
 
     Raises:
         InputError: A value is out of its range.
@@ -47,8 +47,8 @@ class LossConfig:
 class SeparationLoss(nn.Module):
     """L1 distance of waveforms plus mean distance of complex spectra at several resolutions (paper, section 3.4).
 
-    The published loss passes the references through the network's transform and its inverse first. With every sample
-    kept that is the identity, so it is left out.
+    The published loss first passes the references through the network's transform and its inverse. Since every sample
+    is kept, that is the identity and left out here.
 
     Args:
         config: Terms and weights.
@@ -68,7 +68,7 @@ class SeparationLoss(nn.Module):
         return self.total(self.terms(estimates=estimates, references=references))
 
     def terms(self, *, estimates: Tensor, references: Tensor) -> dict[str, Tensor]:
-        """Returns the terms that have a weight, scalars without it, by name."""
+        """Returns the terms with a weight above 0, as unweighted scalars by name."""
         # The transform is linear: the difference of two spectra is the spectrum of the difference.
         difference = estimates - references
         measures = {"l1": self._waveform_distance, "stft": self._spectral_distance}

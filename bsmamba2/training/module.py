@@ -32,17 +32,17 @@ class SeparationModule(LightningModule):
     Args:
         network: Architecture.
         loss: Terms of the loss and their weights.
-        learning_rate: Of AdamW; with a schedule, its highest.
-        betas: Of AdamW.
-        weight_decay: Of AdamW.
-        decayed: Which parameters decay: all, as published, or matrices alone: not A_log, D, dt_bias, norms and biases.
-        warmup_steps: Optimiser steps in which the rate rises linearly to its highest.
-        schedule: What the rate does then: constant, as published, or cosine, down to 0 at the end of the training.
-        init_from: Name of a published model or a file whose weights are the start, for fine-tuning.
+        learning_rate: Peak learning rate of AdamW.
+        betas: Decay rates of AdamW's averages of gradients and squared gradients.
+        weight_decay: Weight decay of AdamW.
+        decayed: Parameters with weight decay: all, as published, or matrices (not A_log, D, dt_bias, norms and biases).
+        warmup_steps: Optimiser steps over which the learning rate rises linearly to its peak.
+        schedule: Learning rate after the warm-up: constant, as published, or a cosine that ends at 0.
+        init_from: Name of a published model, or file of weights, to start from; for fine-tuning.
         validation_overlap: Share of a segment that overlaps the next one in validation.
         scan: Which scan to run; by itself the best for the device.
-        recompute: Whether the backward pass computes each layer again instead of keeping what is inside it: less
-            memory for more time.
+        recompute: Whether the backward pass recomputes the inside of each layer instead of storing it, which takes less
+            memory and more time.
         compile: Whether torch.compile makes kernels of the layers; the first steps are slow.
     """
 
@@ -100,7 +100,7 @@ class SeparationModule(LightningModule):
             self.network.compile()
 
     def optimizer(self) -> Optimizer:
-        """Returns AdamW over all parameters, at the highest rate."""
+        """Returns AdamW over all parameters, at the peak learning rate."""
         groups: list[dict[str, Any]] = [{"params": list(self.parameters())}]
         if self.decayed == "matrices":
             groups = [
@@ -117,7 +117,7 @@ class SeparationModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """Gives the optimiser of a training that goes on the options of this run, not those it was saved with."""
+        """Sets the optimiser options of a resumed run to those of this run instead of the saved ones."""
         optimizer = self.trainer.optimizers[0]
         for group, fresh in zip(optimizer.param_groups, self.optimizer().param_groups, strict=True):
             group |= {name: fresh[name] for name in ("lr", "betas", "weight_decay")}
@@ -142,7 +142,7 @@ class SeparationModule(LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips the gradients as the trainer is told, or drops them where one is not finite: the step is skipped."""
+        """Clips the gradients as configured; if one is not finite, drops them all, so that the step changes nothing."""
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
         self.gradient_norm = norm.item()
         if math.isfinite(self.gradient_norm):
@@ -151,7 +151,7 @@ class SeparationModule(LightningModule):
             optimizer.zero_grad(set_to_none=True)
 
     def on_validation_epoch_start(self) -> None:
-        """Forgets the scores of the last validation."""
+        """Clears the scores of the last validation."""
         self.validation_scores = {}
 
     def validation_step(self, batch: tuple[str, Stems], batch_index: int) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class SeparationModule(LightningModule):
         separator = Separator(self.network, overlap=self.validation_overlap, device=self.device, scan=self.scan)
         estimates = torch.stack(list(separator(mixture, config.sample_rate).values())).to(self.device)
         references = self._references(stems, dim=0)
-        # Segment by segment: the spectra of a whole song would not fit beside the network.
+        # Segment by segment: the spectra of a whole song would take too much memory.
         pieces = zip(*(t.split(config.segment, dim=-1) for t in (estimates, references)), strict=True)
         losses = [self.loss(estimates=estimate, references=reference) for estimate, reference in pieces]
         pairs = [{"estimate": e, "reference": r} for e, r in zip(estimates, references, strict=True)]
@@ -180,7 +180,7 @@ class SeparationModule(LightningModule):
         return {"name": name, "scores": scores, **{kind: tensor.cpu() for kind, tensor in audio.items()}}
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the scores over all songs, means of loss and uSDR and the median of the cSDR, and those of each song."""
+        """Logs the scores of all songs (mean loss, mean uSDR, median cSDR) and of each song."""
         songs = self._gathered_scores()
         scores = list(songs.values())
         self.log("val/loss", _mean([score["loss"] for score in scores]), sync_dist=True)
@@ -194,7 +194,7 @@ class SeparationModule(LightningModule):
             self.logger.log_metrics(named, self.global_step)
 
     def _gathered_scores(self) -> dict[str, Scores]:
-        """Returns the scores of all processes by song; where they do not share evenly, one song is scored twice."""
+        """Returns the scores of all processes by song; an uneven share scores one song twice."""
         if self.trainer.world_size == 1:
             return self.validation_scores
         shares: list[dict[str, Scores]] = [{}] * self.trainer.world_size
@@ -205,8 +205,8 @@ class SeparationModule(LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
         if self.schedule == "cosine" and steps <= self.warmup_steps:
             raise InputError(
-                f"warmup_steps={self.warmup_steps} leaves nothing of a training of {steps} steps; give fewer, or "
-                "train for longer"
+                f"warmup_steps={self.warmup_steps} leaves none of the {steps} training steps for the schedule; give "
+                "fewer, or train for longer"
             )
 
         def factor(step: int) -> float:
@@ -224,5 +224,5 @@ class SeparationModule(LightningModule):
 
 
 def _mean(values: list[float]) -> float:
-    """Returns the mean of the values that are not NaN: the cSDR of a stem that is silent throughout is none."""
+    """Returns the mean of the values that are not NaN, as is the cSDR of a stem that is silent throughout."""
     return torch.tensor(values, dtype=torch.float64).nanmean().item()

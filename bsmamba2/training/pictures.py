@@ -20,13 +20,13 @@ log = logging.getLogger(__name__)
 
 
 class Pictures(Callback):
-    """Writes what the first three songs of each validation look and sound like.
+    """Logs spectrograms and audio of the first three songs of a validation.
 
-    Of a song, the ten seconds are taken in which the estimated stems are loudest. A picture shows mixture, estimate and
-    reference one above the other. In a training of several processes only the main one writes, of the songs it gets.
+    They show the ten seconds in which the estimated stems are loudest. An image has mixture, estimate and reference one
+    above the other. With several processes, only the main process logs, and only the songs that it validates.
 
     Args:
-        every_n_validations: Pictures and audio are written at the first of so many validations; 1 for each.
+        every_n_validations: Images and audio are logged at the first of this many validations; 1 for every validation.
     """
 
     def __init__(self, every_n_validations: int = 1) -> None:
@@ -37,17 +37,17 @@ class Pictures(Callback):
         self._validations = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns how many validations there were."""
+        """Returns the number of validations."""
         return {"validations": self._validations}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on counting."""
+        """Restores the number of validations."""
         self._validations = state_dict["validations"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says where nothing can be written."""
+        """Reports that nothing is logged if TensorBoard is not the logger."""
         if trainer.is_global_zero and _writer(trainer) is None:
-            log.info("no pictures and audio of validation songs are kept, because TensorBoard is not the logger")
+            log.info("no images and audio of validation songs are logged, because TensorBoard is not the logger")
 
     def on_validation_batch_end(
         self,
@@ -58,15 +58,15 @@ class Pictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Writes what there is of a song.
+        """Logs a song.
 
         Args:
             trainer: The trainer.
             pl_module: A module with a `network`.
-            outputs: Of its validation_step: name, mixture (c, n), estimates and references (s, c, n), scores by name.
+            outputs: Result of validation_step: name, mixture (c, n), estimates and references (s, c, n).
             batch: The song.
             batch_idx: Its number.
-            dataloader_idx: Of which there is only one.
+            dataloader_idx: Always 0.
         """
         writer = None if trainer.sanity_checking or not trainer.is_global_zero else _writer(trainer)
         if writer is None:
@@ -91,8 +91,8 @@ class Pictures(Callback):
             sounds[f"{stem} estimate"] = estimate
             if self._validations == 0:
                 sounds[f"{stem} reference"] = reference
-            picture = spectrograms(torch.stack([mixture, estimate, reference]), sample_rate)
-            writer.add_image(f"val_pictures/{name}/{stem}: mixture, estimate, reference", picture, step)
+            image = spectrograms(torch.stack([mixture, estimate, reference]), sample_rate)
+            writer.add_image(f"val_pictures/{name}/{stem}: mixture, estimate, reference", image, step)
         for kind, audio in sounds.items():
             writer.add_audio(f"val_audio/{name}/{kind}", audio.clamp(-1, 1)[None], step, sample_rate)
 

@@ -1,4 +1,4 @@
-"""The progress bar of a training."""
+"""The progress bar of a training run."""
 
 import math
 import time
@@ -11,9 +11,10 @@ from bsmamba2.training.health import THROUGHPUT
 
 
 class TrainingProgressBar(TQDMProgressBar):
-    """Lightning's bar, with seconds of audio per second, as `Health` measures them, and the time the training has left.
+    """Lightning's bar with the seconds of audio per second that `Health` measures, and the time left.
 
-    That follows from the pace of this run, validations and checkpoints included; a training without end has none.
+    The time left follows from the pace of this run, including validations and checkpoints. Without a limit of steps or
+    epochs it is not shown.
     """
 
     # Number and end of the first step of this run.
@@ -27,14 +28,14 @@ class TrainingProgressBar(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Shows how far the training is."""
-        # From the end of the first step on: it takes longer than the others, and a resumed run has made none before.
+        """Updates the bar."""
+        # From the end of the first step, which is slower than the rest; a resumed run starts at a later step.
         if self._first_step is None:
             self._first_step = (trainer.global_step, time.perf_counter())
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Returns what stands behind the bar: what the module shows, audio_s/s, and the time left in d, h and m."""
+        """Returns the values beside the bar: those of the module, audio_s/s, and the time left in d, h and m."""
         items: dict[str, Any] = super().get_metrics(trainer, pl_module)
         throughput = items.pop(THROUGHPUT, None)
         if throughput is not None:
@@ -45,7 +46,7 @@ class TrainingProgressBar(TQDMProgressBar):
         return items
 
     def _seconds_left(self, trainer: Trainer) -> float | None:
-        # Before training the trainer would have to load the data to know the steps.
+        # Before training starts, the trainer would have to load the data to count the steps.
         if self._first_step is None or (steps := trainer.estimated_stepping_batches) in (-1, math.inf):
             return None
         first, start = self._first_step

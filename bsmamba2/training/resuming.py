@@ -1,4 +1,4 @@
-"""Going on where a training stopped: checkpoints along the way, what they tell, and which one to take."""
+"""Resuming: the checkpoints of a run, the record in them, and which one to resume from."""
 
 import logging
 import time
@@ -16,7 +16,7 @@ from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import complete_file, remove_unfinished
 
-# Folders of the runs, and in each that of its checkpoints, as Lightning calls them.
+# Lightning's names for the folder of the runs and that of a run's checkpoints.
 LIGHTNING_LOGS = "lightning_logs"
 CHECKPOINTS_FOLDER = "checkpoints"
 LAST_FILE = "last.ckpt"
@@ -28,10 +28,10 @@ log = logging.getLogger(__name__)
 
 
 class CompleteCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints so that a file is never half there: a temporary one beside it, renamed when it is whole."""
+    """Writes checkpoints atomically: to a temporary file in the same folder, renamed once it is complete."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Writes a checkpoint; an older one of that name stays until then.
+        """Writes a checkpoint; an existing one of that name is kept until the new one is complete.
 
         Raises:
             InputError: It cannot be written, for instance because the disk is full.
@@ -40,16 +40,16 @@ class CompleteCheckpointIO(TorchCheckpointIO):
             try:
                 torch.save(checkpoint, temporary)
             except RuntimeError as error:
-                # What torch makes of an error of the system in its writer.
+                # torch reports an OSError in its writer like this.
                 raise OSError(0, next(iter(str(error).splitlines()))) from error
 
 
 class RunRecord(Callback):
-    """Writes into every checkpoint what made it, and goes on only with the same data, in the same order.
+    """Records in every checkpoint what made it, and resumes only with the same data in the same order.
 
     Args:
         config: All options of the run, as YAML.
-        data: What the training hears.
+        data: The data that the run is trained on.
     """
 
     def __init__(self, config: str, data: MusdbDataModule) -> None:
@@ -61,7 +61,7 @@ class RunRecord(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Counts on, step by step of the optimiser: what was accumulated for the next one is heard again."""
+        """Counts the excerpts up to the last optimiser step; those accumulated since then are used again on resume."""
         size = self.data.epoch_excerpts
         if trainer.is_last_batch:
             self.next_excerpt = (trainer.current_epoch + 1) * size
@@ -79,14 +79,14 @@ class RunRecord(Callback):
             "next_excerpt": self.next_excerpt,
             **self._of_order(trainer),
         }
-        heard = self.next_excerpt % self.data.epoch_excerpts
-        _end_epoch(checkpoint["loops"]["fit_loop"], heard // self._batch_over_devices(trainer))
+        used = self.next_excerpt % self.data.epoch_excerpts
+        _end_epoch(checkpoint["loops"]["fit_loop"], used // self._batch_over_devices(trainer))
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Puts the data where the training stopped.
+        """Moves the data to where the run stopped.
 
         Raises:
-            InputError: The excerpts of this run would be others than those of the checkpoint's.
+            InputError: The excerpts of this run would differ from those of the checkpoint.
         """
         record = checkpoint[RECORD]
         now = self._of_order(trainer)
@@ -94,14 +94,14 @@ class RunRecord(Callback):
             if record[name] != value:
                 raise InputError(
                     f"the checkpoint was trained with {name}={record[name]} and this run has {value}, so its excerpts "
-                    "would be others; give the same data and options, or start from the weights with --model.init_from"
+                    "would differ; give the same data and options, or start from the weights with --model.init_from"
                 )
         self.next_excerpt = self.data.next_excerpt = record["next_excerpt"]
         self.seen_step = checkpoint["global_step"]
         self.metrics = record["metrics"]
 
     def _of_order(self, trainer: Trainer) -> dict[str, Any]:
-        """What decides which excerpt comes when."""
+        """Returns the values that determine the order of the excerpts."""
         return {
             "seed": self.data.seed,
             "data_hash": self.data.data_hash,
@@ -114,13 +114,13 @@ class RunRecord(Callback):
 
 
 class ResumePoints(Checkpoint):
-    """Writes `last.ckpt` along the way, and keeps the one before as `previous.ckpt`.
+    """Writes `last.ckpt` at intervals, and keeps the one before as `previous.ckpt`.
 
     They are written between two optimiser steps, and at the end of an epoch after its validation.
 
     Args:
-        every_steps: Optimiser steps after which one is due.
-        every_minutes: Minutes after which one is due, if a step was made.
+        every_steps: Optimiser steps between two checkpoints.
+        every_minutes: Minutes after which a checkpoint is written even if fewer steps were made.
     """
 
     def __init__(self, every_steps: int = 100, every_minutes: float = 10.0) -> None:
@@ -132,25 +132,25 @@ class ResumePoints(Checkpoint):
         self.every_minutes = every_minutes
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Decides on the folder, that of the run, and clears what a kill in the middle of writing left there."""
+        """Picks the run's folder and removes leftovers of interrupted writes."""
         self.folder = Path(trainer.log_dir or trainer.default_root_dir) / CHECKPOINTS_FOLDER
         if trainer.is_global_zero:
             remove_unfinished(self.folder, Path(LAST_FILE).suffix)
 
     @property
     def path(self) -> Path:
-        """Where the newest lies."""
+        """The path of the newest checkpoint."""
         return self.folder / LAST_FILE
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Counts from here."""
+        """Starts counting steps and minutes."""
         self.seen_step = self.saved_step = trainer.global_step
         self.saved_time = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Writes one if it is due and no gradient waits for a step; it waits for a validation that follows."""
+        """Writes a checkpoint if it is due and no accumulated gradient is pending; a validation comes first."""
         stepped = trainer.global_step > self.seen_step
         self.seen_step = trainer.global_step
         if not stepped or _validation_follows(trainer, batch_idx):
@@ -161,20 +161,20 @@ class ResumePoints(Checkpoint):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes one."""
+        """Writes a checkpoint if there was a step since the last one."""
         if trainer.global_step > self.saved_step:
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return  # A trial of some batches is nothing to go on from.
+            return  # A trial of a few batches is not resumed.
         self.saved_step, self.saved_time = trainer.global_step, time.monotonic()
         new, last, previous = (self.folder / name for name in (NEW, LAST_FILE, PREVIOUS))
         try:
             trainer.save_checkpoint(new, weights_only=False)
         except InputError as error:
-            log.error("%s; the older %s is kept, and the training goes on", error, last)
-            # The other processes wait for this one at the end of saving.
+            log.error("%s; the older %s is kept, and training continues", error, last)
+            # The other processes are waiting at the barrier at the end of saving.
             trainer.strategy.barrier()
             return
         if trainer.is_global_zero:
@@ -184,44 +184,44 @@ class ResumePoints(Checkpoint):
 
 
 def _validation_follows(trainer: Trainer, batch_index: int) -> bool:
-    """Returns whether this batch is the last of an epoch or one that is validated after: going on would skip that."""
+    """Returns whether a validation or the end of an epoch follows this batch: resuming here would skip it."""
     if trainer.check_val_every_n_epoch is None:
         batch_index = trainer.fit_loop.total_batch_idx
     every = trainer.val_check_batch
     return trainer.is_last_batch or (isinstance(every, int) and (batch_index + 1) % every == 0)
 
 
-def _end_epoch(fit_loop: dict[str, Any], heard_batches: int) -> None:
-    """Says in the state of Lightning's loop where an epoch stands, if the state is of what follows its end.
+def _end_epoch(fit_loop: dict[str, Any], used_batches: int) -> None:
+    """Corrects the position in the epoch of a saved state of Lightning's loop that marks the epoch as processed.
 
-    Lightning itself says that it is over a little later, and would, in a training limited by steps, take its batches
-    for those of the next. And of an epoch that was stopped in its middle it says so, too.
+    Lightning marks an epoch as completed only after the checkpoint is written; a run limited by steps would then count
+    its batches as those of the next epoch. It also marks an epoch as processed that was stopped halfway.
 
     Args:
-        fit_loop: The state, which is changed.
-        heard_batches: Batches of the epoch that the optimiser has used; 0 where it is over.
+        fit_loop: The state, which is modified.
+        used_batches: Batches of the epoch that the optimiser has used; 0 if the epoch is over.
     """
     epochs, batches = fit_loop["epoch_progress"], fit_loop["epoch_loop.batch_progress"]
     if epochs["current"]["processed"] != epochs["current"]["started"]:
         return
     for count in (epochs["current"], epochs["total"]):
-        if heard_batches:
+        if used_batches:
             count["processed"] -= 1
         else:
             count["completed"] = count["processed"]
-    unused = batches["current"]["ready"] - heard_batches if heard_batches else 0
-    batches["current"] = dict.fromkeys(batches["current"], heard_batches)
+    unused = batches["current"]["ready"] - used_batches if used_batches else 0
+    batches["current"] = dict.fromkeys(batches["current"], used_batches)
     batches["total"] = {name: number - unused for name, number in batches["total"].items()}
     batches["is_last_batch"] = False
 
 
 def find_resume_point(root: Path) -> Path | None:
-    """Returns the newest checkpoint that the trainings in a folder left to go on from, or None where there is none.
+    """Returns the newest resumable checkpoint of the runs in a folder, or None if there is none.
 
-    A damaged one is passed over for the one before, and the log says so.
+    A damaged file is skipped in favour of the one before it, with a warning.
 
     Raises:
-        InputError: There are some, but all of the newest training are damaged.
+        InputError: All checkpoints of the newest run are damaged.
     """
     folders = (CHECKPOINTS_FOLDER, f"{LIGHTNING_LOGS}/*/{CHECKPOINTS_FOLDER}")
     found = [path for name in (LAST_FILE, PREVIOUS) for folder in folders for path in root.glob(f"{folder}/{name}")]
@@ -232,11 +232,11 @@ def find_resume_point(root: Path) -> Path | None:
     for path in (newest / LAST_FILE, newest / PREVIOUS):
         if path.exists() and _is_whole(path):
             if path.name != LAST_FILE:
-                log.warning("%s is %s; going on from %s", newest / LAST_FILE, "damaged" if damaged else "missing", path)
+                log.warning("%s is %s; resuming from %s", newest / LAST_FILE, "damaged" if damaged else "missing", path)
             return path
         damaged += [path] if path.exists() else []
     raise InputError(
-        f"{' and '.join(str(path) for path in damaged)} cannot be read whole; give --ckpt_path another file, or leave "
+        f"{' and '.join(str(path) for path in damaged)} cannot be read; give --ckpt_path a different file, or leave "
         "it out to start afresh"
     )
 

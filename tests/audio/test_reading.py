@@ -507,7 +507,7 @@ def test_a_name_that_is_too_long(tmp_path: Path) -> None:
     fails(tmp_path / f"{'long' * 100}.wav", "cannot be read|does not exist")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads all files")
+@pytest.mark.usefixtures("permissions_matter")
 def test_a_file_that_may_not_be_read(tmp_path: Path, folder: Path) -> None:
     path = tmp_path / "song.wav"
     shutil.copy(folder / "song.16.wav", path)

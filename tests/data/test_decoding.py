@@ -3,7 +3,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from bsmamba2.data.decoding import DecodedDepth, decode_stem_files
 from bsmamba2.data.musdb import SAMPLE_RATE, STREAMS
 from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.errors import InputError
+from tests.conftest import PATIENCE_SECONDS
 
 resource = pytest.importorskip("resource", reason="Windows has no limits for the size of a file")
 _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -94,18 +94,28 @@ def test_only_complete_files_of_the_same_format_are_kept(stem_files: list[Path],
     assert (folder / "vocals.wav").stat().st_mtime_ns == kept
 
 
+KILLED_AFTER_DRUMS = """
+import os, signal, sys
+from pathlib import Path
+from bsmamba2.data.decoding import decode_stem_files
+
+replace = Path.replace
+
+def replace_and_die(path, target):
+    replace(path, target)
+    if Path(target).name == "drums.wav":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Path.replace = replace_and_die
+decode_stem_files([Path(file) for file in sys.argv[2:]], Path(sys.argv[1]))
+"""
+
+
 def test_a_killed_run_resumes(stem_files: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "decoded"
-    program = (
-        "import sys; from pathlib import Path; from bsmamba2.data.decoding import decode_stem_files; "
-        "decode_stem_files([Path(file) for file in sys.argv[2:]], Path(sys.argv[1]))"
-    )
-    command = [sys.executable, "-c", program, str(output), *map(str, stem_files)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        while not list(output.glob("*/*/drums.wav")) and process.poll() is None:
-            time.sleep(0.001)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    command = [sys.executable, "-c", KILLED_AFTER_DRUMS, str(output), *map(str, stem_files)]
+    process = subprocess.run(command, stderr=subprocess.PIPE, timeout=PATIENCE_SECONDS, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr
     finished = {path: path.stat().st_mtime_ns for path in output.glob("*/*/[!.]*.wav")}
     decoded = decode_stem_files(stem_files, output)
     assert decoded.kept == len(finished) >= 2

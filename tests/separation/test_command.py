@@ -274,7 +274,7 @@ def test_broken_songs_do_not_stop_the_rest(logged: pytest.LogCaptureFixture) -> 
     assert "Traceback" not in logged.text
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every file")
+@pytest.mark.usefixtures("permissions_matter")
 def test_a_song_that_may_not_be_read() -> None:
     songs("closed.wav", "open.wav")
     Path("closed.wav").chmod(0)

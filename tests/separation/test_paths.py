@@ -216,7 +216,7 @@ def test_a_folder_without_audio_is_an_error(content: list[str]) -> None:
         found("songs")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may list every folder")
+@pytest.mark.usefixtures("permissions_matter")
 def test_a_folder_that_cannot_be_listed_is_an_error() -> None:
     touch("songs/a.wav", "songs/closed/b.wav")
     Path("songs/closed").chmod(0)

@@ -286,14 +286,15 @@ def test_a_song_that_changes_after_its_excerpt_is_an_error(identity: Separator, 
     assert not (tmp_path / "v.wav").exists()
 
 
-@pytest.mark.parametrize("format", get_args(Format))
-@pytest.mark.parametrize("peak", ["clip", "rescale"])
+@pytest.mark.parametrize(
+    ("format", "peak"),
+    # A lossy format clips nothing.
+    [*((format, "clip") for format in get_args(Format)), ("wav", "rescale"), ("flac", "rescale")],
+)
 def test_tags_and_cover_are_copied(
     separator: Separator, tmp_path: Path, song: Track, format: Format, peak: str
 ) -> None:
     """The real stem file has a cover and no text tags; a FLAC file gets a title and an artist."""
-    if peak == "rescale" and format not in ("wav", "flac"):
-        pytest.skip("a lossy format clips nothing")
     source = tmp_path / "song.flac"
     write_audio(source, noise(), RATE, "flac")
     tagged = mutagen.File(source)

@@ -1,4 +1,4 @@
-"""A training of a tiny network on real audio, with the hooks of a module that the monitoring relies on."""
+"""A training run of a tiny network on real audio, with the module hooks that the callbacks rely on."""
 
 import math
 import time
@@ -25,10 +25,10 @@ class SmallTraining(LightningModule):
 
     Args:
         config: Its architecture.
-        train: Batches of an epoch.
+        train: The batches of an epoch.
         songs: Validation songs.
-        spoiled: Numbers of batches whose loss is finite but whose gradients are not.
-        seconds: What a training step, a validation step and a checkpoint take longer.
+        spoiled: Indices of batches whose loss is finite but whose gradients are not.
+        seconds: Extra duration of a training step, a validation step and a checkpoint.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class SmallTraining(LightningModule):
 
 
 def batches(song_stems: dict[str, Tensor], config: ModelConfig, count: int) -> list[Excerpts]:
-    """Returns batches of two excerpts from all over the song."""
+    """Returns batches of two excerpts, evenly spread over the song."""
     starts = torch.linspace(0, song_stems["vocals"].shape[-1] - config.segment, 2 * count).long().view(-1, 2).tolist()
     return [
         Excerpts(
@@ -107,14 +107,14 @@ def batches(song_stems: dict[str, Tensor], config: ModelConfig, count: int) -> l
 
 
 def broken(batch: Excerpts) -> Excerpts:
-    """Returns the batch with one sample that is not a number."""
+    """Returns the batch with one NaN sample."""
     drums = batch.stems["drums"].clone()
     drums[0, 1, 7] = math.nan
     return Excerpts({**batch.stems, "drums": drums}, [])
 
 
 def small_trainer(folder: Path, *callbacks: Callback, logger: bool = True, **options: Any) -> Trainer:
-    """Returns a trainer on the CPU that logs every step for TensorBoard, and by itself does not validate."""
+    """Returns a trainer on the CPU that logs every step to TensorBoard and does not validate by default."""
     defaults: dict[str, Any] = {
         "accelerator": "cpu",
         "max_epochs": 1,
@@ -130,11 +130,11 @@ def small_trainer(folder: Path, *callbacks: Callback, logger: bool = True, **opt
 
 
 def events(folder: Path) -> EventAccumulator:
-    """Returns everything that was logged for TensorBoard."""
+    """Returns everything logged to TensorBoard."""
     (file,) = folder.rglob("events.out.tfevents.*")
     return EventAccumulator(str(file), {"images": 0, "audio": 0, "scalars": 0}).Reload()
 
 
 def scalars(folder: Path, name: str) -> list[float]:
-    """Returns the values that were logged under a name."""
+    """Returns the values logged under a name."""
     return [event.value for event in events(folder).Scalars(name)]

@@ -11,7 +11,7 @@ WINDOWS = (4096, 2048, 1024, 512, 256)
 
 @pytest.mark.parametrize("length", [9000, 1500])
 def test_the_published_loss_by_its_formula(length: int) -> None:
-    """The references pass STFT and inverse; means over everything; n_fft = max(window, 2048); short audio is padded."""
+    """References through STFT and inverse; means over all values; n_fft = max(window, 2048); short audio is padded."""
     torch.manual_seed(0)
     estimates, references = torch.randn(2, 4, length, dtype=torch.float64).unbind(0)
     hann = torch.hann_window(2048, dtype=torch.float64)
@@ -38,7 +38,7 @@ def test_zero_difference_has_finite_gradients() -> None:
     assert estimates.grad.isfinite().all()
 
 
-def test_terms_are_weighted_and_those_without_weight_left_out() -> None:
+def test_terms_are_weighted_and_left_out_at_weight_zero() -> None:
     torch.manual_seed(0)
     audio = {name: torch.randn(2, 1, 2, 5000) for name in ("estimates", "references")}
     terms = SeparationLoss().terms(**audio)

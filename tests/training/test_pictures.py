@@ -22,7 +22,7 @@ NAMES = ["One - First", "Two - Second/B", "Three's - Third", "Four - Fourth"]
 
 
 def excerpt_songs(song_stems: Song, seconds: float = 0.25) -> list[tuple[str, Song]]:
-    """Returns four songs, each another part of the real one."""
+    """Returns four songs, each a different part of the real one."""
     length = round(seconds * SAMPLE_RATE)
     return [
         (name, {stem: song_stems[stem][:, start : start + length] for stem in MUSDB_STEMS})
@@ -30,7 +30,7 @@ def excerpt_songs(song_stems: Song, seconds: float = 0.25) -> list[tuple[str, So
     ]
 
 
-def test_every_validation_is_kept_in_pictures_and_audio(
+def test_every_validation_is_logged_in_images_and_audio(
     tmp_path: Path, tiny_config: ModelConfig, song_stems: Song
 ) -> None:
     songs = excerpt_songs(song_stems)
@@ -50,7 +50,7 @@ def test_every_validation_is_kept_in_pictures_and_audio(
     assert torch.tensor(audio).float() == pytest.approx(mixture_of(songs[0][1]).mean(0).clamp(-1, 1), abs=1e-4)
 
 
-def test_pictures_can_be_rarer_than_validations(tmp_path: Path, tiny_config: ModelConfig, song_stems: Song) -> None:
+def test_images_can_be_rarer_than_validations(tmp_path: Path, tiny_config: ModelConfig, song_stems: Song) -> None:
     module = SmallTraining(tiny_config, batches(song_stems, tiny_config, 1), excerpt_songs(song_stems))
     small_trainer(tmp_path, Pictures(every_n_validations=2), max_epochs=3, limit_val_batches=2).fit(module)
     kept = events(tmp_path)
@@ -60,14 +60,14 @@ def test_pictures_can_be_rarer_than_validations(tmp_path: Path, tiny_config: Mod
         Pictures(every_n_validations=0)
 
 
-def test_ten_seconds_around_the_loudest_part_of_the_stems_are_kept(
+def test_the_loudest_ten_seconds_of_the_stems_are_logged(
     tmp_path: Path, tiny_config: ModelConfig, song_stems: Song, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # At 8 kHz, the fixture's samples are eleven seconds.
     config = replace(tiny_config, sample_rate=8000)
     long = {stem: 0.01 * song_stems[stem] for stem in MUSDB_STEMS}
     long["vocals"][:, -8000:] *= 50
-    # Louder, but not what is estimated; too loud for 16 bits, too.
+    # Louder, but not an estimated stem; also too loud for 16 bits.
     long["drums"][:, :16000] = 3
     module = SmallTraining(config, batches(song_stems, config, 1), [("long", long)])
     small_trainer(tmp_path, Pictures(), limit_val_batches=1).fit(module)
@@ -79,7 +79,7 @@ def test_ten_seconds_around_the_loudest_part_of_the_stems_are_kept(
     assert torch.from_numpy(audio) == pytest.approx(long["vocals"][:, -80_000:].mean(0), abs=1e-4)
 
 
-def test_without_tensorboard_nothing_is_kept_and_that_is_said_once(
+def test_without_tensorboard_nothing_is_logged_which_is_reported_once(
     tmp_path: Path, tiny_config: ModelConfig, song_stems: Song, caplog: pytest.LogCaptureFixture
 ) -> None:
     module = SmallTraining(tiny_config, batches(song_stems, tiny_config, 1), excerpt_songs(song_stems))

@@ -17,7 +17,7 @@ Song = dict[str, Tensor]
 
 
 class StopAfter(Callback):
-    """Ends a training after some steps of this run."""
+    """Ends a run after a number of batches."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -28,7 +28,7 @@ class StopAfter(Callback):
 
 
 def minutes_left(bar: str) -> list[int]:
-    """Returns the times that were shown."""
+    """Returns the times left that were shown, in minutes."""
     found = re.findall(r"left=(?:(\d+)d )?(?:(\d+)h )?(\d+)m", bar)
     return [1440 * int(days or 0) + 60 * int(hours or 0) + int(minutes) for days, hours, minutes in found]
 
@@ -47,11 +47,11 @@ def test_the_bar_shows_loss_throughput_and_the_time_left_of_all_epochs(
     assert re.search(r"train/loss=\d", bar)
     assert re.search(r"audio_s/s=\d+\.\d", bar)
     assert re.search(r"left=\d+d \d+h \d+m", bar)
-    # 2 million steps of two batches of 0.03 s and somewhat more; the pace is that of the last three of four steps.
+    # 2 million steps of two batches of at least 0.03 s; the pace is that of the last three of four steps.
     assert 2e6 * 0.06 < 60 * minutes_left(bar)[-1] < 2e6 * seconds / 3
 
 
-def test_a_resumed_run_goes_by_its_own_pace(
+def test_a_resumed_run_uses_its_own_pace(
     tmp_path: Path, tiny_config: ModelConfig, song_stems: Song, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = SmallTraining(tiny_config, batches(song_stems, tiny_config, 10))
@@ -69,7 +69,7 @@ def test_a_resumed_run_goes_by_its_own_pace(
     assert 40_000 * 0.03 < 60 * minutes_left(capsys.readouterr().out)[-1] < 40_000 * seconds / 3 + 60
 
 
-def test_without_an_end_no_time_is_left(
+def test_without_a_limit_no_time_left_is_shown(
     tmp_path: Path, tiny_config: ModelConfig, song_stems: Song, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = SmallTraining(tiny_config, batches(song_stems, tiny_config, 4))

@@ -1,12 +1,11 @@
-"""A training that was stopped and goes on ends with the weights of one that was not."""
+"""A training run that was stopped and resumed ends with the same weights as an uninterrupted one."""
 
 import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +14,50 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from bsmamba2.cli import main
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.training import pictures
 from bsmamba2.training.command import train
 from bsmamba2.training.resuming import CompleteCheckpointIO, find_resume_point
 from bsmamba2.weights.checkpoint import save_model
+from tests.conftest import PATIENCE_SECONDS, TINY, full_disk
 from tests.training.test_command import options
 
 BATCHES = 4
 EPOCHS = 3
 
+PROJECT = Path(__file__).parents[2]
+
 Train = Callable[..., Path]
+Script = Callable[..., subprocess.CompletedProcess[str]]
+
+
+STOP_AT = "--trainer.callbacks=tests.training.test_resuming.StopAt"
 
 
 class StopAt(Callback):
-    """Stops a training like Ctrl-C, before a batch, in a validation or after it, or gently after a batch."""
+    """Stops a run like Ctrl-C, before a batch, during a validation or after it; gently after a batch; or by SIGKILL."""
 
-    def __init__(self, batch: int = -1, validation: int = -1, after_validation: int = -1, gently: int = -1) -> None:
+    def __init__(
+        self,
+        batch: int = -1,
+        validation: int = -1,
+        after_validation: int = -1,
+        gently: int = -1,
+        killed_after: int = -1,
+    ) -> None:
         self.batch, self.validation, self.after_validation, self.gently = batch, validation, after_validation, gently
+        self.killed_after = killed_after
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.current_epoch * BATCHES + batch_idx == self.batch:
             raise KeyboardInterrupt
+        if trainer.global_step == self.killed_after:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *arguments: Any) -> None:
-        # As Lightning's own limit of time does.
+        # As Lightning's own time limit does.
         if trainer.current_epoch * BATCHES + arguments[-1] == self.gently:
             trainer.should_stop = True
 
@@ -52,9 +70,17 @@ class StopAt(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_figures() -> Iterator[None]:
+    """Leaves out the figures of validation songs, which take a quarter of the time here and are tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "SONGS_SHOWN", 0)
+        yield
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns one folder for the index of all trainings here."""
+    """Returns one folder for the index of all runs in this file."""
     return tmp_path_factory.mktemp("cache")
 
 
@@ -64,6 +90,20 @@ def training(tiny_config: ModelConfig, musdb_root: Path, cache: Path) -> Train:
 
     def run(output: Path, *more: str) -> Path:
         return train(arguments(tiny_config, musdb_root, cache, output, *more))
+
+    return run
+
+
+@pytest.fixture
+def script(tiny_config: ModelConfig, musdb_root: Path, cache: Path) -> Script:
+    """Returns a function that does the same in a process of its own."""
+
+    def run(output: Path, *more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(PROJECT / "scripts" / "train.py")]
+        line = [*command, *arguments(tiny_config, musdb_root, cache, output, *more)]
+        # As many threads as here give the same rounding; the path makes the callback above importable.
+        environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(PROJECT)}
+        return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=PATIENCE_SECONDS)
 
     return run
 
@@ -90,7 +130,7 @@ def last_of(output: Path) -> dict[str, Any]:
 
 
 def differences(left: Any, right: Any, name: str = "") -> list[str]:
-    """Returns where two nested values differ, but for the text of the options, which tells where each was written."""
+    """Returns where two nested values differ, apart from the text of the options, which holds the output folder."""
     if isinstance(left, dict) and isinstance(right, dict) and left.keys() == right.keys():
         names = [key for key in left if key != "config"]
         return [found for key in names for found in differences(left[key], right[key], f"{name}.{key}")]
@@ -102,7 +142,7 @@ def differences(left: Any, right: Any, name: str = "") -> list[str]:
 
 
 def results(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Returns what has to be the same: weights, average, optimiser, schedule, position, scores of the best."""
+    """Returns what must be equal: weights, average, optimiser, schedule, position and the scores of the best."""
     names = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers")
     callbacks = checkpoint["callbacks"].items()
     (best,) = (state for name, state in callbacks if name.startswith("ModelCheckpoint"))
@@ -120,9 +160,7 @@ def results(checkpoint: dict[str, Any]) -> dict[str, Any]:
 def straight(
     tmp_path_factory: pytest.TempPathFactory, musdb_root: Path, cache: Path, request: pytest.FixtureRequest
 ) -> Callable[..., dict[str, Any]]:
-    """Returns a function that gives the end of an uninterrupted training, trained once for each set of options."""
-    from tests.conftest import TINY
-
+    """Returns a function that returns the results of an uninterrupted run, trained once for each set of options."""
     ends: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def end(*more: str) -> dict[str, Any]:
@@ -156,7 +194,7 @@ def test_resume_gives_what_an_uninterrupted_training_gives(
     training: Train, straight: Callable[..., dict[str, Any]], tmp_path: Path, more: tuple[str, ...], stop: str
 ) -> None:
     name, value = stop.split("=")
-    stopped = (*more, "--trainer.callbacks=test_resuming.StopAt", f"--trainer.callbacks.{name}={value}")
+    stopped = (*more, STOP_AT, f"--trainer.callbacks.{name}={value}")
     with pytest.raises(KeyboardInterrupt) if name != "gently" else contextlib.nullcontext():
         training(tmp_path, *stopped)
     before = last_of(tmp_path)["global_step"]
@@ -170,9 +208,13 @@ def test_resume_gives_what_an_uninterrupted_training_gives(
 def test_resume_from_a_best_checkpoint_gives_the_same_end(
     training: Train, straight: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    """It was written after the validation of its epoch; another file than `last` begins another run."""
+    """It was written after the validation of its epoch; resuming from a file other than `last` starts a new run."""
     with pytest.raises(KeyboardInterrupt):
-        training(tmp_path, "--trainer.callbacks=test_resuming.StopAt", "--trainer.callbacks.after_validation=2")
+        training(
+            tmp_path,
+            STOP_AT,
+            "--trainer.callbacks.after_validation=2",
+        )
     (best,) = tmp_path.rglob("epoch=1-step=8.ckpt")
     (first,) = tmp_path.rglob("last.ckpt")
     training(tmp_path, f"--ckpt_path={best}")
@@ -181,13 +223,13 @@ def test_resume_from_a_best_checkpoint_gives_the_same_end(
     assert differences(weights, straight()["current_model_state"]) == []
 
 
-def test_resume_with_other_options_of_the_optimiser(training: Train, tmp_path: Path) -> None:
+def test_resume_with_different_optimiser_options(training: Train, tmp_path: Path) -> None:
     training(tmp_path, "--trainer.max_epochs=1")
     slower = ("--model.learning_rate=1e-5", "--model.weight_decay=0.5", "--model.betas=[0.5,0.9]")
     training(tmp_path, *slower, "--ckpt_path=last", "--trainer.max_epochs=2")
     (group,) = last_of(tmp_path)["optimizer_states"][0]["param_groups"]
     assert (group["lr"], group["weight_decay"], tuple(group["betas"])) == (1e-5, 0.5, (0.5, 0.9))
-    with pytest.raises(InputError, match=r"was trained with another --model\.decayed than matrices"):
+    with pytest.raises(InputError, match=r"was trained with a different --model\.decayed than matrices"):
         training(tmp_path, "--model.decayed=matrices", "--ckpt_path=last")
 
 
@@ -202,50 +244,54 @@ def test_resume_does_not_need_the_weights_it_once_started_from(
     assert f"init_from: {start}" in last_of(tmp_path)["bsmamba2"]["config"]
 
 
-def test_resume_by_two_processes(tiny_config: ModelConfig, musdb_root: Path, cache: Path, tmp_path: Path) -> None:
-    """Together they give what one gives, but for the order of sums."""
-    script = Path(__file__).parents[2] / "scripts" / "train.py"
+def test_resume_by_two_processes(training: Train, script: Script, tmp_path: Path) -> None:
+    """Two processes compute the first gradients of one, and after a resume its weights, up to the order of sums."""
     pair = ("--trainer.devices=2", "--data.batch_size=1", "--ckpt_path=last")
-    for epochs in (1, 2):
-        line = arguments(tiny_config, musdb_root, cache, tmp_path / "two", *pair, f"--trainer.max_epochs={epochs}")
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        run = subprocess.run([sys.executable, str(script), *line], capture_output=True, text=True, env=environment)
-        assert run.returncode == 0, run.stderr
-    train(arguments(tiny_config, musdb_root, cache, tmp_path / "one", "--trainer.max_epochs=2"))
-    two, one = last_of(tmp_path / "two"), last_of(tmp_path / "one")
-    assert two["bsmamba2"]["next_excerpt"] == one["bsmamba2"]["next_excerpt"] == 4 * BATCHES
-    for name, value in one["current_model_state"].items():
-        assert torch.allclose(value, two["current_model_state"][name], atol=1e-3), name
+    one, two, step = tmp_path / "one", tmp_path / "two", tmp_path / "step"
+    ended = script(two, *pair, "--trainer.max_steps=1")
+    assert ended.returncode == 0, ended.stderr
+    training(step, "--trainer.max_steps=1")
+    starts = [last_of(folder) for folder in (step, two)]
+    assert [start["bsmamba2"]["next_excerpt"] for start in starts] == [2, 2]
+    # AdamW's first average of gradients is a tenth of the gradient.
+    gradients = [
+        [10 * state["exp_avg"] for state in start["optimizer_states"][0]["state"].values()] for start in starts
+    ]
+    largest = max(gradient.abs().max() for gradient in gradients[0])
+    assert largest > 1e-3
+    for single, double in zip(*gradients, strict=True):
+        assert (single - double).abs().max() < 1e-5 * max(1, largest)
+    ended = script(two, *pair, "--trainer.max_epochs=2")
+    assert ended.returncode == 0, ended.stderr
+    training(one, "--trainer.max_epochs=2")
+    ends = [last_of(folder) for folder in (one, two)]
+    assert [end["bsmamba2"]["next_excerpt"] for end in ends] == [4 * BATCHES] * 2
+    for name, value in ends[0]["current_model_state"].items():
+        assert torch.allclose(value, ends[1]["current_model_state"][name], atol=1e-3), name
 
 
-def test_resume_after_kill_9(tiny_config: ModelConfig, musdb_root: Path, cache: Path, tmp_path: Path) -> None:
-    """The real thing: a process that is killed as it trains, and the same command again, with data loading workers."""
-    slow = ("--data.workers=1", "--data.epoch_excerpts=24", "--trainer.max_epochs=2", "--resume.every_steps=3")
-    command = [sys.executable, str(Path(__file__).parents[2] / "scripts" / "train.py")]
-
-    def start(output: Path, *more: str) -> subprocess.Popen[str]:
-        line = [*command, *arguments(tiny_config, musdb_root, cache, output, *slow, *more)]
-        return subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-
-    def points(output: Path) -> list[Path]:
-        return [*output.rglob("previous.ckpt")]
-
-    straight, killed = start(tmp_path / "straight"), start(tmp_path / "killed", "--ckpt_path=last")
-    while not points(tmp_path / "killed") and killed.poll() is None:
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    _, told = killed.communicate()
-    assert "starting afresh" in told
-    assert killed.returncode == -signal.SIGKILL
-    step = last_of(tmp_path / "killed")["global_step"]
-    again = start(tmp_path / "killed", "--ckpt_path=last")
-    _, told = again.communicate(timeout=120)
-    assert again.returncode == straight.wait(timeout=120) == 0, told
-    assert "going on from" in told
-    straight.stderr.close()  # type: ignore[union-attr]
-    ends = [last_of(tmp_path / name) for name in ("killed", "straight")]
-    assert 0 < step < ends[0]["global_step"] == 24
-    assert differences(results(ends[0]), results(ends[1])) == []
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_resume_after_kill_9(
+    training: Train,
+    script: Script,
+    straight: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A process with data loading workers is killed as it trains; the same options resume it."""
+    more = ("--data.epoch_excerpts=24", "--trainer.max_epochs=2", "--resume.every_steps=3")
+    workers = ("--data.workers=1", "--ckpt_path=last")
+    kill = (STOP_AT, "--trainer.callbacks.killed_after=7")
+    killed = script(tmp_path, *more, *workers, *kill)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert "starting afresh" in killed.stderr
+    assert last_of(tmp_path)["global_step"] == 6
+    with caplog.at_level("INFO", "bsmamba2"):
+        training(tmp_path, *more, *workers)
+    assert "resuming from" in caplog.text
+    end = results(last_of(tmp_path))
+    assert end["global_step"] == 24
+    assert differences(end, straight(*more)) == []
 
 
 @pytest.mark.parametrize("kept", [0, 100, -100])
@@ -257,12 +303,12 @@ def test_resume_passes_over_a_truncated_file(
     last.write_bytes(last.read_bytes()[:kept])
     previous = last.with_name("previous.ckpt")
     assert find_resume_point(tmp_path) == previous
-    assert f"{last} is damaged; going on from {previous}" in caplog.text
+    assert f"{last} is damaged; resuming from {previous}" in caplog.text
     training(tmp_path, "--ckpt_path=last")
     assert last_of(tmp_path)["global_step"] == EPOCHS * BATCHES
     previous.write_bytes(last.read_bytes()[:1000])
     last.write_bytes(b"")
-    with pytest.raises(InputError, match=r"last\.ckpt and .*previous\.ckpt cannot be read whole; give --ckpt_path"):
+    with pytest.raises(InputError, match=r"last\.ckpt and .*previous\.ckpt cannot be read; give --ckpt_path"):
         training(tmp_path, "--ckpt_path=last")
 
 
@@ -280,7 +326,7 @@ def test_resume_between_the_two_renames(training: Train, tmp_path: Path, caplog:
     (last,) = tmp_path.rglob("last.ckpt")
     last.replace(last.with_name("previous.ckpt"))
     assert find_resume_point(tmp_path) == last.with_name("previous.ckpt")
-    assert f"{last} is missing; going on from" in caplog.text
+    assert f"{last} is missing; resuming from" in caplog.text
 
 
 def test_resume_clears_what_a_kill_left(training: Train, tmp_path: Path) -> None:
@@ -310,14 +356,14 @@ def test_resume_takes_the_newest_run(training: Train, tmp_path: Path) -> None:
         ("--data.validation_artists=[One]", "data_hash="),
     ],
 )
-def test_resume_with_other_excerpts_is_an_error(training: Train, tmp_path: Path, option: str, message: str) -> None:
+def test_resume_with_different_excerpts_is_an_error(training: Train, tmp_path: Path, option: str, message: str) -> None:
     training(tmp_path, "--trainer.max_epochs=1")
     with pytest.raises(InputError, match=f"{message}.*start from the weights with --model.init_from"):
         training(tmp_path, "--ckpt_path=last", option)
 
 
 def test_resume_points_are_written_when_due(training: Train, tmp_path: Path) -> None:
-    """Never between the batches that are accumulated for a step, and at the end in any case."""
+    """Never between the batches accumulated for one step, and always at the end."""
     training(
         tmp_path, "--trainer.accumulate_grad_batches=2", "--resume.every_steps=100", "--resume.every_minutes=0.0001"
     )
@@ -336,7 +382,7 @@ def test_resume_points_need_an_interval(training: Train, tmp_path: Path, option:
         training(tmp_path, option)
 
 
-def test_checkpoints_tell_what_made_them(training: Train, tmp_path: Path) -> None:
+def test_checkpoints_record_what_made_them(training: Train, tmp_path: Path) -> None:
     best = training(tmp_path, "--model.learning_rate=0.003")
     for path in (best, *tmp_path.rglob("last.ckpt")):
         record = torch.load(path, weights_only=True)["bsmamba2"]
@@ -347,38 +393,30 @@ def test_checkpoints_tell_what_made_them(training: Train, tmp_path: Path) -> Non
         assert record["version"]
 
 
-DISK_FULL = """
-import resource, sys
-from bsmamba2.cli import main
-resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")
 def test_a_full_disk_keeps_the_old_checkpoint(
-    training: Train, tiny_config: ModelConfig, musdb_root: Path, cache: Path, tmp_path: Path
+    training: Train,
+    tiny_config: ModelConfig,
+    musdb_root: Path,
+    cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A limit of file sizes is met like the end of a disk: while a checkpoint is written."""
+    """A limit on file sizes acts like the end of a disk: while a checkpoint is written."""
     training(tmp_path, "--trainer.max_epochs=1", "--trainer.logger=false")
     (last,) = tmp_path.rglob("last.ckpt")
     before = {path.name: path.read_bytes() for path in last.parent.iterdir()}
-    program = DISK_FULL.format(limit=last.stat().st_size // 2)
-    more = ("--ckpt_path=last", "--trainer.logger=false")
-
-    def run(*options: str) -> subprocess.CompletedProcess[str]:
-        line = arguments(tiny_config, musdb_root, cache, tmp_path, *more, *options)
-        return subprocess.run([sys.executable, "-c", program, "train", *line], capture_output=True, text=True)
-
-    blind = run("--trainer.limit_val_batches=0")
-    assert blind.returncode == 0
-    assert "last.ckpt is kept, and the training goes on" in blind.stderr
+    line = arguments(tiny_config, musdb_root, cache, tmp_path, "--ckpt_path=last", "--trainer.logger=false")
+    capsys.readouterr()
+    with full_disk(last.stat().st_size // 2):
+        assert main(["train", *line, "--trainer.limit_val_batches=0"]) == 0
+    assert "last.ckpt is kept, and training continues" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in last.parent.iterdir()} == before
     # The best of a validation would be lost.
-    stopped = run()
-    assert stopped.returncode == 1
-    assert "Traceback" not in stopped.stderr
-    assert "cannot be written" in stopped.stderr.strip().splitlines()[-1]
+    with full_disk(last.stat().st_size // 2):
+        assert main(["train", *line]) == 1
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    assert "cannot be written" in shown.strip().splitlines()[-1]
     assert {path.name: path.read_bytes() for path in last.parent.iterdir()} == before
 
 
@@ -389,6 +427,6 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_trial_run_leaves_nothing_to_go_on_from(training: Train, tmp_path: Path) -> None:
+def test_a_trial_run_leaves_nothing_to_resume(training: Train, tmp_path: Path) -> None:
     assert training(tmp_path, "--trainer.fast_dev_run=true") == tmp_path
     assert find_resume_point(tmp_path) is None

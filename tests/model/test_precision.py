@@ -1,0 +1,78 @@
+"""Under bfloat16 autocast, norms, decays and carried states are computed in single precision."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bsmamba2.model import BSMamba2
+from bsmamba2.model.norms import L2Norm, rms_normalized
+from bsmamba2.model.ssd import ssd_chunked, ssd_sequential
+
+BFLOAT16_ROUNDING = 2.0**-9
+
+
+class InputTypes(TorchDispatchMode):
+    """Records the floating-point types of the inputs of every operation, by its name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: defaultdict[str, set[torch.dtype]] = defaultdict(set)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        floating = {arg.dtype for arg in args if isinstance(arg, Tensor) and arg.is_floating_point()}
+        self.seen[func.overloadpacket.__name__] |= floating
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_network_computes_norms_and_decays_in_single_precision(tiny_network: BSMamba2) -> None:
+    """Mean squares and lengths of the norms; step sizes, decay rates, log decays and decays of the scan."""
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), InputTypes() as types:
+        tiny_network(torch.randn(1, 2, 3000))
+    assert torch.bfloat16 in types.seen["bmm"] | types.seen["mm"] | types.seen["addmm"]
+    norms = ("mean", "_fused_rms_norm", "rms_norm", "rsqrt", "linalg_vector_norm")
+    decays = ("softplus", "exp", "cumsum")
+    seen = {name: types.seen[name] for name in (*norms, *decays) if types.seen[name]}
+    assert set(decays) | {"linalg_vector_norm"} <= seen.keys()
+    assert {"mean", "_fused_rms_norm", "rms_norm"} & seen.keys()
+    assert {name: found for name, found in seen.items() if found != {torch.float32}} == {}
+
+
+@pytest.mark.parametrize("normalized", [rms_normalized, L2Norm(1000)])
+def test_norms_of_bfloat16_values_are_those_in_double_precision(normalized: Callable[[Tensor], Tensor]) -> None:
+    x = 3 * torch.randn(20, 1000, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        y = normalized(x)
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y.double(), normalized(x.double()).double(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("scan", [ssd_sequential, ssd_chunked])
+def test_decays_are_not_rounded_to_bfloat16(scan: Callable[..., Tensor], reverse: bool) -> None:
+    """An impulse decays to exp(-24); as a bfloat16 number, this exponent would be off by up to 0.06."""
+    length, dt, rate = 128, 0.11, -1.71
+    impulse = torch.zeros(1, length, 1, 1, dtype=torch.bfloat16)
+    impulse[0, -1 if reverse else 0] = 1
+    ones = torch.ones_like(impulse)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        y = scan(impulse, torch.full((1, length, 1), dt), torch.tensor([rate]), ones, ones, reverse=reverse)
+    decayed = dt * torch.exp(dt * rate * torch.arange(length, dtype=torch.float64))
+    found = y.flatten().double()
+    # The products and the result are rounded, each at most twice.
+    torch.testing.assert_close(found.flip(0) if reverse else found, decayed, rtol=5 * BFLOAT16_ROUNDING, atol=0)
+
+
+@pytest.mark.parametrize("scan", [ssd_sequential, ssd_chunked])
+def test_carried_states_are_not_rounded_to_bfloat16(scan: Callable[..., Tensor]) -> None:
+    """Without decay the state counts the steps; a bfloat16 number would stop counting on the way."""
+    length = 2**15
+    ones = torch.ones(1, length, 1, 1, dtype=torch.bfloat16)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        y = scan(ones, torch.full((1, length, 1), 1.01), torch.tensor([-1e-9]), ones, ones)
+    counted = 1.01 * torch.arange(1, length + 1, dtype=torch.float64)
+    torch.testing.assert_close(y.flatten().double(), counted, rtol=8 * BFLOAT16_ROUNDING, atol=0)
