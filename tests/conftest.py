@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+# Lightning logs to the standard error of the moment it is imported, which must not be that of a test: that is closed.
+import lightning.pytorch  # noqa: F401
 import pytest
 import torch
 from torch import Tensor

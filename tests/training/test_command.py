@@ -89,7 +89,7 @@ def test_a_run_writes_checkpoints_that_rebuild_the_averaged_model(
 ) -> None:
     path = train(options(tiny_config, musdb_root, tmp_path, "--ema.decay=0.5"))
     content = torch.load(path, weights_only=True)
-    assert content["hyper_parameters"]["network"] == asdict(tiny_config)
+    assert content["hyper_parameters"]["network"] == tiny_config.to_dict()
     network = load_model(path)
     assert network.config == tiny_config
     averaged = network.state_dict()
