@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser
 
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import complete_file
+from bsmamba2.text_table import text_table
 
 Row = dict[str, Any]
 Options = TypeVar("Options")
@@ -127,9 +128,7 @@ class Problems:
 
 def print_facts(facts: dict[str, Any]) -> None:
     """Prints names and values, one pair per line."""
-    width = 3 + max(map(len, facts))
-    for name, value in facts.items():
-        print(f"{name:<{width}}{value}")
+    print(text_table([(name, str(value)) for name, value in facts.items()], left=(0, 1)))
 
 
 def print_table(title: str, rows: Iterable[Row], columns: Sequence[str] | None = None) -> list[Row]:

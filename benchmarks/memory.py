@@ -1,4 +1,4 @@
-"""The memory of a process. Imports PyTorch alone, since `peer_worker.py` runs in foreign environments."""
+"""The memory of a computation. Needs PyTorch alone, since `peer_worker.py` runs in foreign environments."""
 
 import os
 import sys
@@ -6,15 +6,7 @@ from pathlib import Path
 
 import torch
 
-
-def peak_memory_bytes() -> int | None:
-    """Returns the most memory this process has held so far, or None where the system does not report it (Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+from bsmamba2.system.processes import peak_memory_bytes
 
 
 def peak_memory_mib(device: torch.device) -> float | None:

@@ -20,7 +20,6 @@ from pathlib import Path
 import torch
 
 from benchmarks.command import Row, check_positive, print_table, run, write_json
-from benchmarks.memory import peak_memory_bytes
 from benchmarks.networks import random_network
 from benchmarks.processes import in_new_process
 from benchmarks.timing import elapsed
@@ -29,6 +28,7 @@ from bsmamba2.audio.writing import audio_writer
 from bsmamba2.cli import main as bsmamba2
 from bsmamba2.errors import InputError
 from bsmamba2.model import ModelConfig
+from bsmamba2.system.processes import peak_memory_bytes
 from bsmamba2.weights.checkpoint import save_model
 
 SAMPLE_RATE = 48_000

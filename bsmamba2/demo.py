@@ -20,6 +20,7 @@ from bsmamba2.separation.command import separate_files
 from bsmamba2.separation.paths import Destination
 from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, VOCALS
 from bsmamba2.system.files import make_folder
+from bsmamba2.text_table import text_table
 from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED_MODELS
 
 DEMO_FOLDER = Path("demo")
@@ -232,7 +233,7 @@ def _span(seconds: tuple[float, float]) -> str:
 def _table(heading: str, rows: Mapping[str, StemScores]) -> str:
     lines = [(heading, "cSDR", "uSDR")]
     lines += [(name, f"{scores['csdr']:.2f} dB", f"{scores['usdr']:.2f} dB") for name, scores in rows.items()]
-    return "\n".join(f"{name:52} {csdr:>10} {usdr:>10}" for name, csdr, usdr in lines)
+    return text_table(lines, longest_name=60)
 
 
 def _circumstances(results: Results) -> dict[str, object]:
@@ -245,4 +246,4 @@ def _circumstances(results: Results) -> dict[str, object]:
 
 
 def _listed(values: Mapping[str, object]) -> str:
-    return "\n".join(f"{name:29} {value}" for name, value in values.items())
+    return text_table([(name, str(value)) for name, value in values.items()], left=(0, 1))

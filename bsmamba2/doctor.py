@@ -23,6 +23,7 @@ from bsmamba2.model.scans import choose_scan, kernel_module, kernel_problem, ssd
 from bsmamba2.model.ssd import ssd_chunked
 from bsmamba2.system.devices import choose_device
 from bsmamba2.system.versions import package_version, torch_build, versions
+from bsmamba2.text_table import text_table
 
 CheckState = Literal["ok", "problem", "absent"]
 Arguments = dict[str, Tensor]
@@ -121,13 +122,12 @@ class Report:
         """Returns the report for people."""
         rows = [(name, version or "not installed") for name, version in self.versions.items()]
         rows += [(f"GPU {index}", device.text()) for index, device in enumerate(self.devices)]
-        width = max(len(name) for name, _ in (*rows, *((check.name, "") for check in self.checks))) + 2
-        lines = [f"{name:{width}}{value}" for name, value in rows]
-        lines.append("")
+        checks: list[tuple[str, ...]] = []
         for check in self.checks:
-            lines.append(f"{check.name:{width}}{check.state:9}{check.detail}")
-            lines += [f"{'':{width}}{'':9}$ {command}" for command in (check.remedy or "").splitlines()]
-        return "\n".join([*lines, "", self.summary()])
+            checks.append((check.name, check.state, check.detail))
+            checks += [("", "", f"$ {command}") for command in (check.remedy or "").splitlines()]
+        tables = text_table(rows, left=(0, 1)), text_table(checks, left=(0, 1, 2))
+        return "\n\n".join([*tables, self.summary()])
 
 
 def doctor(json: bool = False) -> tuple[str, bool]:

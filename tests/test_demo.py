@@ -61,7 +61,7 @@ def test_the_demo_separates_scores_and_draws_a_song(
     assert main(["demo"]) == 0
     assert not any(file.exists() for file in left)
     printed = capsys.readouterr().out
-    lines = {line[:29].strip(): line[29:].strip() for line in printed.splitlines()}
+    lines = {name: values.strip() for name, _, values in (line.partition("  ") for line in printed.splitlines())}
     assert f"{name}, vocals, 0 to 6.05 s: a song the model was not trained on" in printed
     assert lines["model"] == f"{DEFAULT_MODEL}, licence of its weights: {PUBLISHED_MODELS[DEFAULT_MODEL].licence}"
     results = Results.read(demo / "evaluation")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from bsmamba2.audio.reading import read_blocks
 from bsmamba2.data.tracks import StemLocation, Track
 from bsmamba2.errors import InputError
-from bsmamba2.system.files import complete_file
+from bsmamba2.system.files import complete_file, sha256_of_text
 
 BLOCKS = 10
 QUANTILE = 0.15
@@ -185,7 +185,7 @@ def data_hash(activities: Activities) -> str:
         for track, stems in activities.items()
         for stem, activity in stems.items()
     )
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:32]
+    return sha256_of_text(json.dumps(rows))[:32]
 
 
 class _StaleIndexError(Exception):
@@ -277,7 +277,7 @@ def _settings(window: int) -> dict[str, float]:
 
 def _fingerprint(tracks: Sequence[Track], window: int) -> str:
     described = [VERSION, _settings(window), [_file_states(track) for track in tracks]]
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
+    return sha256_of_text(json.dumps(described))[:32]
 
 
 def _file_states(track: Track) -> list[tuple[str, int, int]]:

@@ -12,6 +12,7 @@ from bsmamba2.data.activity import StemActivity
 from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.data.tracks import StemLocation, track_name
 from bsmamba2.stem_names import MIXTURE
+from bsmamba2.text_table import text_table
 
 Severity = Literal["error", "note"]
 Kind = Literal["MUSDB18", "MUSDB18-HQ", "folders of stems"]
@@ -168,31 +169,18 @@ class DataReport:
     def text(self) -> str:
         """Returns the report for people: a line per track with its active windows in %, then the problems."""
         stems = list(dict.fromkeys(stem for track in self.tracks for stem in track.stems))
-        widths = [max(7, len(stem)) for stem in stems]
-        name_width = max((len(track.name) for track in self.tracks), default=0)
-        header = [f"{stem:>{width}}" for stem, width in zip(stems, widths, strict=True)]
-        lines = [_line("split", "active windows in %", "s", "stems", header, "mix-sum dB", "problems", name_width)]
+        rows = [["split", "active windows in %", "s", "stems", *stems, "mix-sum dB", "problems"]]
         for track in self.tracks:
-            shares = (track.active_shares.get(stem) for stem in stems)
-            cells = [f"{_rounded(share, 100):>{width}}" for share, width in zip(shares, widths, strict=True)]
+            shares = [_rounded(track.active_shares.get(stem), 100) for stem in stems]
             counts = Counter(problem.severity for problem in self.problems_of(track))
             count = ", ".join(f"{number} {severity}{'s'[: number > 1]}" for severity, number in sorted(counts.items()))
             level = "exact" if track.mixture_minus_sum_db == LOWEST_DB else _rounded(track.mixture_minus_sum_db, 1, 1)
-            seconds = _rounded(track.seconds, 1, 1)
-            lines.append(
-                _line(track.split, track.name, seconds, str(len(track.stems)), cells, level, count or "-", name_width)
-            )
+            first = [track.split, track.name, _rounded(track.seconds, 1, 1), str(len(track.stems))]
+            rows.append([*first, *shares, level, count or "-"])
+        table = text_table(rows, left=(0, 1, len(rows[0]) - 1))
         listed = [f"{problem.severity}: {problem.place}: {problem.text}" for problem in self.problems]
-        return "\n".join([*lines, "", *listed, *([""] if listed else []), *self.summary()])
+        return "\n".join([table, "", *listed, *([""] if listed else []), *self.summary()])
 
 
 def _rounded(value: float | None, factor: float, digits: int = 0) -> str:
     return "-" if value is None else f"{factor * value:.{digits}f}"
-
-
-def _line(
-    split: str, name: str, seconds: str, count: str, cells: Sequence[str], level: str, problems: str, width: int
-) -> str:
-    width = max(width, len("active windows in %"))
-    first = [f"{split:5}", f"{name:{width}}", f"{seconds:>7}", f"{count:>5}"]
-    return "  ".join([*first, *cells, f"{level:>10}", problems])

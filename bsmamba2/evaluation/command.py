@@ -1,7 +1,6 @@
 """Evaluates a model or the estimates of another tool on songs with stems, in one process or several."""
 
 import contextlib
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -25,6 +24,7 @@ from bsmamba2.evaluation.track import Failure, Plan, evaluate_track
 from bsmamba2.separation.settings import SeparationSettings
 from bsmamba2.system import versions
 from bsmamba2.system.devices import choose_device
+from bsmamba2.system.files import sha256_of_text
 from bsmamba2.system.processes import Processes, is_first_process
 
 
@@ -152,7 +152,7 @@ def _check_no_model(settings: SeparationSettings, scoring: ScoringSettings) -> N
 
 def _all_data(tracks: Iterable[TrackResult]) -> str:
     lines = sorted(f"{track.name}\t{track.data_sha256}\n" for track in tracks)
-    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+    return sha256_of_text("".join(lines))
 
 
 def _distinct(tracks: Iterable[TrackResult], name: str) -> str:

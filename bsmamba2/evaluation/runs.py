@@ -1,7 +1,6 @@
 """The folder of an evaluation: its files, the settings it was made with, and how a stopped evaluation resumes."""
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from filelock import FileLock, Timeout
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.results import EXCERPTS_FOLDER, RESULTS, RUN, TRACKS_FOLDER, TrackResult, to_json
 from bsmamba2.stem_names import MIXTURE
-from bsmamba2.system.files import check_writable, complete_file, remove_unfinished
+from bsmamba2.system.files import check_writable, complete_file, remove_unfinished, sha256_of_text
 
 LOCK = ".lock"
 REPORT = "report.html"
@@ -73,7 +72,7 @@ class Run:
 
     def key(self, data_sha256: str) -> str:
         """Returns the hash of everything that the scores of a track depend on."""
-        return hashlib.sha256(json.dumps([self.identity, data_sha256], sort_keys=True).encode()).hexdigest()
+        return sha256_of_text(json.dumps([self.identity, data_sha256], sort_keys=True))
 
     def record(self, track: str) -> Path:
         """Returns the path of the result of a track."""

@@ -1,6 +1,5 @@
 """Songs to score: any folder of tracks with stems, at any sampling rate, mono or stereo."""
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from bsmamba2.data.tracks import (
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.results import RUN
 from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, RESIDUAL, VOCALS
-from bsmamba2.system.files import sha256_of
+from bsmamba2.system.files import sha256_of, sha256_of_text
 
 # Common names of a file with everything but the vocals.
 INSTRUMENTAL_NAMES = (INSTRUMENTAL, "accompaniment", "no_vocals")
@@ -195,7 +194,7 @@ def files_sha256(files: Mapping[str, Path]) -> str:
     hashes = {path: sha256_of(path) for path in files.values()}
     lines = "".join(f"{name}\t{hashes[files[name]]}\n" for name in sorted(files))
     # File names need not be UTF-8.
-    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
+    return sha256_of_text(lines)
 
 
 def _note_of_sum(mixture: Tensor, stems: Mapping[str, Tensor]) -> list[str]:

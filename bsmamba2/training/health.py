@@ -2,7 +2,6 @@
 
 import logging
 import math
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ from bsmamba2.data.excerpts import Excerpts, Stems
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.bidirectional import BidirectionalMixer
+from bsmamba2.system.processes import peak_memory_bytes
 
 THROUGHPUT = "train/audio_seconds_per_second"
 RECENT_STEPS = 100
@@ -265,9 +265,5 @@ def _peak_memory_gib(device: torch.device) -> float | None:
     """Returns the peak memory in GiB of tensors on a CUDA device, otherwise of the process; None on Windows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    # Bytes on macOS, KiB elsewhere.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    peak = peak_memory_bytes()
+    return None if peak is None else peak / 2**30

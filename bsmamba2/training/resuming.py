@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.errors import InputError
-from bsmamba2.system.files import complete_file, remove_unfinished
+from bsmamba2.system.files import complete_file, flush_and_rename, remove_unfinished
 
 # Lightning's names for the folder of the runs and that of a run's checkpoints.
 LIGHTNING_LOGS = "lightning_logs"
@@ -180,7 +180,7 @@ class ResumePoints(Checkpoint):
         if trainer.is_global_zero:
             if last.exists():
                 last.replace(previous)
-            new.replace(last)
+            flush_and_rename(new, last)
 
 
 def _validation_follows(trainer: Trainer, batch_index: int) -> bool:

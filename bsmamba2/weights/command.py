@@ -4,6 +4,7 @@ from dataclasses import asdict
 from json import dumps
 
 from bsmamba2.errors import InputError
+from bsmamba2.text_table import text_table
 from bsmamba2.weights.registry import PUBLISHED_MODELS, PublishedModel, published_model
 from bsmamba2.weights.store import NOT_DOWNLOADED, OK, damaged_file, download, place_of, verify
 
@@ -76,4 +77,5 @@ def _description(model: PublishedModel, place: str | None) -> str:
         **{what: f"{score:.2f}" for what, score in model.scores.items()},
         "here": place or "no",
     }
-    return "\n".join([model.name, *(f"  {name:36} {value}" for name, value in rows.items())])
+    table = text_table([(f"  {name}", value) for name, value in rows.items()], left=(0, 1), longest_name=60)
+    return f"{model.name}\n{table}"

@@ -1,6 +1,5 @@
 """The dataset of the model in the package, written as a folder of songs with stems."""
 
-import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.data.tracks import Track, find_tracks, track_paths
 from bsmamba2.errors import InputError
 from bsmamba2.stem_names import MUSDB_STEMS
+from bsmamba2.system.files import sha256_of_text
 from default_model.composing import compose
 from default_model.rendering import check_renderer, render
 
@@ -46,7 +46,7 @@ def reported_artists(artists: Sequence[str]) -> list[str]:
         artists: The artists of all previews, one entry per song.
     """
     single = {artist for artist in artists if artists.count(artist) == 1} - set(SELECTION)
-    return sorted(single, key=lambda artist: hashlib.sha256(artist.encode()).hexdigest())[:REPORTED]
+    return sorted(single, key=sha256_of_text)[:REPORTED]
 
 
 def lay_out(sources: Path, root: Path, sound_font: Path, rendered_songs: int = RENDERED_SONGS) -> None:

@@ -1,6 +1,5 @@
 """The training runs of the model in the package, each by `bsmamba2 train`, and their final weights."""
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from bsmamba2.data.tracks import track_paths
 from bsmamba2.errors import InputError
+from bsmamba2.system.files import sha256_of_text
 from bsmamba2.training.resuming import find_resume_point
 from bsmamba2.weights.checkpoint import WeightsFile, save_model
 from default_model.laying_out import RENDERED
@@ -81,4 +81,4 @@ def export(checkpoint: Path, path: Path) -> None:
 def _first(paths: list[Path], rendered: bool, share: float) -> list[Path]:
     """Returns a share of the rendered or of the real songs; a larger share contains every smaller one."""
     alike = [path for path in paths if path.name.startswith(RENDERED) == rendered]
-    return sorted(alike, key=lambda path: hashlib.sha256(path.name.encode()).hexdigest())[: round(share * len(alike))]
+    return sorted(alike, key=lambda path: sha256_of_text(path.name))[: round(share * len(alike))]
