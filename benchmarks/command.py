@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import re
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from docstring_parser import parse
 from jsonargparse import ArgumentParser
 
+from bsmamba2.cli import with_underscores
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import complete_file
 from bsmamba2.text_table import text_table
@@ -30,7 +30,11 @@ def run(
     arguments: Sequence[str] | None = None,
 ) -> int:
     """Runs a benchmark with the options of a command line and returns the exit status; see `exit_status`."""
-    parsed = parser_of(program, description, options).parse_args(underscored(arguments)).as_dict()
+    parsed = (
+        parser_of(program, description, options)
+        .parse_args(with_underscores(sys.argv[1:] if arguments is None else arguments))
+        .as_dict()
+    )
     return exit_status(program, lambda: benchmark(options(**parsed)))
 
 
@@ -60,12 +64,6 @@ def _accepted(kind: Any, default: Any) -> dict[str, Any]:
         if get_origin(part) is Sequence:
             return {"type": get_args(part)[0], "nargs": "*", "default": None if default is None else list(default)}
     return {"type": kind, "default": default}
-
-
-def underscored(arguments: Sequence[str] | None = None) -> list[str]:
-    """Returns arguments, by default those of this process, with option names spelled as Python spells them."""
-    given = sys.argv[1:] if arguments is None else arguments
-    return [re.sub(r"^--[a-z-]+", lambda name: "--" + name[0][2:].replace("-", "_"), argument) for argument in given]
 
 
 def check_positive(options: object, *names: str) -> None:
@@ -132,7 +130,7 @@ def print_facts(facts: dict[str, Any]) -> None:
 
 
 def print_table(title: str, rows: Iterable[Row], columns: Sequence[str] | None = None) -> list[Row]:
-    """Prints each row as soon as it is there, and returns all of them.
+    """Prints each row as soon as it is measured, and returns all of them.
 
     Args:
         title: What is printed above the table.

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from benchmarks.bounds import bound_seconds, network_multiply_adds, network_rate
 from benchmarks.command import Problems, Row, check_positive, print_facts, print_table, run, write_json
-from benchmarks.networks import Precision, autocast, random_network
+from benchmarks.networks import autocast, random_network
 from benchmarks.timing import WARM_UP_RUNS, elapsed, median_seconds
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
@@ -36,6 +36,7 @@ from bsmamba2.model.bidirectional import BidirectionalMixer, Block
 from bsmamba2.model.mamba2 import Mamba2
 from bsmamba2.model.scans import Scan, kernel_module, kernel_problem
 from bsmamba2.separation.separator import Separator
+from bsmamba2.separation.settings import Precision
 from bsmamba2.system.versions import hardware, versions
 
 # The multiply-adds of a training step over those of a forward pass: the gradients of both factors of every product.

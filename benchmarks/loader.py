@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from benchmarks.command import Row, check_positive, exit_status, parser_of, print_table, underscored
+from benchmarks.command import Row, check_positive, exit_status, parser_of, print_table
 from benchmarks.timing import elapsed
+from bsmamba2.cli import with_underscores
 from bsmamba2.data.augment import Augmentation
 from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.errors import InputError
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "epoch_excerpts": sys.maxsize,
     }
     parser.add_class_arguments(MusdbDataModule, skip={*fixed, "workers"})
-    given = parser.parse_args(underscored(arguments)).as_dict()
+    given = parser.parse_args(with_underscores(sys.argv[1:] if arguments is None else arguments)).as_dict()
     own = {field.name: given.pop(field.name) for field in fields(Options)}
     augmentation = Augmentation(**given.pop("augmentation"))
 

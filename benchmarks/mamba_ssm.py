@@ -22,12 +22,13 @@ from benchmarks.agreement import LENGTHS, available_scans, check, errors_of
 from benchmarks.bounds import COPY_BYTES
 from benchmarks.command import Row, check_positive, print_facts, print_table, run, write_json
 from benchmarks.memory import memory_meaning
-from benchmarks.networks import QUICK, Precision, config_of
+from benchmarks.networks import QUICK, config_of
 from benchmarks.parts import Job, measure, measure_compiled_memory, measure_parts
 from benchmarks.processes import in_new_process
 from bsmamba2.errors import InputError
 from bsmamba2.model import ModelConfig
 from bsmamba2.model.scans import choose_scan, kernel_problem
+from bsmamba2.separation.settings import Precision
 from bsmamba2.system.devices import choose_device
 from bsmamba2.system.files import check_writable
 from bsmamba2.system.versions import hardware, versions

@@ -1,20 +1,19 @@
 """The networks that are measured: random weights, sizes from the files of training options."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import yaml
 
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.separation.settings import Precision
 
 PROJECT = Path(__file__).parents[1]
 QUICK = ModelConfig(dim=16, depth=1, headdim=16, d_state=8, segment_seconds=1.0)
 
 PARTS = ("model", "data", "trainer")
-
-Precision = Literal["float32", "float16", "bfloat16"]
 
 
 def training_options(path: Path) -> dict[str, dict[str, Any]]:

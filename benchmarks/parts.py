@@ -25,10 +25,11 @@ from benchmarks.bounds import (
 )
 from benchmarks.command import Row
 from benchmarks.memory import peak_memory_mib, present_memory_mib
-from benchmarks.networks import Precision, autocast, random_network
+from benchmarks.networks import autocast, random_network
 from benchmarks.timing import Timing, interleaved
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.separation.separator import Separator
+from bsmamba2.separation.settings import Precision
 
 BLOCK_SECONDS = 1.0
 
@@ -237,7 +238,7 @@ def _inference(job: Job, place: torch.device) -> Iterator[None]:
 
 
 def _memory_of(run: Callable[[], Tensor], place: torch.device) -> tuple[Row, Tensor]:
-    """Returns the peak memory of a process up to the end of its first run, what of it the run added, and its result."""
+    """Returns the peak memory up to the end of a process's first run, the part that the run added, and the result."""
     loaded = present_memory_mib(place)
     result = run()
     peak = peak_memory_mib(place)

@@ -1,4 +1,4 @@
-"""Our network beside its peers in one run: time per second of audio, and peak memory.
+"""Our network compared with other projects' in one run: time per second of audio, and peak memory.
 
     python -m benchmarks.peers
     python -m benchmarks.peers --only full demucs --repeats 3 --json peers.json

@@ -20,12 +20,13 @@ import torch
 
 from benchmarks.command import Problems, Row, check_positive, print_table, run
 from benchmarks.memory import peak_memory_mib
-from benchmarks.networks import Precision, autocast, config_of, training_options
+from benchmarks.networks import autocast, config_of, training_options
 from benchmarks.processes import in_new_process
 from benchmarks.timing import elapsed
 from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.data.excerpts import Excerpts
 from bsmamba2.model.scans import Scan, kernel_problem
+from bsmamba2.separation.settings import Precision
 from bsmamba2.system.devices import choose_device
 from bsmamba2.training.losses import LossConfig
 from bsmamba2.training.module import SeparationModule

@@ -23,8 +23,11 @@ if not TYPE_CHECKING:
         "load_model": "weights.checkpoint",
         "save_model": "weights.checkpoint",
     }
+    _FOLDERS = {"evaluation", "metrics", "model", "separation", "training", "weights"}
 
     def __getattr__(name: str) -> object:
+        if name in _FOLDERS:
+            return import_module(f"{__name__}.{name}")
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

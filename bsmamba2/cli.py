@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done, 1 not possible with the given input, 2 wrong usage, 130 stopped by the user, 143 stopped by the system.
     """
-    arguments = _with_underscores(sys.argv[1:] if arguments is None else arguments)
+    arguments = with_underscores(sys.argv[1:] if arguments is None else arguments)
     commands = {
         "separate": _separate,
         "train": _train,
@@ -222,7 +222,7 @@ def _names(value: str | list[str]) -> list[str]:
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
-def _with_underscores(arguments: Sequence[str]) -> list[str]:
+def with_underscores(arguments: Sequence[str]) -> list[str]:
     """Returns arguments with options spelled `--batch_size` that may be given as `--batch-size`; not behind `--`."""
     options = list(arguments).index("--") if "--" in arguments else len(arguments)
     return [_with_underscore(argument) for argument in arguments[:options]] + list(arguments[options:])

@@ -71,6 +71,10 @@ Activities = Mapping[str, Mapping[str, StemActivity]]
 class StemScan:
     """Finds the active windows, hash and peak of a stem that comes in blocks.
 
+    A window starts every half window and is cut into 10 blocks. Per window and channel the threshold is the 15 %
+    quantile of the blocks' RMS, at least 1e-3; the window is active when more than half of its blocks exceed it in
+    every channel. The incomplete last window is dropped. (Paper, section 4.1, and its code.)
+
     Args:
         length: Number of samples to scan; later ones are ignored.
         window: Length of a window in samples.
@@ -113,18 +117,6 @@ class StemScan:
         # Decoded lossy audio differs in the last bit between processors; its packets do not.
         digest = self._digest.hexdigest() if stream is None else _packet_digest(path, stream)
         return StemActivity(path.name, state.st_size, int(state.st_mtime), self.samples, digest[:32], self.starts)
-
-
-def active_windows(audio: Tensor, window: int) -> list[int]:
-    """Returns the first samples of the active windows of audio (c, n).
-
-    A window starts every half window and is cut into 10 blocks. Per window and channel the threshold is the 15 %
-    quantile of the blocks' RMS, at least 1e-3; the window is active when more than half of its blocks exceed it in
-    every channel. The incomplete last window is dropped. (Paper, section 4.1, and its code.)
-    """
-    scan = StemScan(audio.shape[-1], window)
-    scan.add(audio)
-    return scan.starts
 
 
 def index_tracks(tracks: Sequence[Track], window: int, cache: Path, index: Path | None = None) -> ActivityIndex:

@@ -1,4 +1,4 @@
-"""What the audio of a track holds, read once, and what is wrong with it."""
+"""The audio of a track, read once, and the problems in it."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ def measure_track(path: Path, window: int) -> CheckedTrack:
         try:
             infos[name] = audio_info(file, stream)
         except InputError as error:
-            # What cannot be opened of a stem file is the file.
+            # A stem file is one file: if a stream cannot be opened, the file cannot.
             faults.append((None if stream is not None else name, str(error)))
     if not infos:
         return CheckedTrack(path, sources, faults=faults)

@@ -77,8 +77,8 @@ def _is_complete(file: Path, info: AudioInfo, depth: DecodedDepth) -> bool:
     if not file.exists():
         return False
     try:
-        there = audio_info(file)
-    # Not a file that this wrote: it is replaced.
+        found = audio_info(file)
+    # Not a file that this function wrote: it is replaced.
     except InputError:
         return False
-    return there == AudioInfo(info.length, info.sample_rate, info.channels, depth)
+    return found == AudioInfo(info.length, info.sample_rate, info.channels, depth)

@@ -9,7 +9,7 @@ from bsmamba2.stem_names import MIXTURE
 
 
 def repeated_names(tracks: Sequence[CheckedTrack]) -> Iterator[Problem]:
-    """Yields the problems of tracks with the name of an earlier one, whatever its case and Unicode form."""
+    """Yields the problems of tracks with the name of an earlier one, ignoring case and Unicode form."""
     named: dict[str, CheckedTrack] = {}
     for track in tracks:
         first = named.setdefault(unicodedata.normalize("NFC", track.name).casefold(), track)

@@ -143,8 +143,8 @@ def split_paths(
         train = _without_artists(train, {track_artist(path) for path in valid})
     if not train:
         raise InputError(
-            f"no track is left to train on in {root / 'train'}, because all are validation tracks or share an artist "
-            "with one; choose other validation tracks, or set shared_artists"
+            f"all tracks in {root / 'train'} are validation tracks or share an artist with one, so none is left for "
+            "training; choose different validation tracks, or set shared_artists"
         )
     return train
 

@@ -89,7 +89,7 @@ class ModelSource:
         object.__setattr__(self, "network", WeightsFile.read(path).network())
         object.__setattr__(self, "sha256_of_file", sha256_of(path))
         for settings in self._rows.values():
-            settings.segment(self.network.config)
+            settings.check_for(self.network)
 
     @property
     def _rows(self) -> dict[str, SeparationSettings]:
@@ -115,7 +115,7 @@ class ModelSource:
             "overlap": settings.overlap,
             "device": device.type,
             "precision": settings.precision,
-            "scan": choose_scan(device, settings.scan) if self.network.scans else "none",
+            "scan": choose_scan(device, settings.scan) if self.network.runs_scan else "none",
         }
 
     @property

@@ -67,7 +67,7 @@ class BidirectionalMixer(Mixer):
         core: Makes the core of a direction from the config; called with True for the one against the sequence.
     """
 
-    scans = True
+    runs_scan = True
 
     def __init__(self, config: ModelConfig, core: Callable[[ModelConfig, bool], nn.Module]) -> None:
         super().__init__()
@@ -78,13 +78,17 @@ class BidirectionalMixer(Mixer):
         self.inner_dim = self._cores()[0].inner_dim
 
     def as_published(self, x: Tensor) -> Tensor:
-        """Returns what `forward` returns but for rounding, by the definition.
+        """Returns the same as `forward`, up to rounding, computed by the definition.
 
         Each block has a norm before it and a skip connection around both, and another is around the whole.
         """
         forward, backward = *self.forward_blocks, *self.backward_blocks
         joined = self.linear(torch.cat([forward(x) + x, backward(x) + x], dim=-1).mT).mT
         return cast(Tensor, joined + x)
+
+    def directions(self) -> tuple[nn.Module, nn.Module]:
+        """Returns the blocks along the row and against it."""
+        return self.forward_blocks, self.backward_blocks
 
     def set_scan(self, scan: Scan) -> None:
         """Sets which scan both directions run."""

@@ -10,7 +10,7 @@ from bsmamba2.errors import InputError
 from bsmamba2.stem_names import INSTRUMENTAL, RESIDUAL
 
 BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
-# The mixers there are, each with the fields of `ModelConfig` that it alone reads.
+# The available mixers, each with the fields of `ModelConfig` that it alone reads.
 MIXER_OPTIONS: dict[str, tuple[str, ...]] = {
     "mamba2": ("expand", "headdim", "d_state", "ngroups", "d_conv"),
     "roformer": ("attention_heads", "attention_headdim", "attention_depth", "output_norm"),
@@ -21,7 +21,8 @@ MIXER_OPTIONS: dict[str, tuple[str, ...]] = {
 class ModelConfig:
     """Architecture of a BSMamba2. The defaults are the published network (arXiv:2508.14556).
 
-    Run-time choices (device, scan, precision, overlap) are not part of it.
+    Run-time choices (device, scan, precision, overlap) are not part of it. Options of a mixer that is not chosen keep
+    their defaults.
 
     Args:
         dim: Features per band and frame.
@@ -111,7 +112,7 @@ class ModelConfig:
             raise InputError(
                 f"window_length={self.window_length} does not fit n_fft={self.n_fft}; give a length from 2 to n_fft"
             )
-        # With a longer hop the last samples lie where the only window over them is almost zero, and are blown up.
+        # With a longer hop, only one window reaches the last samples, and dividing by its end amplifies noise.
         if self.hop_length > self.window_length // 4:
             raise InputError(
                 f"hop_length={self.hop_length} is too long for window_length={self.window_length}; "
@@ -141,18 +142,21 @@ class ModelConfig:
             raise InputError(
                 f"there are {len(self.band_starts)} band_starts for {len(self.bands)} bands; give one for each, or none"
             )
-        covered: set[int] = set()
+        covered = 0
         for start, width in zip(self.band_starts, self.bands, strict=True):
             if not _is_whole(start) or not 0 <= start <= bins - width:
                 raise InputError(
                     f"a band of {width} bins cannot start at {start!r}; n_fft={self.n_fft} gives the bins 0 to "
                     f"{bins - 1}"
                 )
-            covered.update(range(start, start + width))
-        if len(covered) < bins:
+        for start, width in sorted(zip(self.band_starts, self.bands, strict=True)):
+            if start > covered:
+                break
+            covered = max(covered, start + width)
+        if covered < bins:
             raise InputError(
-                f"no band holds the bin {min(set(range(bins)) - covered)}; widen or add bands, so that each of the "
-                f"{bins} bins of n_fft={self.n_fft} is in one"
+                f"no band holds the bin {covered}; widen or add bands, so that each of the {bins} bins of "
+                f"n_fft={self.n_fft} is in one"
             )
         if self.band_starts == contiguous_starts(self.bands):
             object.__setattr__(self, "band_starts", ())
@@ -160,7 +164,7 @@ class ModelConfig:
     def _check_mixers(self) -> None:
         chosen = {"time_mixer": self.time_mixer, "band_mixer": self.band_mixer}
         for name, mixer in chosen.items():
-            if mixer not in MIXER_OPTIONS:
+            if not isinstance(mixer, str) or mixer not in MIXER_OPTIONS:
                 raise InputError(f"{name}={mixer!r} does not exist; choose {', '.join(MIXER_OPTIONS)}")
         read = {option for mixer in chosen.values() for option in MIXER_OPTIONS[mixer]}
         defaults = {field.name: field.default for field in fields(self)}
@@ -227,12 +231,16 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for `from_dict`.
 
-        What version 0.1 does not know is left out where it is the default, so that it reads such files too.
+        Options that no chosen mixer reads are left out. So are starts of bands and mixers where they are the defaults,
+        which version 0.1 does not know: it reads such files too.
         """
-        unknown_to_0_1 = {"band_starts", "time_mixer", "band_mixer", *MIXER_OPTIONS["roformer"]}
-        defaults = {field.name: field.default for field in fields(self)}
+        read = {option for mixer in (self.time_mixer, self.band_mixer) for option in MIXER_OPTIONS[mixer]}
+        unread = {option for options in MIXER_OPTIONS.values() for option in options} - read
+        defaults = {"time_mixer": "mamba2", "band_mixer": "mamba2", "band_starts": ()}
         return {
-            name: value for name, value in asdict(self).items() if name not in unknown_to_0_1 or value != defaults[name]
+            name: value
+            for name, value in asdict(self).items()
+            if name not in unread and (name not in defaults or value != defaults[name])
         }
 
 

@@ -27,13 +27,14 @@ class MaskEstimator(nn.Module):
         super().__init__()
         self.channels = channels
         self.bins: Tensor | None
-        self.counts: Tensor
+        self.counts: Tensor | None
         bins = [start + bin for start, width in zip(starts, bands, strict=True) for bin in range(width)]
         counts = Counter(bins)
         overlapping = len(bins) > len(counts)
         # Not part of the weights: they follow from the config.
         self.register_buffer("bins", torch.tensor(bins) if overlapping else None, persistent=False)
-        self.register_buffer("counts", torch.tensor([counts[bin] for bin in sorted(counts)]), persistent=False)
+        per_bin = torch.tensor([counts[bin] for bin in sorted(counts)]) if overlapping else None
+        self.register_buffer("counts", per_bin, persistent=False)
         self.to_freqs = nn.ModuleList(
             nn.Sequential(_perceptron(dim, depth, hidden_dim, 2 * width * channels * 2), nn.GLU()) for width in bands
         )
@@ -44,7 +45,7 @@ class MaskEstimator(nn.Module):
         mask = torch.cat([to_freqs(band) for to_freqs, band in bands], dim=-1)
         mask = mask.to(torch.promote_types(mask.dtype, torch.float32))
         mask = rearrange(mask, "b t (f c ri) -> b c f t ri", c=self.channels, ri=2)
-        if self.bins is not None:
+        if self.bins is not None and self.counts is not None:
             sums = mask.new_zeros(*mask.shape[:2], len(self.counts), *mask.shape[3:])
             mask = sums.index_add(2, self.bins, mask) / self.counts[:, None, None]
         return torch.view_as_complex(mask.contiguous())

@@ -1,4 +1,4 @@
-"""The mixers there are, by their names in the config."""
+"""The available mixers, by their names in the config."""
 
 from collections.abc import Callable
 

@@ -12,17 +12,21 @@ class Mixer(nn.Module):
 
     Attributes:
         inner_dim: Values per step inside it, from which the number of rows per tile follows.
-        scans: Whether it runs a scan, which `set_scan` chooses.
+        runs_scan: Whether it runs a scan, which `set_scan` chooses.
     """
 
     inner_dim: int
-    scans: ClassVar[bool] = False
+    runs_scan: ClassVar[bool] = False
 
     def set_scan(self, scan: Scan) -> None:
         """Sets which scan it runs, if it runs one."""
 
+    def directions(self) -> tuple[nn.Module, nn.Module] | None:
+        """Returns the modules that run along the row and against it, or None if it does not mix by direction."""
+        return None
+
     def fold(self) -> Any:
-        """Returns what `forward` can use for several x, made once; None where there is nothing of the kind."""
+        """Returns what `forward` can use for several x, made once; None if there is nothing to prepare."""
         return None
 
     def forward(self, x: Tensor, folded: Any = None) -> Tensor:

@@ -51,9 +51,18 @@ class BSMamba2(nn.Module):
             yield from cast(Iterable[Mixer], layer)
 
     @property
-    def scans(self) -> bool:
+    def runs_scan(self) -> bool:
         """Whether some mixer runs a scan."""
-        return any(mixer.scans for mixer in self.mixers())
+        return any(mixer.runs_scan for mixer in self.mixers())
+
+    def check_scan(self, scan: Scan) -> None:
+        """Checks that a scan other than auto is for this network.
+
+        Raises:
+            InputError: No mixer of this network runs a scan.
+        """
+        if scan != "auto" and not self.runs_scan:
+            raise InputError(f"scan={scan!r} cannot be used, since no mixer of this network runs a scan; leave it out")
 
     def set_scan(self, scan: Scan) -> None:
         """Sets which scan of `bsmamba2.model.scans` the mixers run; auto, the default, is the best for their device.
@@ -61,8 +70,7 @@ class BSMamba2(nn.Module):
         Raises:
             InputError: No mixer of this network runs a scan.
         """
-        if scan != "auto" and not self.scans:
-            raise InputError(f"scan={scan!r} cannot be used, since no mixer of this network runs a scan; leave it out")
+        self.check_scan(scan)
         for mixer in self.mixers():
             mixer.set_scan(scan)
 
@@ -78,7 +86,7 @@ class BSMamba2(nn.Module):
         for mixer in self.mixers():
             mixer.compile(**({"dynamic": False} | options))
 
-    def forward(self, mixture: Tensor, recompute: bool = False) -> Tensor:
+    def forward(self, mixture: Tensor, *, recompute: bool = False) -> Tensor:
         """Returns the estimates (b, s, c, n) of a mixture (b, c, n), for every n >= 1.
 
         Args:

@@ -9,7 +9,7 @@ def stft(audio: Tensor, *, n_fft: int, window_length: int, hop_length: int) -> T
     """Returns the complex spectrum (..., f, t) of audio (..., n), in at least single precision.
 
     The ends are reflected; audio too short for that (n <= n_fft / 2) is zero-padded first. A window shorter than
-    n_fft lies in its centre. Lengths are in samples.
+    n_fft is centred in it. Lengths are in samples.
     """
     leading, length = audio.shape[:-1], audio.shape[-1]
     audio = audio.to(torch.promote_types(audio.dtype, torch.float32)).reshape(-1, length)

@@ -56,7 +56,7 @@ class ShownExcerpt:
 
 
 @dataclass(frozen=True)
-class HeardTrack:
+class ShownTrack:
     """A track of which an excerpt is shown.
 
     Args:
@@ -76,7 +76,7 @@ class HeardTrack:
     notes: tuple[tuple[ReportedRun, str], ...]
 
 
-def heard_tracks(runs: Sequence[ReportedRun], stem: str, audio: bool) -> list[HeardTrack]:
+def shown_tracks(runs: Sequence[ReportedRun], stem: str, audio: bool) -> list[ShownTrack]:
     """Returns excerpts of the worst, the median and the best track of the first run.
 
     Args:
@@ -100,7 +100,7 @@ def heard_tracks(runs: Sequence[ReportedRun], stem: str, audio: bool) -> list[He
         excerpt, notes = _shown_excerpt(runs, stem, name, audio)
         rank = "the only track" if len(ranked) == 1 else " and ".join(names)
         scores = {score: first.estimates(stem, score)[name] for score in MAIN_SCORES}
-        found.append(HeardTrack(name, rank, len(kept), scores, excerpt, notes))
+        found.append(ShownTrack(name, rank, len(kept), scores, excerpt, notes))
     return found
 
 

@@ -20,7 +20,7 @@ from bsmamba2.report import published, texts
 from bsmamba2.report.comparison import RunComparison, compare_runs, compare_scores, incomparable
 from bsmamba2.report.facts import ReportedRun, read_runs
 from bsmamba2.report.figures import Timeline, chunk_figures, sparse_figures, spread_figures, timelines
-from bsmamba2.report.listening import HeardTrack, heard_tracks, lost_excerpts
+from bsmamba2.report.listening import ShownTrack, lost_excerpts, shown_tracks
 from bsmamba2.report.plots import CaptionedPlot
 from bsmamba2.report.style import DARK, FONTS, LIGHT, css_variables
 from bsmamba2.report.tables import (
@@ -81,7 +81,7 @@ class StemSection:
     chunks: list[CaptionedPlot]
     tracks: TrackTable
     timelines: list[Timeline]
-    listening: list[HeardTrack]
+    listening: list[ShownTrack]
     lost: list[str]
 
 
@@ -210,7 +210,7 @@ def _section(all_runs: Sequence[ReportedRun], stem: str, anchor: str, audio: boo
         chunks=chunk_figures(runs, stem),
         tracks=track_table(runs, stem, anchor),
         timelines=timelines(runs, stem, anchor),
-        listening=heard_tracks(runs, stem, audio),
+        listening=shown_tracks(runs, stem, audio),
         lost=lost_excerpts(runs[0], stem),
     )
 

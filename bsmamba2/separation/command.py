@@ -77,8 +77,8 @@ def separate_files(
     if processes.several and STANDARD_INPUT in map(str, inputs):
         raise InputError("several processes cannot share the standard input; give files, or one device")
     network = load_model(model)
-    # Here and not only in each process: a wrong length is reported once, before there is a folder.
-    settings.segment(network.config)
+    # Here and not only in each process: a wrong setting is reported once, before there is a folder.
+    settings.check_for(network)
     names = stem_settings.names(network.config.stems)
     with standard_input(inputs) as spooled:
         songs = find_song_files(inputs, destination.output, spooled)

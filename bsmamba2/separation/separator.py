@@ -57,11 +57,11 @@ class Separator:
 
     def __init__(self, network: BSMamba2, settings: SeparationSettings | None = None, **choices: Any) -> None:
         self.settings = settings = replace(settings or SeparationSettings(), **choices)
+        settings.check_for(network)
         self.segment = settings.segment(network.config)
         self.hop = max(1, self.segment - round(self.segment * settings.overlap))
         self.device = choose_device(settings.device)
-        network.set_scan(settings.scan)
-        if network.scans:
+        if network.runs_scan:
             choose_scan(self.device, settings.scan)
         self.batch_size = settings.batch_size or BATCH_SIZES.get(self.device.type, 1)
         self.network = network.to(self.device)
@@ -196,7 +196,9 @@ class Separator:
         return estimates
 
 
-def _autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
-    if precision == "float32":
+def _autocast(device: torch.device, precision: Precision | None) -> contextlib.AbstractContextManager[object]:
+    if precision is None:
         return contextlib.nullcontext()
+    if precision == "float32":
+        return torch.autocast(device.type, enabled=False)
     return torch.autocast(device.type, dtype=getattr(torch, precision))

@@ -95,7 +95,7 @@ def write_stems(
     separator: Separator,
     source: Path,
     paths: Mapping[str, Path],
-    settings: StemSettings,
+    stem_settings: StemSettings,
     progress: ProgressCallback | None = None,
 ) -> str:
     """Writes stems of a song, and returns a remark about them, which may be empty.
@@ -106,64 +106,64 @@ def write_stems(
         separator: Separates the song.
         source: The song.
         paths: Files of the stems to write, some or all of those in the settings.
-        settings: Which stems are written, and how.
+        stem_settings: Which stems are written, and how.
         progress: Called with the share done, from 0 to 1.
 
     Raises:
         InputError: The song cannot be read or separated, or the stems cannot be written.
     """
     estimated = separator.network.config.stems
-    names = settings.names(estimated)
+    names = stem_settings.names(estimated)
     info, state = audio_info(source), file_state(source)
     try:
-        check_rate(settings.format, info.sample_rate)
-        depth = output_depth(settings.format, settings.bit_depth, info.depth)
+        check_rate(stem_settings.format, info.sample_rate)
+        depth = output_depth(stem_settings.format, stem_settings.bit_depth, info.depth)
     except InputError as error:
         raise InputError(f"the stems of {source} cannot be written: {error}") from error
-    blocks, info = _excerpt(source, info, settings, separator.network.config.channels)
+    blocks, info = _excerpt(source, info, stem_settings, separator.network.config.channels)
     tags = read_tags(source)
     parts = _with_progress(separator.stream(read_ahead(blocks), info.sample_rate), info.length, progress)
     with contextlib.ExitStack() as stack:
         temporaries = {stem: stack.enter_context(complete_file(path)) for stem, path in paths.items()}
         gain, remark = 1.0, ""
-        if depth in INTEGER_BITS and settings.peak != "clip":
+        if depth in INTEGER_BITS and stem_settings.peak != "clip":
             near = next(iter(paths.values())).parent
             spool = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".", dir=near)))
             loudest, beyond = _spool(parts, spool, info, names, depth)
             parts = _spooled(spool, estimated)
-            if beyond and settings.peak == "rescale":
+            if beyond and stem_settings.peak == "rescale":
                 gain = (1 - 2.0 ** (1 - INTEGER_BITS[depth])) / loudest
                 remark = f"all stems are scaled by {20 * math.log10(gain):.2f} dB, so that none exceeds full scale"
             elif beyond:
                 depth = "float"
                 remark = "written in float, because there are samples beyond full scale"
-        clipped = _write(parts, temporaries, info, names, settings.format, depth, gain)
+        clipped = _write(parts, temporaries, info, names, stem_settings.format, depth, gain)
         if clipped:
             remark = f"{clipped} samples beyond full scale were clipped; --peak rescale or float keeps them"
         if file_state(source) != state:
             raise InputError(f"{source} changed while it was read; try again when nothing writes to it")
         for temporary in temporaries.values():
-            write_tags(temporary, tags, settings.format)
+            write_tags(temporary, tags, stem_settings.format)
     return remark
 
 
 def _excerpt(
-    source: Path, info: AudioInfo, settings: StemSettings, most_channels: int
+    source: Path, info: AudioInfo, stem_settings: StemSettings, most_channels: int
 ) -> tuple[Iterator[Tensor], AudioInfo]:
     """Returns the blocks to separate, and their length and channels."""
-    if info.channels > most_channels and not settings.downmix:
+    if info.channels > most_channels and not stem_settings.downmix:
         raise InputError(
             f"{source} has {info.channels} channels and the model takes 1 or {most_channels}; give --downmix, or mix "
             "it down first"
         )
-    first = round(settings.start * info.sample_rate)
+    first = round(stem_settings.start * info.sample_rate)
     if first >= info.length:
         raise InputError(f"{source} ends after {info.length / info.sample_rate:g} s; start before its end")
     length = info.length - first
     blocks = read_blocks(source, first)
-    if settings.duration is not None:
+    if stem_settings.duration is not None:
         # Not the smaller of the two: a file can hold a little more than its header states.
-        requested = max(1, round(settings.duration * info.sample_rate))
+        requested = max(1, round(stem_settings.duration * info.sample_rate))
         blocks, length = _first(blocks, requested), min(length, requested)
     if info.channels > most_channels:
         blocks = downmixed(blocks, info.sample_rate, info.channels, most_channels, channel_layout(source))

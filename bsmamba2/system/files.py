@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from bsmamba2.errors import InputError, OutputError
 
-# Errors of a file system that has no fsync; there is nothing better to do than to leave the flushing to it.
+# Errors of a file system that has no fsync; the flushing is then left to it.
 NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 

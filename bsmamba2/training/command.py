@@ -62,6 +62,8 @@ class TrainingCLI(LightningCLI):
         parser.set_defaults(
             {
                 "ema.decay": 0.999,
+                # Buffers are constants: averaging them would only add rounding errors, and truncate whole numbers.
+                "ema.use_buffers": False,
                 "checkpoint.monitor": "val/usdr",
                 "checkpoint.mode": "max",
                 "checkpoint.save_top_k": 4,

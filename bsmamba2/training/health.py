@@ -18,7 +18,6 @@ from torch.utils.hooks import RemovableHandle
 from bsmamba2.data.excerpts import Excerpts, Stems
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.model.bidirectional import BidirectionalMixer
 from bsmamba2.system.processes import peak_memory_bytes
 
 THROUGHPUT = "train/audio_seconds_per_second"
@@ -248,10 +247,9 @@ def _gradient_ratios(network: BSMamba2) -> dict[str, Tensor]:
     """Returns ratios of gradient norms: time over bands, and forward over backward where mixers have both."""
     mixers = list(network.mixers())
     ratios = {"health/gradient_time_to_bands": _gradient_norm(mixers[::2]) / _gradient_norm(mixers[1::2])}
-    both_ways = [mixer for mixer in mixers if isinstance(mixer, BidirectionalMixer)]
-    if both_ways:
-        forward = _gradient_norm(mixer.forward_blocks for mixer in both_ways)
-        backward = _gradient_norm(mixer.backward_blocks for mixer in both_ways)
+    directions = [modules for mixer in mixers if (modules := mixer.directions())]
+    if directions:
+        forward, backward = (_gradient_norm(modules) for modules in zip(*directions, strict=True))
         ratios["health/gradient_forward_to_backward"] = forward / backward
     return ratios
 

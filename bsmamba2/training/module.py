@@ -70,15 +70,10 @@ class SeparationModule(LightningModule):
             )
         if warmup_steps < 0:
             raise InputError(f"warmup_steps={warmup_steps} is not allowed; give a number of at least 0")
-        if not 0 <= validation_overlap < 1:
-            raise InputError(
-                f"validation_overlap={validation_overlap} is not allowed; give a share of a segment from 0 to below 1"
-            )
         # Plain values only: the checkpoint opens with weights_only=True and rebuilds the network without a config file.
         self.save_hyperparameters({"network": network.to_dict(), "learning_rate": learning_rate})
         self.network = BSMamba2(network)
         self.network.set_scan(scan)
-        self.scan = scan
         self.loss = SeparationLoss(loss)
         self.learning_rate = learning_rate
         self.betas = betas
@@ -86,7 +81,8 @@ class SeparationModule(LightningModule):
         self.decayed = decayed
         self.warmup_steps = warmup_steps
         self.schedule = schedule
-        self.validation_overlap = validation_overlap
+        # None: in the precision of the trainer, as the training itself.
+        self.validation = SeparationSettings(overlap=validation_overlap, precision=None, scan=scan)
         self.recompute = recompute
         self.compiled = compile
         self.gradient_norm = math.nan
@@ -129,7 +125,7 @@ class SeparationModule(LightningModule):
 
     def training_step(self, batch: Excerpts, batch_index: int) -> Tensor:
         """Returns the loss of a batch of stems (b, c, n) by name."""
-        estimates = self.network(mixture_of(batch.stems), self.recompute)
+        estimates = self.network(mixture_of(batch.stems), recompute=self.recompute)
         terms = self.loss.terms(estimates=estimates, references=self._references(batch.stems, dim=1))
         loss = self.loss.total(terms)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(estimates))
@@ -163,7 +159,7 @@ class SeparationModule(LightningModule):
         name, stems = batch
         config = self.network.config
         mixture = mixture_of(stems)
-        separator = Separator(self.network, overlap=self.validation_overlap, device=self.device, scan=self.scan)
+        separator = Separator(self.network, self.validation, device=self.device)
         estimates = torch.stack(list(separator(mixture, config.sample_rate).values())).to(self.device)
         references = self._references(stems, dim=0)
         # Segment by segment: the spectra of a whole song would take too much memory.

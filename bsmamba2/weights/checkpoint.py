@@ -24,7 +24,7 @@ NETWORK_PREFIX, AUTHORS_PREFIX = "network.", "model."
 ARCHITECTURE = "bsmamba2.architecture"  # Key in the metadata of a safetensors file.
 SAFETENSORS_SUFFIX = ".safetensors"
 
-# The sets of weights that a file may hold: as the optimiser left them, averaged over the training, or not said which.
+# The sets of weights that a file may hold: as the optimiser left them, averaged over the training, or unlabelled.
 RAW, EMA, ONLY = "raw", "ema", "only"
 
 StateDict = dict[str, Tensor]
@@ -35,7 +35,7 @@ def load_model(model: str | Path, compile: bool = False, **architecture: Any) ->
 
     The file is a checkpoint of our training (its EMA weights are taken), or weights under the published names as a
     plain state dict (`.ckpt`, `.pt`) or as `.safetensors`. If it does not hold the architecture, this is read off the
-    shapes of the weights, and what shapes do not tell has the published value. No code inside a file is ever run.
+    shapes of the weights, and what shapes do not determine has the published value. No code inside a file is ever run.
 
     Args:
         model: Name of a published model, which is downloaded once (see `bsmamba2.weights.registry`), or a file.

@@ -1,4 +1,4 @@
-"""The architecture that the shapes of weights tell, for files that do not come with it."""
+"""Reading the architecture off the shapes of weights, for files that do not store it."""
 
 import re
 from collections.abc import Callable
@@ -19,7 +19,7 @@ OptionsReader = Callable[[dict[str, Tensor], dict[str, Any]], dict[str, Any]]
 
 
 def config_from_shapes(state: dict[str, Tensor], path: Path, **given: Any) -> ModelConfig:
-    """Returns the architecture that the shapes of weights tell; the rest is as given, or the published value.
+    """Returns the architecture that follows from the shapes of weights; the rest is as given, or the published value.
 
     Raises:
         InputError: They are not the weights of a network of this package under the published names.
@@ -50,7 +50,7 @@ def config_from_shapes(state: dict[str, Tensor], path: Path, **given: Any) -> Mo
     stems = _count(state, r"mask_estimators\.(\d+)\.")
     if "stems" not in given and stems not in STEMS_BY_COUNT:
         raise InputError(f"{path} estimates {stems} stems but does not name them; give stems=[...] with {stems} names")
-    bands = _bands(tuple(int(width) for width in widths), path, given)
+    bands = _bands(tuple(int(width) for width in widths), given)
     shapes: dict[str, Any] = {
         "dim": dim,
         "depth": _count(state, r"layers\.(\d+)\."),
@@ -100,25 +100,15 @@ def _roformer_options(weights: dict[str, Tensor], given: dict[str, Any]) -> dict
     }
 
 
-def _bands(widths: tuple[int, ...], path: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """Returns n_fft, widths and starts: contiguous bands where their sum fits a transform, else those on the mel scale.
-
-    Raises:
-        InputError: The widths are neither.
-    """
-    if "band_starts" in given:
-        return {"bands": widths, "n_fft": ModelConfig.n_fft}
-    n_fft = 2 * (sum(widths) - 1)
-    if n_fft.bit_count() == 1 or given.get("n_fft") == n_fft:
-        return {"bands": widths, "n_fft": n_fft}
+def _bands(widths: tuple[int, ...], given: dict[str, Any]) -> dict[str, Any]:
+    """Returns n_fft, widths and starts: those on the mel scale if the widths fit it, else contiguous bands."""
     n_fft = given.get("n_fft", ModelConfig.n_fft)
+    if "band_starts" in given:
+        return {"bands": widths, "n_fft": n_fft}
     starts, mel_widths = mel_bands(len(widths), n_fft, given.get("sample_rate", ModelConfig.sample_rate))
     if widths == mel_widths:
         return {"bands": widths, "band_starts": starts, "n_fft": n_fft}
-    raise InputError(
-        f"the {len(widths)} bands in {path} hold {sum(widths)} bins, which is neither a contiguous table of a usual "
-        "n_fft nor that of the mel scale; give n_fft, and band_starts=[...] if they overlap"
-    )
+    return {"bands": widths, "n_fft": 2 * (sum(widths) - 1)}
 
 
 def _count(state: dict[str, Tensor], pattern: str) -> int:

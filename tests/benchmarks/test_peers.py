@@ -72,5 +72,6 @@ def test_the_worker_imports_pytorch_alone(module: str) -> None:
     tree = ast.parse((PROJECT / "benchmarks" / f"{module}.py").read_text(encoding="utf-8"))
     imported = {name.name for node in tree.body if isinstance(node, ast.Import) for name in node.names}
     imported |= {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
-    allowed = {"torch", "benchmarks.timing", "benchmarks.memory"}
+    # The last needs the standard library alone; `tests/test_imports.py` checks that the package itself loads lazily.
+    allowed = {"torch", "benchmarks.timing", "benchmarks.memory", "bsmamba2.system.processes"}
     assert {name for name in imported - allowed if name.partition(".")[0] not in sys.stdlib_module_names} == set()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import write_audio
-from bsmamba2.data.activity import ActivityIndex, StemActivity, StemScan, active_windows, data_hash, index_tracks
+from bsmamba2.data.activity import ActivityIndex, StemActivity, StemScan, data_hash, index_tracks
 from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.errors import InputError
@@ -24,6 +24,13 @@ from bsmamba2.stem_names import MUSDB_STEMS
 WINDOW = 1000
 STEP = WINDOW // 2
 BLOCK = WINDOW // 10
+
+
+def active_windows(audio: Tensor, window: int) -> list[int]:
+    """Returns the first samples of the active windows of audio (c, n)."""
+    scan = StemScan(audio.shape[-1], window)
+    scan.add(audio)
+    return scan.starts
 
 
 def blocks(*levels: float) -> Tensor:

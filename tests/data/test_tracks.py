@@ -144,7 +144,7 @@ def test_a_folder_without_validation_tracks_is_an_error(lay: Lay) -> None:
 
 
 def test_no_track_left_to_train_on_is_an_error(lay: Lay) -> None:
-    with pytest.raises(InputError, match=r"no track is left to train on .* or set shared_artists"):
+    with pytest.raises(InputError, match=r"so none is left for training; .* or set shared_artists"):
         find_tracks(lay("train/A - 1", "train/A - 2"), "train", validation_tracks=["A - 1"])
 
 

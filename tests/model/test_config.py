@@ -79,11 +79,18 @@ def test_the_low_memory_preset_of_48_bands_fits() -> None:
         ({"band_starts": (0, 41, 89)}, "no band holds the bin 40; widen or add bands"),
         ({"band_starts": (0, 30.0, 89)}, "a band of 60 bins cannot start at 30.0"),
         ({"band_starts": 0}, "band_starts=0 is not a list"),
+        ({"band_starts": (1, 40, 89)}, "no band holds the bin 0"),
     ],
 )
 def test_starts_of_bands_that_leave_something_out_are_errors(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         ModelConfig(n_fft=256, window_length=256, hop_length=64, bands=(40, 60, 40), **values)
+
+
+@pytest.mark.parametrize("mixer", [[], {}, 3, None])
+def test_a_mixer_that_is_no_name_is_refused(mixer: object) -> None:
+    with pytest.raises(InputError, match="does not exist; choose mamba2, roformer"):
+        ModelConfig.from_dict({"band_mixer": mixer})
 
 
 def test_contiguous_starts_are_not_stored() -> None:
@@ -114,3 +121,9 @@ def test_version_0_1_reads_what_it_could_have_written() -> None:
     overlapping = ModelConfig(n_fft=256, window_length=256, hop_length=64, bands=(100, 40), band_starts=(0, 89))
     assert set(overlapping.to_dict()) == known | {"band_starts"}
     assert ModelConfig.from_dict(overlapping.to_dict()) == overlapping
+
+
+def test_what_no_mixer_reads_is_not_stored() -> None:
+    config = ModelConfig(time_mixer="roformer", band_mixer="roformer", attention_heads=4)
+    assert not {"expand", "headdim", "d_state", "ngroups", "d_conv"} & set(config.to_dict())
+    assert ModelConfig.from_dict(config.to_dict()) == config

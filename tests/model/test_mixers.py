@@ -13,6 +13,7 @@ from bsmamba2.model.config import MIXER_OPTIONS
 from bsmamba2.model.mamba2 import Mamba2
 from bsmamba2.model.mixers import MIXERS
 from bsmamba2.model.scans import Scan
+from bsmamba2.separation.separator import Separator
 from tests.model.make_golden import CONFIG
 from tests.model.test_network import rms_ratio
 
@@ -78,6 +79,12 @@ def test_the_scan_of_all_mixers_is_set_by_one_call(
     calls.clear()
     tiny_network(torch.randn(1, 2, 1000))
     assert set(calls) == {"chunked"}
+
+
+def test_a_refused_separator_leaves_the_network_as_it_was(tiny_network: BSMamba2) -> None:
+    with pytest.raises(InputError, match="scan='kernel' cannot run"):
+        Separator(tiny_network, scan="kernel", device="cpu")
+    tiny_network(torch.randn(1, 2, 1000))
 
 
 def test_a_scan_that_cannot_run_here_is_an_error(tiny_network: BSMamba2) -> None:

@@ -363,7 +363,7 @@ def test_only_a_checkpoint_of_the_same_network_is_resumed(
         ("--model.network.stems=[piano]", "has no stem 'piano'; choose among drums, bass, other, vocals"),
         ("--trainer.accelerator=gpu", "training cannot run with these options"),
         ("--ema.decay=2", "training cannot run with these options"),
-        ("--model.validation_overlap=1", r"validation_overlap=1\.0 is not allowed"),
+        ("--model.validation_overlap=1", r"overlap=1\.0 is not allowed; give a share of a segment"),
         ("--model.learning_rate=.inf", "learning_rate=inf"),
         ("--model.warmup_steps=-1", "warmup_steps=-1"),
         (

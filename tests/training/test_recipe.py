@@ -46,6 +46,7 @@ RECIPE: list[tuple[str, Any, Any]] = [
     ("model.schedule", "constant", "constant"),
     ("model.init_from", None, None),
     ("ema.decay", 0.999, 0.999),
+    ("ema.use_buffers", False, False),
     ("ema.update_every_n_steps", 1, 1),
     ("ema.update_starting_at_step", None, None),
     ("trainer.gradient_clip_val", 3.0, None),
