@@ -41,7 +41,9 @@ def parse_options(
         for name, parameter in signature(described).parameters.items():
             if parameter.annotation is bool:
                 special[f"--{name}"] = {"action": "store_true"}
-    parser = _Parser(prog=f"bsmamba2 {command}", exit_on_error=False, description=_summary(function))
+    parser = _Parser(
+        prog=f"bsmamba2 {command}", exit_on_error=False, allow_abbrev=False, description=_summary(function)
+    )
     for name, options in special.items():
         parser.add_argument(name, **{"help": helps.get(name.removeprefix("--")), **options})
     skipped = {name.removeprefix("--") for name in special} | groups.keys()

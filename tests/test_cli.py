@@ -104,6 +104,12 @@ def test_existing_stems_are_kept(tmp_path: Path, model: Path, musdb_root: Path) 
         ),
         (["separate", "a.wav", "--model", "m", "--bit-depth", "20"], 2, 'key "bit_depth"'),
         (["separate", "-x.wav", "--model", "m"], 2, "unrecognized arguments: -x.wav"),
+        (["separate", "a.wav", "--form", "flac"], 2, "unrecognized arguments: --form flac"),
+        (
+            ["train", "--data.root", "nowhere", "--model.network.dept", "3"],
+            2,
+            "unrecognized arguments: --model.network.dept",
+        ),
         (["separate", "", "--model", "{model}"], 1, "an input is empty"),
         (["separate", "a.wav", "--model", "{model}", "--overwrite", "--skip-existing"], 1, "contradict each other"),
         (["separate", "a.wav", "--model", "{model}", "--stems", "voice"], 1, "choose vocals, instrumental, residual"),

@@ -173,7 +173,8 @@ class ModelConfig:
                 if option not in read and getattr(self, option) != defaults[option]:
                     raise InputError(
                         f"{option}={getattr(self, option)} is an option of the mixer {mixer}, but time_mixer="
-                        f"{self.time_mixer} and band_mixer={self.band_mixer}; leave it out, or choose {mixer}"
+                        f"{self.time_mixer} and band_mixer={self.band_mixer}; leave it out, also of a config file, or "
+                        f"choose {mixer}"
                     )
         if "mamba2" in chosen.values():
             self._check_mamba2()
@@ -224,7 +225,7 @@ class ModelConfig:
         unknown = sorted(str(name) for name in set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise InputError(
-                f"the model config has unknown keys {unknown}, written by a different version of bsmamba2; install that"
+                f"the model config has the unknown keys {unknown}; a newer version of bsmamba2 may know them"
             )
         return cls(**values)
 

@@ -247,6 +247,8 @@ def _parsed(arguments: Sequence[str]) -> TrainingCLI:
                 "prog": "bsmamba2 train",
                 "description": "Train a BSMamba2 on a folder of songs with stems, such as MUSDB18.",
                 "exit_on_error": False,
+                # An abbreviation would change its meaning when an option is added.
+                "allow_abbrev": False,
             },
         )
     except (MisconfigurationException, ValueError) as error:

@@ -52,7 +52,7 @@ def load_model(model: str | Path, compile: bool = False, **architecture: Any) ->
     return network
 
 
-def save_model(network: BSMamba2, path: Path) -> None:
+def save_model(network: BSMamba2, path: str | Path) -> None:
     """Writes the weights of a network and its architecture to a safetensors file for `load_model`.
 
     Raises:
@@ -60,7 +60,7 @@ def save_model(network: BSMamba2, path: Path) -> None:
     """
     # A single key: safetensors writes several in random order, and the hash of the file would not repeat.
     metadata = {ARCHITECTURE: json.dumps(network.config.to_dict())}
-    with complete_file(path) as temporary:
+    with complete_file(Path(path)) as temporary:
         # `save_file` of safetensors makes files that only their owner can read.
         temporary.write_bytes(save(network.state_dict(), metadata))
 

@@ -38,6 +38,10 @@ def convert(
         raise InputError(f"weights={weights!r} is not allowed; choose raw or ema, or leave it out")
     _check_sums(input)
     file = WeightsFile.read(input, foreign=True)
+    if stems and file.config:
+        raise InputError(
+            f"the checkpoint {input} names its stems itself ({', '.join(file.config.stems)}); leave --stems out"
+        )
     taken = weights or file.preferred
     network = file.network(taken, **{"stems": stems} if stems else {})
     published = recognised(input)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bsmamba2 import load_model
+from bsmamba2 import load_model, save_model
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.weights.checkpoint import ARCHITECTURE
@@ -32,6 +32,11 @@ def test_plain_weights_tell_their_architecture(tmp_path: Path, tiny_network: BSM
     assert same(network, tiny_network)
     assert not network.training
     assert {p.device.type for p in network.parameters()} == {"cpu"}
+
+
+def test_paths_may_be_texts(tmp_path: Path, tiny_network: BSMamba2) -> None:
+    save_model(tiny_network, str(tmp_path / "weights.safetensors"))
+    assert load_model(str(tmp_path / "weights.safetensors")).config == tiny_network.config
 
 
 def test_golden_weights_open_under_their_published_names(test_data: Path) -> None:

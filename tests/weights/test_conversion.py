@@ -236,6 +236,9 @@ def test_stems_of_a_foreign_checkpoint_are_named(tmp_path: Path) -> None:
         convert(tmp_path / "two.ckpt", tmp_path / "two.safetensors")
     convert(tmp_path / "two.ckpt", tmp_path / "two.safetensors", stems=["speech", "music"])
     assert load_model(tmp_path / "two.safetensors").config == config
+    with pytest.raises(InputError, match=r"names its stems itself \(speech, music\); leave --stems out"):
+        convert(tmp_path / "two.safetensors", tmp_path / "renamed.safetensors", stems=["drums", "bass"])
+    assert not (tmp_path / "renamed.safetensors").exists()
 
 
 def test_golden_weights_in_the_authors_layout(tmp_path: Path, test_data: Path) -> None:
