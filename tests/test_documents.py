@@ -98,12 +98,17 @@ def help_of(program: str) -> str:
 
 
 def commands(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Yields the programs of ours in the code of a document with their arguments, except in synopses of a usage."""
+    """Yields the programs of ours in the code of a document with their arguments, except in synopses of a usage.
+
+    Options with a point and a value are those of training if they are not preceded by a program.
+    """
     variables = dict(re.findall(r"^(\w+)='(.*)'$", text, re.MULTILINE))
     for line in code(text):
         command = line.partition("  #")[0]
         if "..." in command or " [--" in command:
             continue
+        if re.fullmatch(r"(--\w+\.[\w.]+ [^-]\S* ?)+", command):
+            command = f"bsmamba2 train {command}"
         _, *parts = re.split(f"({PROGRAM.pattern})", command)
         for program, given in zip(parts[::2], parts[1::2], strict=True):
             words = [variables.get(word.removeprefix("$"), word) for word in shlex.split(given)]
