@@ -1,4 +1,4 @@
-"""What the documents refer to exists: links, paths, modules, commands, options; and the example of the README runs."""
+"""What the documents refer to exists: links, paths, modules, commands with options and values; the README's example."""
 
 import ast
 import contextlib
@@ -8,6 +8,7 @@ import importlib.util
 import io
 import re
 import runpy
+import shlex
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -31,7 +32,9 @@ PATH = re.compile(rf"(?<![\w/.*-])(?:{FOLDERS})/[\w./*-]*")
 FILE_NAME = re.compile(r"(?<![\w/.*-])(?:[\w-]+\.(?:py|toml|cff|txt)|Makefile)(?![\w/.])")
 MODULE = re.compile(r"(?<![\w/.-])(?:bsmamba2|benchmarks)(?:\.\w+)+")
 OPTION = re.compile(r"(?<![\w-])--[a-zA-Z][\w.-]*")
-# Programs of ours in a command, as `help_of` takes them.
+# What documented commands leave to the reader, and a value to parse instead.
+PLACEHOLDERS = {"FILE": "configs/tiny.yaml", "S": "1", "SEED": "1", "OPTIONS": ""}
+# Programs of ours in a command, as `run_program` takes them.
 PROGRAM = re.compile(
     r"(?<!from )\bbsmamba2 (?:models (?:download|verify)|[a-z]+(?:-[a-z]+)*)"
     r"|-m benchmarks\.\w+|\bscripts/\w+\.py|\bbenchmark_\w+\.py"
@@ -68,21 +71,49 @@ def python_file(program: str) -> Path:
     return REPOSITORY / program
 
 
+def run_program(program: str, *arguments: str) -> tuple[int, str]:
+    """Runs a program in this process and returns its exit status and what it prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        try:
+            if program.startswith("bsmamba2 "):
+                from bsmamba2.cli import main
+
+                return main([*program.split()[1:], *arguments]), printed.getvalue()
+            path = python_file(program)
+            with patch.object(sys, "argv", [str(path), *arguments]):
+                runpy.run_path(str(path), run_name="__main__")
+            status: Any = 0
+        except SystemExit as ended:
+            status = ended.code or 0
+    return status, printed.getvalue()
+
+
 @functools.cache
 def help_of(program: str) -> str:
-    """Returns what a program prints for --help, run in this process."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        if program.startswith("bsmamba2 "):
-            from bsmamba2.cli import main
+    """Returns what a program prints for --help."""
+    _, printed = run_program(program, "--help")
+    assert "--help" in printed or "usage:" in printed, program
+    return printed
 
-            main([*program.split()[1:], "--help"])
-        else:
-            path = python_file(program)
-            with patch.object(sys, "argv", [str(path), "--help"]):
-                runpy.run_path(str(path), run_name="__main__")
-    assert "--help" in printed.getvalue() or "usage:" in printed.getvalue(), program
-    return printed.getvalue()
+
+def commands(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Yields the programs of ours in the code of a document with their arguments, except in synopses of a usage.
+
+    Options with a point and a value are those of training if they are not preceded by a program.
+    """
+    variables = dict(re.findall(r"^(\w+)='(.*)'$", text, re.MULTILINE))
+    for line in code(text):
+        command = line.partition("  #")[0]
+        if "..." in command or " [--" in command:
+            continue
+        if re.fullmatch(r"(--\w+\.[\w.]+ [^-]\S* ?)+", command):
+            command = f"bsmamba2 train {command}"
+        _, *parts = re.split(f"({PROGRAM.pattern})", command)
+        for program, given in zip(parts[::2], parts[1::2], strict=True):
+            words = [variables.get(word.removeprefix("$"), word) for word in shlex.split(given)]
+            words = [PLACEHOLDERS.get(word, word) for word in words]
+            yield program, [word for word in words if word]
 
 
 def spelled(option: str) -> str:
@@ -164,6 +195,39 @@ def test_commands_have_the_options_they_are_given() -> None:
             unknown = [option for option in OPTION.findall(line) if spelled(option) not in all_options()]
             wrong += [f"{name}: no command has {option}" for option in unknown]
     assert wrong == []
+
+
+def test_commands_have_the_values_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parser checks each value when it reaches it, and stops at --help, so that nothing is run."""
+    monkeypatch.chdir(REPOSITORY)
+    given = {(program, *words): name for name in names(CURRENT) for program, words in commands(read(name)) if words}
+    assert len(given) > 30
+    wrong = []
+    for (program, *words), name in given.items():
+        status, printed = run_program(program, *words, "--help")
+        if status != 0:
+            wrong.append(f"{name}: {program} {shlex.join(words)}: {printed[-300:]}")
+    assert wrong == []
+
+
+def test_options_are_spelled_with_hyphens() -> None:
+    """Except those of training, which are keys of its configs."""
+    spelled_differently = [
+        f"{name}: {program} {word}"
+        for name in names(CURRENT)
+        for program, words in commands(read(name))
+        if program not in ("bsmamba2 train", "scripts/train.py")
+        for word in words
+        if word.startswith("--") and "_" in word.partition("=")[0]
+    ]
+    assert spelled_differently == []
+
+
+def test_new_names_in_the_changelog_exist() -> None:
+    rows = re.findall(r"^ *\| `bsmamba2\..*\| (.*) \|$", read("CHANGELOG.md"), re.MULTILINE)
+    after = [dotted for row in rows for dotted in MODULE.findall(row)]
+    assert len(after) > 10
+    assert [dotted for dotted in after if not is_resolved(dotted)] == []
 
 
 @pytest.mark.parametrize("name", names(CURRENT))
