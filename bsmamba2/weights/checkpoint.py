@@ -88,7 +88,7 @@ class WeightsFile:
 
         Args:
             path: The file.
-            foreign: Whether it may be a checkpoint of another program under the authors' names. The Python objects in
+            foreign: Whether it may be a checkpoint of a different program under the authors' names. The Python objects in
                 it are then ignored instead of refused.
 
         Raises:
@@ -206,8 +206,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], ModelConfig | None]:
 def _read_pickle(path: Path, ignore_objects: bool) -> dict[str, Any]:
     if not zipfile.is_zipfile(path):
         raise InputError(
-            f"the model file {path} is not a checkpoint, is truncated, or was saved by PyTorch before "
-            "1.6; fetch or save it again"
+            f"the model file {path} is not a checkpoint, is truncated, or was saved by PyTorch before 1.6; "
+            "fetch or save it again"
         )
     try:
         with zipfile.ZipFile(path) as archive:

@@ -141,7 +141,7 @@ def test_an_authors_checkpoint_without_average_gives_the_only_weights(
         convert(source, tmp_path / "a.safetensors", weights="ema")
     assert "with the raw weights" in convert(source, tmp_path / "a.safetensors")
     assert_equal(load_file(tmp_path / "a.safetensors"), weights)
-    with pytest.raises(InputError, match=r"another program.* run `bsmamba2 convert"):
+    with pytest.raises(InputError, match=r"a different program.* run `bsmamba2 convert"):
         load_model(source)
 
 
