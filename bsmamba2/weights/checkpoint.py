@@ -88,7 +88,7 @@ class WeightsFile:
 
         Args:
             path: The file.
-            foreign: Whether it may be a checkpoint of a different program under the authors' names. The Python objects in
+            foreign: Whether it may be a checkpoint of the authors under their names. The Python objects in
                 it are then ignored instead of refused.
 
         Raises:
