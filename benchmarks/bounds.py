@@ -29,7 +29,7 @@ from bsmamba2.model.stft import stft
 # The mixers of a layer, in its order.
 AXES = ("time", "bands")
 RUNS = 15
-# Far more than the caches of all but the largest servers hold.
+# Far more than fits into the caches of all but the largest servers.
 COPY_BYTES = 2**29
 META = torch.device("meta")
 

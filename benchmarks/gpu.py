@@ -1,4 +1,4 @@
-"""The published network on a CUDA device beside the arrangement of its authors: time, memory, share of the peak.
+"""The published network on a CUDA device compared with the arrangement of its authors: time, memory, share of the peak.
 
     python -m benchmarks.gpu --json gpu.json
     python -m benchmarks.gpu --batches 1 8 --compile yes --profile
@@ -193,7 +193,7 @@ def benchmark(options: Options) -> int:
     """Measures and prints; returns 1 if something could not be measured.
 
     Raises:
-        InputError: There is no CUDA device, or the file for the results cannot be written.
+        InputError: The machine has no CUDA device, or the file for the results cannot be written.
     """
     if not torch.cuda.is_available():
         raise InputError(

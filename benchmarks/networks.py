@@ -20,7 +20,7 @@ def training_options(path: Path) -> dict[str, dict[str, Any]]:
     """Returns the parts model, data and trainer of a YAML file of training options; a missing one is empty.
 
     Raises:
-        InputError: It cannot be read or holds something else.
+        InputError: It cannot be read or contains something else.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -37,7 +37,7 @@ def config_of(path: Path) -> ModelConfig:
     """Returns the architecture in a YAML file of training options.
 
     Raises:
-        InputError: It cannot be read or holds something else.
+        InputError: It cannot be read or contains something else.
     """
     try:
         return ModelConfig.from_dict(training_options(path)["model"].get("network") or {})

@@ -279,7 +279,7 @@ def environment(name: str, folder: Path) -> Path:
         finish(name, [python, *install, f"torch=={version}", *peer.requirements])
         if not is_complete(python, peer, version):
             raise WorkerError(
-                f"the environment {place} holds {words(peer.requirements)} but cannot import {peer.module}; remove "
+                f"the environment {place} contains {words(peer.requirements)} but cannot import {peer.module}; remove "
                 "that folder and try again, or leave the peer out with --only"
             )
     return python

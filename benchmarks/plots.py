@@ -52,14 +52,14 @@ def draw(results: dict[str, Any], path: Path) -> None:
         path: File of the figure; an existing one is replaced.
 
     Raises:
-        InputError: There is nothing to draw, or the file cannot be written.
+        InputError: The results have nothing to draw, or the file cannot be written.
     """
     figure = Figure(figsize=(12, 9), layout="constrained")
     panels = figure.subplots(len(LINES), len(COLUMNS), squeeze=False)
     try:
         curves = [(name, rows) for table, name in TABLES.items() if (rows := results.get(table))]
         if not curves:
-            raise InputError("the results hold no times of the network or of files; measure some with --seconds")
+            raise InputError("the results have no times of the network or of files; measure some with --seconds")
         for row, (value, label) in enumerate(LINES.items()):
             for column, (axis, (axis_label, _)) in enumerate(COLUMNS.items()):
                 axes = panels[row][column]
@@ -102,7 +102,7 @@ def benchmark(options: Options) -> None:
     """Draws a file of results.
 
     Raises:
-        InputError: The file cannot be read, holds something else, or the figure cannot be written.
+        InputError: The file cannot be read, contains something else, or the figure cannot be written.
     """
     try:
         results = json.loads(options.results.read_text(encoding="utf-8"))

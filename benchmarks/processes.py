@@ -35,7 +35,7 @@ def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
             "too small: measure something smaller"
         ) from error
     else:
-        process.join(END_SECONDS)  # It ends by itself, which also ends the processes of the compiler.
+        process.join(END_SECONDS)  # It ends without a signal, which also ends the processes of the compiler.
     finally:
         process.terminate()
         process.join()

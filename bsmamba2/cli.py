@@ -22,9 +22,9 @@ commands:
   report     show evaluations side by side on one page
   check-data find errors in a folder of songs with stems, decode its stem files, index it
   models     list, download and verify published models
-  convert    turn a checkpoint into a small file of weights
-  doctor     report what this machine will compute with, and how to fix what does not work
-  demo       separate a short real song, score it and show it, in a minute
+  convert    extract the weights of a checkpoint
+  doctor     report what this machine computes with, and how to fix what does not work
+  demo       separate a short song, score it and draw its spectrogram
 
 `bsmamba2 COMMAND --help` lists the options of a command.
 """
@@ -32,7 +32,7 @@ MODELS_USAGE = """usage: bsmamba2 models [--json]
        bsmamba2 models download NAME [--json]
        bsmamba2 models verify [--json]
 
-List the published models; download one into the user's cache; verify the downloaded ones and the one in the package.
+List the published models; download one into the user's cache; verify the downloaded ones and the packaged one.
 """
 
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] not in commands:
         print(f"bsmamba2: error: there is no command {arguments[0]!r}; choose {', '.join(commands)}", file=sys.stderr)
         return 2
-    # The help above answers at once; from here on there is something to do.
+    # Not imported above, so that the usage is printed without delay.
     from jsonargparse import ArgumentError
 
     try:
@@ -127,10 +127,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
     special: dict[str, dict[str, Any]] = {
         "--stems": {"type": _names, "metavar": "STEM,..."},
         "--chunk_seconds": {"type": float, "nargs": "+", "metavar": "SECONDS"},
-        "--no_report": {
-            "action": "store_true",
-            "help": "Leave out the page for people; `bsmamba2 report` makes it at any time.",
-        },
+        "--no_report": {"action": "store_true", "help": "Do not write report.html."},
     }
     options = parse_options("evaluate", evaluate, arguments, special)
     no_report = options.pop("no_report")

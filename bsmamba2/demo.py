@@ -1,4 +1,4 @@
-"""The demo on one short real song: separates it with the model in the package, or trains on parts of it."""
+"""The demo on one short real song: separates it with the packaged model, or trains on parts of it."""
 
 import math
 import shutil
@@ -28,9 +28,9 @@ MARKER = DEMO_FOLDER / ".bsmamba2-demo"
 DATA_FOLDER, RUNS_FOLDER, SCORES_FOLDER, STEMS_FOLDER = (
     DEMO_FOLDER / name for name in ("data", "runs", "evaluation", "stems")
 )
-PICTURE = DEMO_FOLDER / "spectrograms.png"
+FIGURE = DEMO_FOLDER / "spectrograms.png"
 TRAINING_CONFIG, TRAINING_MINUTES = Path("configs/tiny.yaml"), 3.0
-# Beyond this the stem file holds only the padding of its encoder.
+# Beyond this the stem file has only the padding of its encoder.
 SONG_SECONDS = 6.05
 WHOLE_SONG = {"test": (0.0, SONG_SECONDS)}
 # Seconds of the song by split; those of the test are used for nothing else.
@@ -38,10 +38,10 @@ EXCERPTS_SECONDS = {"train": (1.0, 4.6), "valid": (0.0, 1.0), "test": (4.6, SONG
 
 
 def run_demo(train: bool = False, config: Path | None = None, training_minutes: float | None = None) -> str:
-    """Separates a short real song with the model in the package, scores and draws it; returns the results as text.
+    """Separates a short song with the packaged model, scores it and draws its spectrogram.
 
-    The song is the excerpt in the package stempeg. Everything is written to the folder demo/; the files of an
-    earlier demo are replaced.
+    Returns the results as text. The song is the excerpt in the package stempeg. Everything is written to the
+    folder demo/; the files of an earlier demo are replaced.
 
     Args:
         train: Train a model on parts of the song instead, evaluate it on the rest and separate the rest.
@@ -115,7 +115,7 @@ def _separated() -> str:
                     "model": f"{model.name}, licence of its weights: {model.licence}",
                     "song": _mixture_file(song),
                     "stems": _stem_files(stems),
-                    "figure": PICTURE,
+                    "figure": FIGURE,
                     "report": SCORES_FOLDER / REPORT,
                 }
             ),
@@ -179,7 +179,7 @@ def _fresh_folder() -> Track:
     MARKER.touch()
     for part in (DATA_FOLDER, RUNS_FOLDER, SCORES_FOLDER, STEMS_FOLDER):
         shutil.rmtree(part, ignore_errors=True)
-    PICTURE.unlink(missing_ok=True)
+    FIGURE.unlink(missing_ok=True)
     return song
 
 
@@ -214,7 +214,7 @@ def _draw(song: Track, stems: Path) -> None:
         "Reference: the true vocals": DATA_FOLDER / "test" / song.name / f"{VOCALS}.wav",
     }
     audio = {title: read_audio(path) for title, path in sounds.items()}
-    write_spectrogram_figure(PICTURE, f"{song.name}, separated by {DEFAULT_MODEL}", audio, SAMPLE_RATE)
+    write_spectrogram_figure(FIGURE, f"{song.name}, separated by {DEFAULT_MODEL}", audio, SAMPLE_RATE)
 
 
 def _mixture_file(song: Track) -> Path:

@@ -70,7 +70,7 @@ _REMEDIES = (
 
 @dataclass(frozen=True)
 class Check:
-    """Result of a check: absent is no failure; remedy holds the commands that fix a problem, one per line."""
+    """Result of a check: absent is no failure; remedy has the commands that fix a problem, one per line."""
 
     name: str
     state: CheckState
@@ -87,7 +87,7 @@ class Device:
     capability: str | None = None
 
     def text(self) -> str:
-        """Returns one line for people."""
+        """Returns one line of text."""
         memory = f"{self.memory_gib} GiB" if self.memory_gib else ""
         capability = f"compute capability {self.capability}" if self.capability else ""
         return ", ".join(filter(None, (self.name, memory, capability)))
@@ -119,7 +119,7 @@ class Report:
         return f"This machine separates on {device} with the {self.scan} scan, because {self.reason}."
 
     def text(self) -> str:
-        """Returns the report for people."""
+        """Returns the report as text."""
         rows = [(name, version or "not installed") for name, version in self.versions.items()]
         rows += [(f"GPU {index}", device.text()) for index, device in enumerate(self.devices)]
         checks: list[tuple[str, ...]] = []
@@ -131,10 +131,13 @@ class Report:
 
 
 def doctor(json: bool = False) -> tuple[str, bool]:
-    """Returns what this machine computes with and why, how to fix what is broken, and whether all is well.
+    """Prints what this machine computes with and why, and how to fix what does not work.
 
     Args:
-        json: Whether to return JSON for programs.
+        json: Print JSON.
+
+    Returns:
+        The text to print, and whether all that is installed works.
     """
     report = diagnose()
     return report.to_json() if json else report.text(), report.healthy

@@ -1,4 +1,4 @@
-"""Makes the model in the package again: prepares its data, trains it, and scores it on artists it was not trained on.
+"""Makes the packaged model again: prepares its data, trains it, and scores it on artists it was not trained on.
 
     python scripts/train_default_model.py SOURCES WORK              # data, training, weights, scores
     python scripts/train_default_model.py SOURCES WORK --compare    # instead: three sizes, and shares of the songs
@@ -37,7 +37,7 @@ PRINTED = ("csdr", "usdr")
 
 
 def make(sources: Path, work: Path, size: str = "medium", compare: bool = False, sound_font: Path = SOUND_FONT) -> None:
-    """Makes the model in the package again and prints its scores, or compares alternatives to it.
+    """Makes the packaged model again and prints its scores, or compares alternatives to it.
 
     Args:
         sources: Folder with the sources of the data.
@@ -98,7 +98,7 @@ def _scored(name: str, data: Path, work: Path, model: Path, split: Split) -> Res
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the recipe."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = ArgumentParser(prog="train_default_model.py", description="Makes the model in the package again.")
+    parser = ArgumentParser(prog="train_default_model.py", description="Makes the packaged model again.")
     parser.add_argument("sources", type=Path, help="folder with the sources of the data")
     parser.add_argument("work", type=Path, help="folder for the data, the training runs, the weights and the scores")
     parser.add_argument("--compare", action="store_true", help="compare sizes and shares of the songs instead")

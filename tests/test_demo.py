@@ -42,9 +42,9 @@ def check_stems(demo: Path, seconds: float) -> None:
 
 def pixels(path: Path) -> np.ndarray:
     """Returns the pixels of an image (height, width, 3)."""
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        return np.asarray(picture.convert("RGB")).astype(int)
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB")).astype(int)
 
 
 def test_the_demo_separates_scores_and_draws_a_song(
@@ -78,24 +78,24 @@ def test_the_demo_separates_scores_and_draws_a_song(
         assert (tmp_path / path).is_file()
     check_stems(demo, SONG_SECONDS)
     assert name in (tmp_path / lines["report"]).read_text(encoding="utf-8")
-    picture = pixels(tmp_path / lines["figure"])
-    assert picture.shape == (970, 1200, 3)
+    image = pixels(tmp_path / lines["figure"])
+    assert image.shape == (970, 1200, 3)
     drawn = [lines["song"], lines["stems"].split(", ")[0], f"demo/data/test/{name}/vocals.wav"]
     sounds = torch.stack([read_audio(tmp_path / file).mean(0) for file in drawn])
     expected = single_spectrograms(sounds, SAMPLE_RATE).double()[:, :, 13:145, 41:748].mean((1, 2, 3)).tolist()
-    assert [picture[rows, 120:1000].mean() for rows in PANELS] == pytest.approx(expected, rel=0.03)
+    assert [image[rows, 120:1000].mean() for rows in PANELS] == pytest.approx(expected, rel=0.03)
 
 
 def test_each_sound_has_its_panel_in_the_figure(tmp_path: Path) -> None:
     tone = torch.sin(2 * torch.pi * 1000 * torch.arange(SAMPLE_RATE) / SAMPLE_RATE).expand(2, -1)
-    path = tmp_path / "picture.png"
+    path = tmp_path / "figure.png"
     brightest = []
     for quiet in (0, 1, 2):
         gains = [0.0 if number == quiet else 1.0 for number in range(3)]
         sounds = {str(number): gain * tone for number, gain in enumerate(gains)}
         write_spectrogram_figure(path, "Cash $_^$", sounds, SAMPLE_RATE)
-        picture = pixels(path).sum(2)[:, 120:1000]
-        brightest.append([int(picture[rows].max()) for rows in PANELS])
+        image = pixels(path).sum(2)[:, 120:1000]
+        brightest.append([int(image[rows].max()) for rows in PANELS])
     # The first is the reference of the colours; if it is silent, everything else is full scale.
     assert [[value > 600 for value in values] for values in brightest[1:]] == [[True, False, True], [True, True, False]]
     assert brightest[0][0] < 50

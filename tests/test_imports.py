@@ -1,4 +1,4 @@
-"""Which part of the package imports which: the folders, and the modules beside them, are its rooms."""
+"""Which part of the package imports which: the folders, and the modules next to them, are its units."""
 
 import ast
 import os

@@ -1,7 +1,8 @@
-"""README and docs are written in plain English: a list of patterns to avoid, each with its reason and an example."""
+"""Documents and the texts in the code are plain English: patterns to avoid, each with its reason and an example."""
 
+import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,16 +11,18 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 PLACES = ("*.md", "docs/*.md", "bsmamba2/**/*.md", ".github/**/*.md", ".github/**/*.yml")
 DOCUMENTS = sorted(path for place in PLACES for path in REPOSITORY.glob(place))
+MODULES = sorted(REPOSITORY.glob("bsmamba2/**/*.py"))
 # Nouns before which "training" is an adjective.
 OF_TRAINING = "run|step|loop|set|song|excerpt|segment|command|config|module|checkpoint|process|program"
 
 
 class Pattern(NamedTuple):
-    """What to avoid, a sentence that contains it, and what to write instead."""
+    """What to avoid, a sentence that contains it, what to write instead, and whether this applies to code as well."""
 
     expression: str
     example: str
     reason: str
+    in_code: bool = True
 
 
 PATTERNS = (
@@ -27,15 +30,24 @@ PATTERNS = (
     Pattern(r"\bmend(s|ed|ing)?\b", "how to mend it", "write fix"),
     Pattern(r"\b(says?|said|tells?|told)\b", "the file tells its length", "write print, report, list or declare"),
     Pattern(r"\bheard?\b|\bhears\b", "artists it never heard", "write given, played or trained on"),
-    Pattern(r"\b(lie|lies|lying|stands?|stood)\b", "the page stands beside it", "things simply are somewhere"),
-    Pattern(r"\bholds?\b", "the folder holds the songs", "write contains, has or stores"),
+    Pattern(
+        r"\b(lie|lies|lying|stands?|stood)\b", "the page stands beside it", "things simply are somewhere", in_code=False
+    ),
+    Pattern(r"\bholds?\b", "the folder holds the songs", "write contains, has or stores", in_code=False),
     Pattern(r"\btrainings\b", "18 trainings", "training has no plural: write training runs"),
     Pattern(rf"\ba training\b(?! ({OF_TRAINING})s?\b)", "before a training", "write a training run, or training"),
     Pattern(r"\bpictures?\b", "pictures and sound", "write figure, image or spectrogram"),
-    Pattern(r"\b(an)?others?\b[^.;:|]*\bthan\b", "another rate than the song", "write a different … from"),
+    Pattern(
+        r"\b(an)?others?\b[^.;:|]*\bthan\b", "another rate than the song", "write a different … from", in_code=False
+    ),
     Pattern(r"\bbeside\b", "its scores beside theirs", "write next to, compared with, in addition to"),
-    Pattern(r"\bof itself\b|\bby itself\b(?! (as|for))", "chosen by itself", "write automatically or by default"),
-    Pattern(r"\banew\b|\bafresh\b", "computed anew", "write again, or from the beginning"),
+    Pattern(
+        r"\bof itself\b|\bby itself\b(?! (as|for))",
+        "chosen by itself",
+        "write automatically or by default",
+        in_code=False,
+    ),
+    Pattern(r"\banew\b|\bafresh\b", "computed anew", "write again, or from the beginning", in_code=False),
     Pattern(r"\bstops no\b|\bno other\b", "one bad file stops no other", "an aphorism: write what happens"),
     Pattern(
         r"(^|[.!?]\s+|\|\s*|- )(Of|What of|Whose)\b",
@@ -47,6 +59,10 @@ PATTERNS = (
 )
 
 
+# The others also match good code, such as a title with "Lies", "a rate other than" or "instead of itself".
+CODE_PATTERNS = tuple(pattern for pattern in PATTERNS if pattern.in_code)
+
+
 def prose(text: str) -> str:
     """Returns a document without what is not prose: code, commands, addresses; lines keep their numbers."""
     for code in (r"```.*?```", r"`[^`]*`", r"\]\([^)]*\)", r"<!--|-->"):
@@ -54,10 +70,17 @@ def prose(text: str) -> str:
     return text
 
 
-def findings(text: str) -> Iterator[tuple[int, str, str]]:
+def literals(source: str) -> Iterator[tuple[int, str]]:
+    """Yields first line and text of the strings of a module that have several words: docstrings, messages, labels."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            yield node.lineno, node.value
+
+
+def findings(text: str, patterns: Iterable[Pattern] = PATTERNS) -> Iterator[tuple[int, str, str]]:
     """Yields line number, words and reason of each pattern in a text, also where a line ends between two words."""
     searched = prose(text)
-    for pattern in PATTERNS:
+    for pattern in patterns:
         # "Whose" begins a sentence, "whose" does not.
         flags = re.MULTILINE if pattern.expression.startswith("(^") else re.IGNORECASE
         for match in re.finditer(pattern.expression.replace(" ", r"\s"), searched, flags):
@@ -71,9 +94,26 @@ def test_documents_are_plain_english(path: Path) -> None:
     assert not found, "\n" + "\n".join(f"{name}:{line}: {words!r}: {reason}" for line, words, reason in found)
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_strings_in_the_code_are_plain_english(path: Path) -> None:
+    name = path.relative_to(REPOSITORY)
+    found = sorted(
+        (start + line - 1, words, reason)
+        for start, text in literals(path.read_text(encoding="utf-8"))
+        for line, words, reason in findings(text, CODE_PATTERNS)
+    )
+    assert not found, "\n" + "\n".join(f"{name}:{line}: {words!r}: {reason}" for line, words, reason in found)
+
+
+def test_the_strings_of_code_are_docstrings_and_parts_of_messages() -> None:
+    source = 'def f(x):\n    """How to mend\n    it."""\n    raise ValueError(f"{x} is mended by itself")\n    # told\n'
+    assert list(literals(source)) == [(2, "How to mend\n    it."), (4, " is mended by itself")]
+
+
 def test_the_documents_are_found() -> None:
-    names = {str(path.relative_to(REPOSITORY)) for path in DOCUMENTS}
+    names = {str(path.relative_to(REPOSITORY)) for path in [*DOCUMENTS, *MODULES]}
     assert {"README.md", "CONTRIBUTING.md", "docs/training.md", "bsmamba2/weights/mini-vocals.md"} <= names
+    assert {"bsmamba2/cli.py", "bsmamba2/training/command.py"} <= names
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.example)

@@ -45,7 +45,7 @@ def parsed(*arguments: str, **special: Any) -> dict[str, Any]:
     return parse_options("hang", hang, arguments, {"prints": {"nargs": "+"}, **special})
 
 
-def test_fields_of_a_dataclass_are_options_beside_the_parameters() -> None:
+def test_fields_of_a_dataclass_are_options_in_addition_to_the_parameters() -> None:
     options = parsed("a", "b", "--wood", "ash", "--width_mm=3", "--lit", "--glass", "--room", "attic")
     assert options == {"prints": ["a", "b"], "room": Path("attic"), "frame": Frame("ash", 3.0, True), "lit": True}
 

@@ -18,7 +18,7 @@ def downmixed(
     """Yields audio (c, n) mixed down to one or two channels by FFmpeg's coefficients (ITU-R BS.775), without the LFE.
 
     Raises:
-        InputError: There is no usual order for this number of channels.
+        InputError: This number of channels has no usual order.
     """
     layout = layout or LAYOUTS.get(channels)
     if layout is None:

@@ -1,4 +1,4 @@
-"""Which sample formats, rates and channels an audio file format can hold."""
+"""Which sample formats, rates and channels an audio file format supports."""
 
 from typing import Literal
 
@@ -41,7 +41,7 @@ def output_depth(format: Format, asked: Depth | Literal["source"], source: Depth
     A lossy source (MP3, AAC) has no sample format and gives float, or 24 bit in FLAC, which has no float.
 
     Raises:
-        InputError: The format cannot hold it.
+        InputError: The format does not support it.
     """
     depths = SUBTYPES.get(format)
     if depths is None:
@@ -52,12 +52,12 @@ def output_depth(format: Format, asked: Depth | Literal["source"], source: Depth
         return None
     depth = asked if asked != "source" else source or ("float" if "float" in depths else "24")
     if depth not in depths:
-        raise InputError(f"{format} cannot hold {_named(depth)}; give --bit-depth 16 or 24, or the format wav")
+        raise InputError(f"{format} does not support {_named(depth)}; give --bit-depth 16 or 24, or the format wav")
     return depth
 
 
 def check_rate(format: Format, sample_rate: int) -> None:
-    """Checks that a format can hold a sampling rate in Hz.
+    """Checks that a format supports a sampling rate in Hz.
 
     Raises:
         InputError: It cannot.
@@ -71,17 +71,21 @@ def check_rate(format: Format, sample_rate: int) -> None:
         "m4a": sample_rate in AAC_RATES,
     }[format]
     if not allowed:
-        raise InputError(f"{format} cannot hold its sampling rate of {sample_rate} Hz; give the format wav or flac")
+        raise InputError(
+            f"{format} does not support its sampling rate of {sample_rate} Hz; give the format wav or flac"
+        )
 
 
 def check_channels(format: Format, channels: int) -> None:
-    """Checks that a format can hold a number of channels.
+    """Checks that a format supports a number of channels.
 
     Raises:
         InputError: It cannot.
     """
     if not 1 <= channels <= MOST_CHANNELS[format]:
-        raise InputError(f"{format} holds 1 to {MOST_CHANNELS[format]} channels, not {channels}; mix them down first")
+        raise InputError(
+            f"{format} supports 1 to {MOST_CHANNELS[format]} channels, not {channels}; mix them down first"
+        )
 
 
 def _named(depth: Depth) -> str:

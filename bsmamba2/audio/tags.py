@@ -100,8 +100,8 @@ def read_tags(path: Path) -> Tags:
 def write_tags(path: Path, tags: Tags, format: str) -> None:
     """Writes tags into a complete audio file in place; its samples stay as they are.
 
-    A text that the format cannot hold, such as a track number in words in MP4, is left out. If no tags can be written,
-    the file stays as it is and a warning gives the reason.
+    A text that the format does not support, such as a track number in words in MP4, is left out. If no tags can be
+    written, the file stays as it is and a warning gives the reason.
 
     Args:
         path: The file; its suffix does not matter.
@@ -118,7 +118,7 @@ def write_tags(path: Path, tags: Tags, format: str) -> None:
     try:
         with io.BufferedRandom(raw) as file:
             if target is WAVE and (file.read(4) != b"RIFF" or path.stat().st_size > LARGEST_WAV_BYTES + HEADER_BYTES):
-                raise ValueError("only plain WAV below 4 GiB can hold them")
+                raise ValueError("only plain WAV below 4 GiB can contain them")
             audio = target(file)
             if audio.tags is None:
                 audio.add_tags()
@@ -199,7 +199,7 @@ def _id3_values(tags: Any, key: str) -> list[str]:
     for frame in tags.getall(key):
         if frame.FrameID == "UFID":
             return [frame.data.decode("ascii", "replace")]
-        # Comments with a description hold data of programs, such as gapless data.
+        # Comments with a description contain data of programs, such as gapless data.
         if frame.FrameID != "COMM" or frame.desc in ("", "ID3v1 Comment"):
             text = frame.genres if frame.FrameID == "TCON" else frame.text
             return [text] if isinstance(text, str) else [str(value) for value in text]

@@ -54,7 +54,7 @@ def audio_writer(
         depth: Sample format; samples are rounded to integer formats by `quantise`. None for a lossy format.
 
     Raises:
-        InputError: The format cannot hold this rate, depth or number of channels.
+        InputError: The format does not support this rate, depth or number of channels.
         OSError: The file could not be written completely, for example because the disk is full.
     """
     check_rate(format, sample_rate)

@@ -20,7 +20,7 @@ Faults = list[tuple[str | None, str]]
 
 
 def measure_track(path: Path, window: int) -> CheckedTrack:
-    """Returns what a track holds, reading its stems side by side, and the faults of what cannot be read.
+    """Returns the content of a track, reading its stems side by side, and the faults of what cannot be read.
 
     Args:
         path: A stem file, or the folder of the stems' audio files.

@@ -46,7 +46,7 @@ def check_data(
     segment_seconds: float = ModelConfig.segment_seconds,
     json: bool = False,
 ) -> tuple[str, bool]:
-    """Returns what is wrong with a folder of songs with stems, and whether it can be trained on.
+    """Lists what is wrong with a folder of songs with stems.
 
     Args:
         root: Folder with train/ and perhaps valid/ and test/: {track}.stem.mp4 files, or {track}/{stem}.wav folders.
@@ -55,16 +55,21 @@ def check_data(
         depth: Sample format of the decoded files; float neither rounds nor clips.
         index: File to write the index of active windows of train/ to, for the training option of the same name.
         segment_seconds: Length of a window of that index in seconds; that of the training segments.
-        json: Print JSON for programs instead of text for people.
+        json: Print JSON.
+
+    Returns:
+        The text to print, and whether the folder can be trained on.
 
     Raises:
-        InputError: There is no such folder, or something cannot be written.
+        InputError: The folder does not exist, or something cannot be written.
     """
     window = round(segment_seconds * SAMPLE_RATE) if math.isfinite(segment_seconds) else 0
     if window < 1:
         raise InputError(f"segment_seconds={segment_seconds} is not allowed; give at least the length of a sample")
     if decoded is not None and decoded.resolve() == root.resolve():
-        raise InputError(f"{decoded} is the folder to decode, which would then hold each track twice; give another one")
+        raise InputError(
+            f"{decoded} is the folder to decode, which would then contain each track twice; give another one"
+        )
     report = check_folder(root, window)
     remarks = []
     if index is not None:
@@ -83,13 +88,13 @@ def check_folder(root: Path, window: int) -> DataReport:
         window: Length of a window in samples.
 
     Raises:
-        InputError: There is no such folder, or none of the three in it.
+        InputError: The folder does not exist, or has none of the three.
     """
     if not root.is_dir():
-        raise InputError(f"there is no folder {root}; give the one that holds train/, valid/ or test/")
+        raise InputError(f"there is no folder {root}; give the one that contains train/, valid/ or test/")
     splits = [root / split for split in get_args(Split) if (root / split).is_dir()]
     if not splits:
-        raise InputError(f"{root} holds none of the folders train/, valid/ and test/; give the folder above them")
+        raise InputError(f"{root} contains none of the folders train/, valid/ and test/; give the folder above them")
     paths = [path for split in splits for path in found_tracks(split)]
     tracks = [measure_track(path, window) for path in tqdm(paths, "checking tracks", unit="track", disable=None)]
     # A stem file that cannot be opened has the same fault in every stem.

@@ -35,7 +35,7 @@ class MusdbDataModule(LightningDataModule):
         augmentation: How often and how much the stems of an excerpt are changed.
         validation_tracks: Names of tracks in train/ to validate on, instead of the official 14.
         validation_artists: Names of artists in train/ to validate on, all their tracks.
-        shared_artists: Whether songs of an artist may be on both sides, as in the official split.
+        shared_artists: Whether songs of an artist may be in both training and validation, as in the official split.
         validation_seconds: Length of the fixed excerpt around the middle of each validation song; by default
             the whole song.
         workers: Processes that read excerpts.

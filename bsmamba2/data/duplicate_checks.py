@@ -1,4 +1,4 @@
-"""Tracks and stems that a dataset holds twice."""
+"""Tracks and stems that a dataset contains twice."""
 
 import unicodedata
 from collections import defaultdict

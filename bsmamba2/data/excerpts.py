@@ -163,7 +163,7 @@ class EpochNumbers(DistributedSampler[int]):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the next epoch, at least that of the start, which Lightning does not know at first."""
+        """Sets the next epoch, or that of `start` if it is later: Lightning begins with 0."""
         super().set_epoch(max(epoch, self.start // self.size))
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""What is found in a folder of songs with stems, as a table for people and as JSON for programs."""
+"""What is found in a folder of songs with stems, as a table and as JSON."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ from bsmamba2.text_table import text_table
 Severity = Literal["error", "note"]
 Kind = Literal["MUSDB18", "MUSDB18-HQ", "folders of stems"]
 
-# Mixture minus sum of the stems where there is no difference.
+# Mixture minus sum of the stems if they are equal.
 LOWEST_DB = -200.0
 
 
@@ -167,7 +167,7 @@ class DataReport:
         return [*lines, *self.remarks, f"{counts['error']} errors, {counts['note']} notes{verdict}"]
 
     def text(self) -> str:
-        """Returns the report for people: a line per track with its active windows in %, then the problems."""
+        """Returns the report as text: a line per track with its active windows in %, then the problems."""
         stems = list(dict.fromkeys(stem for track in self.tracks for stem in track.stems))
         rows = [["split", "active windows in %", "s", "stems", *stems, "mix-sum dB", "problems"]]
         for track in self.tracks:

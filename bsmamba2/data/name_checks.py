@@ -36,7 +36,7 @@ def unlisted_or_empty(split: Path) -> Iterator[Problem]:
 
 
 def misplaced_files(folder: Path, root: Path) -> Iterator[Problem]:
-    """Yields the problems of files beside the tracks of a split, and of files and folders beside the splits."""
+    """Yields the problems of files next to the tracks of a split, and of files and folders next to the splits."""
     try:
         paths = _visible(folder)
     except OSError:

@@ -96,8 +96,8 @@ def find_tracks(
     artists, unless shared_artists is set.
 
     Args:
-        root: The folder that holds train/, test/ and perhaps valid/.
-        split: Which of them.
+        root: The folder that contains train/, test/ and perhaps valid/.
+        split: Name of the split.
         validation_tracks: Names of tracks in train/ to validate on.
         validation_artists: Names of artists in train/ to validate on.
         shared_artists: Whether an artist may be in both splits, as in the official ones.
@@ -153,14 +153,16 @@ def track_paths(folder: Path) -> list[Path]:
     """Returns the stem files and track folders in a folder, in the order of their names.
 
     Raises:
-        InputError: There is no such folder, no track in it, or a track both as file and as folder.
+        InputError: The folder does not exist or has no tracks, or a track is both a file and a folder.
     """
     if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}; the dataset root holds train/, test/ and perhaps valid/")
+        raise InputError(f"there is no folder {folder}; give the folder that contains train/, test/ and perhaps valid/")
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     paths = [path for path in entries if path.is_dir() or path.name.endswith(STEM_FILE)]
     if not paths:
-        raise InputError(f"there is no track in {folder}; it holds {{track}}.stem.mp4 files or {{track}}/*.wav folders")
+        raise InputError(
+            f"there is no track in {folder}; put {{track}}.stem.mp4 files or {{track}}/*.wav folders into it"
+        )
     names = [track_name(path) for path in paths]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -224,7 +226,7 @@ def _checked(paths: Sequence[Path], sample_rate: int, channels: int) -> list[Tra
     sources = {path: find_sources(path) for path in paths}
     stems = {name for found in sources.values() for name in found if name != MIXTURE}
     if not stems:
-        raise InputError(f"{paths[0]} holds no stem; a track has one audio file per stem ({', '.join(STEM_SUFFIXES)})")
+        raise InputError(f"{paths[0]} has no stem; a track has one audio file per stem ({', '.join(STEM_SUFFIXES)})")
     for path, found in sources.items():
         for stem in sorted(stems - set(found)):
             raise InputError(

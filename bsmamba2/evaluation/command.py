@@ -49,8 +49,8 @@ def evaluate(
         output: Folder for the results.
         model: Name of a published model (`bsmamba2 models` lists them), or a file: a checkpoint or weights.
         estimates: Instead of a model, a folder with the estimates of another tool, as {track}/{stem}.wav.
-        selection: Which songs are scored.
-        scoring: Which scores are computed, and what is kept.
+        selection: Songs to score.
+        scoring: Scores to compute, and files to keep.
         settings: How to separate; only the device is used with estimates.
         processes: How many processes share the songs.
 

@@ -37,8 +37,8 @@ def read_estimates(folder: Path, song: Song, stems: Sequence[str]) -> tuple[dict
     files = _files(folder / song.name)
     by_subtraction = INSTRUMENTAL in stems and INSTRUMENTAL not in files and VOCALS in files
     both = (VOCALS, INSTRUMENTAL)
-    beside = [name for name in both if name in files] if set(both) & set(stems) else []
-    names = [name for name in dict.fromkeys([*stems, *beside]) if not (by_subtraction and name == INSTRUMENTAL)]
+    related = [name for name in both if name in files] if set(both) & set(stems) else []
+    names = [name for name in dict.fromkeys([*stems, *related]) if not (by_subtraction and name == INSTRUMENTAL)]
     notes: list[str] = []
     estimates = {}
     for name in names:
@@ -58,7 +58,7 @@ def estimates_sha256(folder: Path, track_name: str) -> str:
     """Returns the SHA-256 of stem names and the bytes of the files of one track, independent of their folder.
 
     Raises:
-        InputError: There is no folder for this track, two files are of the same stem, or a file cannot be read.
+        InputError: The folder of this track does not exist, two files are of the same stem, or a file cannot be read.
     """
     return files_sha256(_files(folder / track_name))
 
@@ -70,8 +70,8 @@ def stems_in(folder: Path) -> tuple[str, ...]:
     any estimate is ignored.
 
     Raises:
-        InputError: There is no such folder, no estimate in it, two files of the same stem, or no stem that all tracks
-            have.
+        InputError: The folder does not exist or has no estimates, a track has two files of the same stem, or no stem is
+            common to all tracks.
     """
     folders = sorted(folder.iterdir()) if folder.is_dir() else []
     found = {

@@ -44,7 +44,7 @@ def require_museval() -> None:
     """Checks that museval can be used.
 
     Raises:
-        InputError: It is not installed, or there is no ffmpeg program, without which it cannot be imported.
+        InputError: It is not installed, or the ffmpeg program is missing, without which it cannot be imported.
     """
     try:
         import museval  # noqa: F401
@@ -89,7 +89,7 @@ def score_with_museval(
         if not any(isinstance(found, np.linalg.LinAlgError) for found in (error, error.__context__)):
             raise
         raise InputError(
-            f"museval cannot tell the sources {', '.join(names)} apart, because one is a copy or filtered version of "
+            f"museval cannot distinguish the sources {', '.join(names)}, because one is a copy or filtered version of "
             "others; give other sources, or evaluate without museval"
         ) from error
     store = museval.TrackStore(track_name="", win=WINDOW_SECONDS, hop=WINDOW_SECONDS)

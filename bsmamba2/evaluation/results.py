@@ -42,7 +42,7 @@ class TrackResult:
         data_sha256: Hash of the audio files of the track.
         seconds: Length in seconds.
         computing_seconds: Time of the separation without reading and scoring; NaN for estimates from files.
-        notes: Remarks for people, such as an adjusted length.
+        notes: Remarks to show, such as an adjusted length.
         activity: By stem, 1 for each block of 100 ms in which the reference is active, else 0.
         scores: By stem and row.
         excerpt: Start and end in seconds of the excerpt kept for listening in excerpts/{name}/: mixture.flac,
@@ -85,7 +85,7 @@ class TrackResult:
         are ignored: this version has no label, unit or direction to show and compare them with.
 
         Args:
-            content: The values, as JSON holds them.
+            content: The values, as read from JSON.
             path: The file they are from, for the error message.
 
         Raises:
@@ -108,7 +108,7 @@ class TrackResult:
                 computed=dict(content["computed"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path} holds no results of this version; evaluate again with --overwrite") from error
+            raise InputError(f"{path} has no results of this version; evaluate again with --overwrite") from error
 
 
 @dataclass(frozen=True)
@@ -155,13 +155,13 @@ class Results:
         """
         path = folder / RESULTS
         if not path.is_file() and (folder / RUN).is_file():
-            raise InputError(f"the evaluation in {folder} was not finished; give its command again to resume it")
+            raise InputError(f"the evaluation in {folder} was not finished; run the command again to resume it")
         if not path.is_file():
             raise InputError(f"there is no {RESULTS} in {folder}; give a folder that `bsmamba2 evaluate` wrote")
         content = _read(path)
         parts = (content.get(part) for part in ("description", "tracks", "failures"))
         if content.get("format") != FORMAT or not all(isinstance(part, dict) for part in parts):
-            raise InputError(f"{path} holds no results of this version; evaluate again with --overwrite")
+            raise InputError(f"{path} has no results of this version; evaluate again with --overwrite")
         tracks = {name: TrackResult.from_content(track, path) for name, track in content["tracks"].items()}
         return cls(content["description"], tracks, content["failures"])
 
@@ -202,5 +202,5 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}); evaluate again with --overwrite") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds no results of this version; evaluate again with --overwrite")
+        raise InputError(f"{path} has no results of this version; evaluate again with --overwrite")
     return content

@@ -42,7 +42,7 @@ class Run:
         """Prepares the folder and locks it for this process; a run with the same identity is resumed.
 
         Raises:
-            InputError: The folder holds results with a different identity and overwrite is not set, or files that no
+            InputError: The folder contains results with a different identity and overwrite is not set, or files that no
                 evaluation wrote and that would be replaced; another program is evaluating into it; or it is not
                 writable.
         """
@@ -58,7 +58,7 @@ class Run:
                 changed = self._changed(path) if path.exists() else ""
                 if changed and not overwrite:
                     raise InputError(
-                        f"{self.folder} holds results of other settings ({changed}); give another --output, or "
+                        f"{self.folder} contains results with other settings ({changed}); give another --output, or "
                         "--overwrite"
                     )
                 self._clear(everything=bool(changed))

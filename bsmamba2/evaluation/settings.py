@@ -10,10 +10,10 @@ from bsmamba2.evaluation.scoring import Protocol
 
 @dataclass(frozen=True)
 class Selection:
-    """Which songs of a dataset are scored.
+    """Songs of a dataset to score.
 
     Args:
-        split: Which tracks.
+        split: Tracks to score.
         validation_tracks: With split valid or train, names of the validation tracks, instead of the official 14.
         validation_artists: With split valid or train, artists whose tracks are the validation tracks.
 
@@ -32,17 +32,16 @@ class Selection:
 
 @dataclass(frozen=True)
 class ScoringSettings:
-    """Which scores are computed, and what is kept.
+    """Scores to compute, and files to keep.
 
     Args:
-        stems: Which are scored, of those with estimates, or instrumental (everything but the vocals); by default all
-            except the instrumental.
-        protocol: Which sources share the undefined windows of the cSDR; only the stem (single, as published for
+        stems: Stems to score; by default all that have estimates, except instrumental (all but the vocals).
+        protocol: Sources whose silence makes a cSDR window undefined: only the stem (single, as published for
             BSMamba2), the stem and everything else (pair), or the four stems of MUSDB18 (four).
-        chunk_seconds: Also separate in segments of these lengths in seconds, to score against the length.
+        chunk_seconds: Also separate in segments of these lengths in seconds, and score each length.
         museval: Also compute museval's SDR, ISR, SIR and SAR and write its files; slow, and needs an ffmpeg program.
         save_estimates: Keep the estimates in OUTPUT/estimates, as WAV in float.
-        overwrite: Replace existing results of other settings; with the same settings, an evaluation resumes.
+        overwrite: Replace existing results with other settings; with the same settings, an evaluation resumes.
 
     Raises:
         InputError: A length of chunks is given twice.

@@ -61,7 +61,7 @@ class Song:
         """Returns the true audio (c, n) of a stem, or of the instrumental: the sum of all but the vocals.
 
         Raises:
-            InputError: The song has no such stem.
+            InputError: The song does not have the stem.
         """
         if stem in self.stems:
             return self.stems[stem]
@@ -78,7 +78,7 @@ class Song:
         If there is only one stem, the other source is the mixture without it.
 
         Raises:
-            InputError: The song has no such stem.
+            InputError: The song does not have the stem.
         """
         if stem == INSTRUMENTAL and VOCALS in self.stems:
             return [self.stems[VOCALS]]
@@ -89,7 +89,7 @@ class Song:
         """Returns the sum (c, n) of the other sources.
 
         Raises:
-            InputError: The song has no such stem.
+            InputError: The song does not have the stem.
         """
         return torch.stack(self.others(stem)).sum(0)
 
@@ -106,8 +106,8 @@ def find_scored_tracks(
     valid/ and test/, its own folders are the tracks of test. Folders with the results of an evaluation are skipped.
 
     Args:
-        root: The folder that holds train/, test/ and perhaps valid/, or the tracks themselves.
-        split: Which of them.
+        root: The folder that contains train/, test/ and perhaps valid/, or the tracks themselves.
+        split: Name of the split.
         validation_tracks: Names of tracks in train/ to validate on.
         validation_artists: Names of artists in train/ to validate on.
 
@@ -116,7 +116,7 @@ def find_scored_tracks(
             name.
     """
     if not root.is_dir():
-        raise InputError(f"there is no folder {root}; give one that holds test/, or tracks with stems")
+        raise InputError(f"there is no folder {root}; give one that contains test/, or tracks with stems")
     if split == "test" and not any((root / name).is_dir() for name in get_args(Split)):
         paths = track_paths(root)
     else:
@@ -212,18 +212,17 @@ def _note_of_sum(mixture: Tensor, stems: Mapping[str, Tensor]) -> list[str]:
 
 def _check_stems(track: Track) -> None:
     if not track.stems:
-        raise InputError(
-            f"{track.path} holds no stem; a track has one audio file per stem ({', '.join(STEM_SUFFIXES)})"
-        )
+        raise InputError(f"{track.path} has no stem; a track has one audio file per stem ({', '.join(STEM_SUFFIXES)})")
     for name in track.stems:
         if name.lower() in NO_STEMS:
             raise InputError(
-                f"{track.path} holds {name}, which is not a stem by its name; remove it, or call the mixture {MIXTURE}"
+                f"{track.path} contains {name}, which is not a stem by its name; remove it, or call the mixture "
+                f"{MIXTURE}"
             )
     # They would be counted twice in sums.
     for name in set(INSTRUMENTAL_NAMES) & set(track.stems):
         parts = [stem for stem in track.stems if stem not in (name, VOCALS)]
         if parts:
             raise InputError(
-                f"{track.path} holds {name} beside {', '.join(parts)}, which are parts of it; take out one or the other"
+                f"{track.path} contains {name} and {', '.join(parts)}, which are parts of it; remove one or the other"
             )

@@ -56,7 +56,7 @@ class Source(Protocol):
 
     @property
     def description(self) -> dict[str, dict[str, Any]]:
-        """A description of it in sections, for people."""
+        """A description of it in sections, to show."""
 
     def sha256(self, track: str) -> str:
         """Returns a hash of what its estimates of one track depend on besides the track."""
@@ -156,7 +156,7 @@ class FolderSource:
     """Estimates in files; see `bsmamba2.evaluation.estimates`.
 
     Args:
-        folder: The folder that holds them.
+        folder: The folder that contains them.
     """
 
     folder: Path

@@ -111,7 +111,7 @@ def compare(
         Second minus first; better and worse depend on `better`.
 
     Raises:
-        InputError: There is no such track.
+        InputError: No track has both scores.
     """
     # Imported here because it takes a second.
     from scipy.stats import binomtest

@@ -35,7 +35,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done with every track.
+    """How a track is evaluated.
 
     Args:
         run: Folder of the results, and what they depend on.
@@ -59,7 +59,7 @@ def evaluate_track(track: Track, plan: Plan, estimate: Estimate) -> TrackResult 
 
     Args:
         track: The song's files.
-        plan: What is done with it.
+        plan: How it is evaluated.
         estimate: Separates it on the device of this process.
     """
     try:

@@ -53,7 +53,7 @@ class Block(nn.Module):
 
 
 class Folded(NamedTuple):
-    """The linear maps of a `BidirectionalMixer`, composed; they hold no parameters of their own."""
+    """The linear maps of a `BidirectionalMixer`, composed; they have no parameters of their own."""
 
     blocks: tuple[Any, Any]
     skip: Tensor  # (d, d): the join of the two skip connections

@@ -35,7 +35,7 @@ class DualPathLayer(nn.ModuleList):
 
 
 def mixed_in_tiles(mixer: Mixer, x: Tensor) -> Tensor:
-    """Returns what a mixer makes of x (rows, l, d), tile by tile.
+    """Returns the output (rows, l, d) of a mixer for x (rows, l, d), computed tile by tile.
 
     All tiles are of one size, since a compiled mixer is made for one; the last may repeat rows of the one before.
     """
@@ -48,7 +48,7 @@ def mixed_in_tiles(mixer: Mixer, x: Tensor) -> Tensor:
 
 
 def rows_per_tile(rows: int, length: int, inner_dim: int, device: torch.device) -> int:
-    """Returns how many of all rows a mixer takes at once: on a CPU so few that they stay in its cache, elsewhere all.
+    """Returns how many rows a mixer processes at once: few enough to stay in the cache on a CPU, elsewhere all.
 
     Args:
         rows: All rows.

@@ -6,7 +6,7 @@ import math
 def mel_bands(count: int, n_fft: int, sample_rate: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Returns the first bins and the widths in bins of triangular bands on Slaney's mel scale.
 
-    A band holds the bins strictly between the ends of its triangle; the first also holds bin 0, and the last the
+    A band contains the bins strictly between the ends of its triangle; the first also has bin 0, and the last the
     highest bin.
 
     Args:

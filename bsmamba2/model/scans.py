@@ -25,9 +25,9 @@ def ssd(
     """Returns the y of `bsmamba2.model.ssd` by a scan, or by the best one for the device of x.
 
     Raises:
-        InputError: There is no such scan, or it cannot run here.
+        InputError: The scan does not exist, or it cannot run here.
     """
-    # torch.compile cannot trace the questions to the machine that the choice takes.
+    # torch.compile cannot trace the device queries that the choice needs.
     if scan == "auto" or not torch.compiler.is_compiling():
         scan = choose_scan(x.device, scan, x.dtype)
     return _SCANS[scan](x, dt, A, B, C, reverse=reverse)
@@ -36,10 +36,10 @@ def ssd(
 def choose_scan(device: torch.device, scan: Scan = "auto", dtype: torch.dtype = torch.float32) -> Scan:
     """Returns the scan that runs on a device: the kernels on CUDA where they work, else the chunked one.
 
-    Double precision is for the chunked one, since the kernels multiply in lower precision.
+    In double precision the chunked one runs, since the kernels multiply in lower precision.
 
     Raises:
-        InputError: There is no such scan, or it cannot run here.
+        InputError: The scan does not exist, or it cannot run here.
     """
     if scan == "auto":
         kernel = device.type == "cuda" and dtype != torch.float64 and kernel_problem() is None
@@ -66,7 +66,7 @@ def ssd_kernel(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, revers
     """Returns the y of `bsmamba2.model.ssd` by the fused kernels of mamba-ssm, which need a CUDA device."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     scan = kernel_module().mamba_chunk_scan_combined
-    # The kernels know one direction only.
+    # The kernels support only one direction.
     x, dt, B, C = (t.flip(1) if reverse else t.contiguous() for t in (x, dt.to(dtype), B, C))
     y = scan(x, dt, A.to(dtype), B, C, chunk_size=256)
     return y.flip(1) if reverse else y
@@ -74,7 +74,7 @@ def ssd_kernel(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, revers
 
 @functools.cache
 def kernel_module() -> ModuleType:
-    """Returns the module of mamba-ssm that holds the Triton kernels of the scan.
+    """Returns the module of mamba-ssm with the Triton kernels of the scan.
 
     `import mamba_ssm` asks for a compiled extension that this scan does not use, and that an installation without a
     compiler lacks; then the package is entered without running its `__init__`.

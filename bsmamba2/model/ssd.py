@@ -134,7 +134,7 @@ class SegmentSums(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Returns for every m the sum of the gradients at all [i, j] whose sum holds step m."""
+        """Returns for every m the sum of the gradients at all [i, j] whose sum contains step m."""
         if ctx.reverse:
             return gradient.cumsum(-2).triu(1).sum(-1), None
         return gradient.flip(-2).cumsum(-2).flip(-2).tril(-1).sum(-1), None

@@ -10,16 +10,18 @@ from bsmamba2.evaluation.runs import REPORT
 def report(
     runs: Sequence[Path], output: Path = Path(REPORT), no_audio: bool = False, overwrite: bool = False
 ) -> list[Path]:
-    """Shows one evaluation, or several side by side, on a page that opens anywhere; returns it and its data in JSON.
+    """Writes one HTML page about one or several evaluations, and its data as JSON.
+
+    Returns the paths of both.
 
     Args:
         runs: Folders that `bsmamba2 evaluate` wrote; all are compared with the first.
-        output: The page, a name that ends in .html; the data are written beside it.
+        output: The page, a name that ends in .html; its data is written next to it as .json.
         no_audio: Show the excerpts as spectrograms only, without audio.
         overwrite: Replace an existing page.
 
     Raises:
-        InputError: A folder holds no results, or the page already exists or cannot be written.
+        InputError: A folder has no results, or the page already exists or cannot be written.
     """
     existing = next((path for path in (output, output.with_suffix(".json")) if path.exists()), None)
     if existing and not overwrite:

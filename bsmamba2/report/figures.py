@@ -13,7 +13,7 @@ from bsmamba2.report.tables import MAIN_SCORES, Line, track_anchor, tracks_by_na
 from bsmamba2.report.texts import score_axis, score_title
 
 ACTIVITY_BINS = ("0-25 %", "25-50 %", "50-75 %", "75-100 %")
-# Of the floors and oracles, those that have a score in every bin.
+# The floors and oracles that have a score in every bin.
 ACTIVITY_SCALE = (MIXTURE_ROW, RATIO_MASK_ROW, COMPLEX_MASK_ROW)
 BOXES_OF_SPARSE_REGIONS = ("leakage_dbfs", "leakage_db", "false_mute", "onset_sdr")
 

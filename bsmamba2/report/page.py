@@ -86,7 +86,7 @@ class StemSection:
 
 
 def write_report(runs: Sequence[Path], output: Path, audio: bool = True) -> list[Path]:
-    """Writes a page (HTML) about evaluations and beside it their summaries and comparisons (JSON); returns both paths.
+    """Writes a page (HTML) about evaluations and next to it their summaries and comparisons (JSON); returns both paths.
 
     The page is self-contained: images, sounds and program are embedded. The same results give the same bytes.
 

@@ -113,8 +113,8 @@ def box_plot(title: str, axis: str, values: Mapping[Series, Sequence[float]]) ->
         figure, axes = _panel(PANEL_WIDTH, 54 + 26 * len(shown), left=14 + 6.4 * max(map(len, labels)), bottom=42)
         for row, (series, scores) in enumerate(shown.items()):
             if not scores:
-                beside = axes.get_yaxis_transform()
-                axes.text(0.01, row, "undefined", transform=beside, color=palette["muted"], fontsize=10, va="center")
+                at_left = axes.get_yaxis_transform()
+                axes.text(0.01, row, "undefined", transform=at_left, color=palette["muted"], fontsize=10, va="center")
                 continue
             _box(axes, row, scores, series.colour(palette))
         axes.set_yticks(range(len(shown)), labels)

@@ -50,7 +50,7 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Sound:
-    """A sound to see and to hear.
+    """A sound to show and play.
 
     Args:
         spectrogram: Its spectrogram, as a data URL of an image.

@@ -56,7 +56,7 @@ def css_variables(palette: Palette) -> str:
 
 @contextlib.contextmanager
 def drawing(settings: Mapping[str, Any]) -> Iterator[None]:
-    """Draws with matplotlib's own defaults and these settings, whatever style the user has set.
+    """Draws with matplotlib's own defaults and these settings, even if the user has set a different style.
 
     Names of songs are never read as mathematics, and characters that matplotlib's font lacks are no warning.
     """

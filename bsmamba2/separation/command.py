@@ -1,4 +1,4 @@
-"""Separates many songs, in one process or several, and returns what became of each."""
+"""Separates many songs, in one process or several, and returns the outcome of each."""
 
 import logging
 import os
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a song.
+    """Outcome of a song.
 
     Args:
         source: Its file.
@@ -64,8 +64,8 @@ def separate_files(
 
     Args:
         inputs: Audio or video files, folders, patterns, or - for the standard input.
-        model: Name of a published model (`bsmamba2 models` lists them), or a file: a checkpoint or weights. By default
-            the small one in the package.
+        model: Name of a published model (`bsmamba2 models` lists them), or a file: a checkpoint or weights; by default
+            the packaged mini-vocals.
         destination: Where the stems are written.
         stem_settings: Which stems are written, and how.
         settings: How to separate.

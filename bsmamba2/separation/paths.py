@@ -64,10 +64,10 @@ def find_song_files(inputs: Sequence[str | Path], output: Path, spooled: Path | 
     Args:
         inputs: Files, folders, patterns such as `songs/**/*.flac`, or `-` for the standard input.
         output: Folder of the stems.
-        spooled: File that holds what was read from the standard input.
+        spooled: File with what was read from the standard input.
 
     Raises:
-        InputError: A folder cannot be listed, holds no song or is the output; or a pattern matches only folders.
+        InputError: A folder cannot be listed, contains no song or is the output; or a pattern matches only folders.
     """
     songs: dict[Path, SongFile] = {}
     for given in inputs:
@@ -150,7 +150,7 @@ def _songs(given: Path, output: Path) -> Iterator[SongFile]:
         yield SongFile(given, Path(), _track(given))
         return
     root = _without_pattern(given)
-    # Stems of an earlier run are included only if the pattern begins inside the output or beside it.
+    # Stems of an earlier run are included only if the pattern begins inside the output or in the same folder.
     stems = _real(output) if _real(root) in _real(output).parents else None
     files = [
         path for path in matches if not os.path.isdir(path) and not (stems and _real(path.parent).is_relative_to(stems))
@@ -171,7 +171,7 @@ def _in_folder(root: Path, output: Path) -> Iterator[SongFile]:
                 count += 1
                 yield SongFile(folder / name, folder.relative_to(root), _track(folder / name))
     if not count:
-        raise InputError(f"the folder {root} holds no audio file; give one that does, or give the files")
+        raise InputError(f"the folder {root} contains no audio file; give one that does, or give the files")
 
 
 def _matches(pattern: Path) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""How to separate, whatever the model: choices made at run time, which no checkpoint stores."""
+"""How to separate with any model: choices made at run time, which no checkpoint stores."""
 
 import math
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class SeparationSettings:
         batch_size: Segments in one pass, by default 8 on CUDA and 1 elsewhere; halved when memory runs out.
         device: Where to compute: auto (the first available of cuda, mps and cpu), cpu, cuda, cuda:1, mps.
         precision: Precision of the matrix products; None in Python is that of a surrounding torch.autocast.
-        scan: Which scan to run; auto chooses the fastest for the device.
+        scan: Scan to run; auto chooses the fastest for the device.
         compile: Compile the network with torch.compile; faster after about a minute of compilation. It needs a C++
             compiler on a CPU and Triton on a GPU.
 

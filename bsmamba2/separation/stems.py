@@ -34,7 +34,7 @@ class StemSettings:
     """Which stems of a song are written, and how.
 
     Args:
-        stems: Which to write: stems of the model, instrumental (the song without the vocals), or residual (the song
+        stems: Stems to write: those of the model, instrumental (the song without the vocals), or residual (the song
             without the other stems that are written). By default those of the model, and instrumental if the model
             separates only vocals.
         format: File format of the stems: wav, flac, mp3 (320 kbit/s), ogg (Vorbis) or m4a (AAC).
@@ -68,7 +68,9 @@ class StemSettings:
         if self.peak != "clip" and self.format not in SUBTYPES:
             raise InputError(f"{self.format} is lossy and clips nothing; leave --peak {self.peak} out")
         if self.peak == "float" and "float" not in SUBTYPES[self.format]:
-            raise InputError(f"{self.format} cannot hold float samples; give --peak clip or rescale, or the format wav")
+            raise InputError(
+                f"{self.format} does not support float samples; give --peak clip or rescale, or the format wav"
+            )
 
     def names(self, estimated: Sequence[str]) -> tuple[str, ...]:
         """Returns the names of the stems to write, given those that the network estimates.
@@ -100,7 +102,7 @@ def write_stems(
 ) -> str:
     """Writes stems of a song, and returns a remark about them, which may be empty.
 
-    The files appear only once all are complete, so that new vocals are never beside an old instrumental.
+    The files appear only once all are complete, so that new vocals are never next to an old instrumental.
 
     Args:
         separator: Separates the song.
@@ -162,7 +164,7 @@ def _excerpt(
     length = info.length - first
     blocks = read_blocks(source, first)
     if stem_settings.duration is not None:
-        # Not the smaller of the two: a file can hold a little more than its header states.
+        # Not the smaller of the two: a file can contain a little more than its header states.
         requested = max(1, round(stem_settings.duration * info.sample_rate))
         blocks, length = _first(blocks, requested), min(length, requested)
     if info.channels > most_channels:

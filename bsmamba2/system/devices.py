@@ -18,14 +18,18 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     """Returns a device by its torch name; `auto` is the first available of cuda, mps and cpu.
 
     Raises:
-        InputError: This machine has no such device.
+        InputError: No device has this name, or this machine does not have it.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        return torch.empty(1, device=torch.device(device)).device
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"there is no device '{device}'; choose auto, cpu, cuda, cuda:1 or mps") from error
+    try:
+        return torch.empty(1, device=chosen).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"the device '{device}' is not on this machine; choose auto, cpu, cuda or mps") from error
+        raise InputError(f"this machine has no device '{device}'; choose auto or cpu") from error
 
 
 def out_of_memory(error: RuntimeError) -> bool:

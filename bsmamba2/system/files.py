@@ -17,7 +17,7 @@ NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 @contextlib.contextmanager
 def complete_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside a file, which replaces the file if the block succeeds and is removed if it fails.
+    """Yields a temporary path next to a file, which replaces the file if the block succeeds and is removed if it fails.
 
     After the block the file is on the disk: `path` has the old or the new content even if the power fails.
 

@@ -134,7 +134,7 @@ class TrainingCLI(LightningCLI):
 def train(arguments: Sequence[str]) -> Path:
     """Trains with these options and returns the path of the best checkpoint, or of the last one without validation.
 
-    The checkpoint holds the averaged weights. A trial with fast_dev_run writes none and returns the root folder.
+    The checkpoint contains the averaged weights. A trial with fast_dev_run writes none and returns the root folder.
 
     Raises:
         InputError: An option or the data cannot be used.
@@ -142,7 +142,7 @@ def train(arguments: Sequence[str]) -> Path:
     with warnings.catch_warnings():
         # Lightning warns when its CLI gets `args` while sys.argv has arguments as well.
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
-        # Between Lightning and torch, not of our making.
+        # Caused by Lightning and torch, not by this code.
         warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
         # A resumed run writes to its old folder.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
@@ -180,7 +180,7 @@ def _check_options(options: Namespace) -> None:
         )
     if checkpoint.save_weights_only or checkpoint.save_last:
         raise InputError(
-            "checkpoint.save_weights_only and checkpoint.save_last are not allowed: checkpoints hold the averaged "
+            "checkpoint.save_weights_only and checkpoint.save_last are not allowed: checkpoints contain the averaged "
             "weights and everything needed to resume, and last.ckpt is always written; leave them out"
         )
     if options.trainer.overfit_batches:
@@ -195,7 +195,7 @@ def _check_resume_point(path: Path, module: SeparationModule) -> None:
     content = WeightsFile.read(path).content
     if RECORD not in content:
         raise InputError(
-            f"{path} holds weights, but no state to resume; start from the weights with --model.init_from instead"
+            f"{path} has weights, but no state to resume; start from the weights with --model.init_from instead"
         )
     if len(content["optimizer_states"][0]["param_groups"]) != len(module.optimizer().param_groups):
         raise InputError(

@@ -35,8 +35,9 @@ class Health(Callback):
     start from the count of the main process.
 
     Args:
-        max_skipped_share: Share of the last 100 optimiser steps that may be skipped; 9 steps always may.
-        max_unreadable: Unreadable pieces of audio per process that do not stop the run.
+        max_skipped_share: Share of the last 100 optimiser steps that may be skipped; up to 9 skipped steps are
+            always allowed.
+        max_unreadable: Unreadable pieces of audio per process before training stops.
     """
 
     def __init__(self, max_skipped_share: float = 0.05, max_unreadable: int = 100) -> None:

@@ -40,10 +40,10 @@ class SeparationModule(LightningModule):
         schedule: Learning rate after the warm-up: constant, as published, or a cosine that ends at 0.
         init_from: Name of a published model, or file of weights, to start from; for fine-tuning.
         validation_overlap: Share of a segment that overlaps the next one in validation.
-        scan: Which scan to run; by itself the best for the device.
-        recompute: Whether the backward pass recomputes the inside of each layer instead of storing it, which takes less
-            memory and more time.
-        compile: Whether torch.compile makes kernels of the layers; the first steps are slow.
+        scan: Scan to run; auto chooses the fastest for the device.
+        recompute: Recompute the inside of each layer in the backward pass instead of storing it; takes less memory and
+            more time.
+        compile: Compile the layers with torch.compile; the first steps are slow.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class SeparationModule(LightningModule):
         self.decayed = decayed
         self.warmup_steps = warmup_steps
         self.schedule = schedule
-        # None: in the precision of the trainer, as the training itself.
+        # None: in the precision of the trainer, as in training.
         self.validation = SeparationSettings(overlap=validation_overlap, precision=None, scan=scan)
         self.recompute = recompute
         self.compiled = compile

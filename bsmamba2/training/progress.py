@@ -35,7 +35,7 @@ class TrainingProgressBar(TQDMProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Returns the values beside the bar: those of the module, audio_s/s, and the time left in d, h and m."""
+        """Returns the values next to the bar: those of the module, audio_s/s, and the time left in d, h and m."""
         items: dict[str, Any] = super().get_metrics(trainer, pl_module)
         throughput = items.pop(THROUGHPUT, None)
         if throughput is not None:

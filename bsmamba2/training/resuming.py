@@ -237,7 +237,7 @@ def find_resume_point(root: Path) -> Path | None:
         damaged += [path] if path.exists() else []
     raise InputError(
         f"{' and '.join(str(path) for path in damaged)} cannot be read; give --ckpt_path a different file, or leave "
-        "it out to start afresh"
+        "it out to start from the beginning"
     )
 
 

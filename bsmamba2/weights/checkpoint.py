@@ -24,7 +24,7 @@ NETWORK_PREFIX, AUTHORS_PREFIX = "network.", "model."
 ARCHITECTURE = "bsmamba2.architecture"  # Key in the metadata of a safetensors file.
 SAFETENSORS_SUFFIX = ".safetensors"
 
-# The sets of weights that a file may hold: as the optimiser left them, averaged over the training, or unlabelled.
+# The sets of weights that a file may have: as the optimiser left them, averaged over training, or unlabelled.
 RAW, EMA, ONLY = "raw", "ema", "only"
 
 StateDict = dict[str, Tensor]
@@ -34,17 +34,18 @@ def load_model(model: str | Path, compile: bool = False, **architecture: Any) ->
     """Returns the network of a published model or of a file, in eval mode on the CPU.
 
     The file is a checkpoint of our training (its EMA weights are taken), or weights under the published names as a
-    plain state dict (`.ckpt`, `.pt`) or as `.safetensors`. If it does not hold the architecture, this is read off the
-    shapes of the weights, and what shapes do not determine has the published value. No code inside a file is ever run.
+    plain state dict (`.ckpt`, `.pt`) or as `.safetensors`. If it does not contain the architecture, this is derived
+    from the shapes of the weights, and what the shapes do not determine has the published value. No code inside a
+    file is ever run.
 
     Args:
         model: Name of a published model, which is downloaded once (see `bsmamba2.weights.registry`), or a file.
         compile: Whether torch.compile makes kernels of the network, which makes it faster after a first pass that
             takes a minute longer; see `BSMamba2.compile`.
-        **architecture: Fields of `ModelConfig` that the file does not hold, such as hop_length or stems.
+        **architecture: Fields of `ModelConfig` that the file does not contain, such as hop_length or stems.
 
     Raises:
-        InputError: The file is missing, damaged, holds something else, or does not fit the architecture.
+        InputError: The file is missing, damaged, contains something else, or does not fit the architecture.
     """
     network = WeightsFile.read(find_model(model)).network(**architecture)
     if compile:
@@ -71,8 +72,8 @@ class WeightsFile:
 
     Attributes:
         path: The file.
-        content: All that the file holds, by name; in a checkpoint also the state of the training run.
-        config: The architecture, or None if the file does not hold it.
+        content: All that the file contains, by name; in a checkpoint also the state of the training run.
+        config: The architecture, or None if the file does not contain it.
     """
 
     path: Path
@@ -83,15 +84,15 @@ class WeightsFile:
 
     @classmethod
     def read(cls, path: Path, foreign: bool = False) -> "WeightsFile":
-        """Returns what a file holds; no code in it is run.
+        """Returns the content of a file; no code in it is run.
 
         Args:
             path: The file.
-            foreign: Whether it may be a checkpoint of another program under the authors' names. The Python objects in
+            foreign: Whether it may be a checkpoint of the authors under their names. The Python objects in
                 it are then ignored instead of refused.
 
         Raises:
-            InputError: The file is missing, damaged or holds something else.
+            InputError: The file is missing, damaged or contains something else.
         """
         if path.is_dir():
             raise InputError(f"the model {path} is a folder; give a .ckpt, .pt or .safetensors file")
@@ -109,7 +110,7 @@ class WeightsFile:
         if foreign:
             return cls(path, content, None, _authors_sets(content, path))
         raise InputError(
-            f"{path} is a checkpoint of another program: it holds no network config of bsmamba2; {_convert_first(path)}"
+            f"{path} was written by a different program and has no bsmamba2 config; {_convert_first(path)}"
         )
 
     @property
@@ -121,14 +122,14 @@ class WeightsFile:
         """Returns a set of weights under the published names, by default the preferred one.
 
         Raises:
-            InputError: The file does not hold this set, or it is no state dict of real numbers.
+            InputError: The file does not have this set, or it is no state dict of real numbers.
         """
         which = which or self.preferred
         if which not in self._sets:
             held = f"only {' and '.join(self._sets)} weights"
             held = "one set that it calls neither raw nor ema" if ONLY in self._sets else held
             raise InputError(
-                f"{self.path} holds no {which} weights but {held}; leave the choice of weights out to take them"
+                f"{self.path} has no {which} weights but {held}; leave the choice of weights out to take them"
             )
         return self._sets[which]()
 
@@ -140,7 +141,7 @@ class WeightsFile:
             **architecture: Fields of `ModelConfig` that replace those of the file.
 
         Raises:
-            InputError: There is no such set or field, or the weights are not those of the architecture.
+            InputError: The set or field does not exist, or the weights are not those of the architecture.
         """
         unknown = sorted(set(architecture) - set(ModelConfig.__dataclass_fields__))
         if unknown:
@@ -159,7 +160,7 @@ class WeightsFile:
         """Copies a set of weights into a network.
 
         Raises:
-            InputError: There is no such set, or the weights are not those of the network's architecture.
+            InputError: The set does not exist, or the weights are not those of the network's architecture.
         """
         state, expected = self.weights(which), network.state_dict()
         problems = [f"{name} is missing" for name in expected if name not in state]
@@ -176,10 +177,10 @@ class WeightsFile:
 
 
 class _Ignored:
-    """Replaces any Python object that a file holds besides tensors and plain values, and does nothing."""
+    """Replaces any Python object that a file contains besides tensors and plain values, and does nothing."""
 
     def __new__(cls, *_: object) -> "_Ignored":
-        """Returns an empty object, whatever arguments the file gives."""
+        """Returns an empty object for any arguments in the file."""
         return super().__new__(cls)
 
     def __setstate__(self, state: object) -> None:
@@ -205,7 +206,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], ModelConfig | None]:
 def _read_pickle(path: Path, ignore_objects: bool) -> dict[str, Any]:
     if not zipfile.is_zipfile(path):
         raise InputError(
-            f"the model file {path} is truncated or no checkpoint (or of a torch before 1.6); fetch or save it again"
+            f"the model file {path} is not a checkpoint, is truncated, or was saved by PyTorch before 1.6; "
+            "fetch or save it again"
         )
     try:
         with zipfile.ZipFile(path) as archive:
@@ -221,7 +223,7 @@ def _read_pickle(path: Path, ignore_objects: bool) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         remedy = "save its weights alone" if ignore_objects else _convert_first(path)
         raise InputError(
-            f"the model file {path} holds Python objects besides tensors and plain values; it was not opened, "
+            f"the model file {path} contains Python objects other than tensors and plain values; it was not opened, "
             f"because they could run code; {remedy}"
         ) from error
     # Damage can cause any error in the reader; nothing in the file is run.
@@ -229,7 +231,7 @@ def _read_pickle(path: Path, ignore_objects: bool) -> dict[str, Any]:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"the model file {path} is damaged ({reason})") from error
     if not isinstance(content, dict):
-        raise InputError(f"the model file {path} holds a {type(content).__name__}, not a checkpoint or state dict")
+        raise InputError(f"the model file {path} contains a {type(content).__name__}, not a checkpoint or state dict")
     return content
 
 

@@ -1,4 +1,4 @@
-"""The command `bsmamba2 models`: texts for people and JSON for programs."""
+"""The command `bsmamba2 models`: text, or JSON."""
 
 from dataclasses import asdict
 from json import dumps
@@ -10,10 +10,10 @@ from bsmamba2.weights.store import NOT_DOWNLOADED, OK, damaged_file, download, p
 
 
 def list_models(json: bool = False) -> str:
-    """Returns all that is known about the published models, and where their files are on this machine.
+    """Lists the published models, and where their files are on this machine.
 
     Args:
-        json: Whether to return JSON for programs.
+        json: Print JSON.
     """
     paths = [(model, place_of(model)) for model in PUBLISHED_MODELS.values()]
     places = [(model, str(path) if path.is_file() else None) for model, path in paths]
@@ -23,16 +23,16 @@ def list_models(json: bool = False) -> str:
 
 
 def download_model(name: str, json: bool = False) -> str:
-    """Downloads a published model to the user's cache and returns where it is; a damaged file there is replaced.
+    """Downloads a published model and prints its path; replaces a damaged file.
 
-    The model in the package is only checked.
+    The file is in the user's cache; the packaged model is only checked.
 
     Args:
         name: Name of the model.
-        json: Whether to return JSON for programs.
+        json: Print JSON.
 
     Raises:
-        InputError: There is no such model, or it could not be downloaded.
+        InputError: The model does not exist, or it could not be downloaded.
     """
     model = published_model(name)
     path = download(model)
@@ -42,10 +42,12 @@ def download_model(name: str, json: bool = False) -> str:
 
 
 def verify_models(json: bool = False) -> str:
-    """Returns the state of each published model in the package and the user's cache: not downloaded, or ok.
+    """Checks the packaged and the downloaded models.
+
+    The state of each is printed: ok or not downloaded.
 
     Args:
-        json: Whether to return JSON for programs.
+        json: Print JSON.
 
     Raises:
         InputError: A file is damaged.

@@ -1,4 +1,4 @@
-"""Weights of any kind of checkpoint, written to a file that holds them and their architecture and nothing else."""
+"""Weights of any kind of checkpoint, written to a file with nothing else but their architecture."""
 
 import zipfile
 from pathlib import Path
@@ -17,21 +17,21 @@ def convert(
     overwrite: bool = False,
     stems: list[str] | None = None,
 ) -> str:
-    """Writes the weights of a checkpoint to a safetensors file with their architecture, and returns what was written.
+    """Writes the weights of a checkpoint, with their architecture, to a safetensors file.
 
-    The checkpoint is the authors', one of our training, or plain weights under the published names. No code inside it
-    is ever run.
+    The checkpoint is the authors', one of `bsmamba2 train`, or plain weights under the published names. No code inside
+    it is ever run.
 
     Args:
         input: The checkpoint: a .ckpt, .pt or .safetensors file.
         output: The .safetensors file to write.
-        weights: Which weights: raw, as the optimiser left them, or ema, averaged over the training. By default ema
-            if the checkpoint holds them, else what it holds.
-        overwrite: Whether an existing output is replaced.
-        stems: Names of the stems in the order of the network, for a checkpoint that does not hold them.
+        weights: Which weights: raw, as the optimiser left them, or ema, averaged over training; by default ema if
+            present.
+        overwrite: Replace an existing output.
+        stems: Names of the stems in the order of the network, for a checkpoint that does not contain them.
 
     Raises:
-        InputError: The checkpoint cannot be read or does not hold these weights, or the output cannot be written.
+        InputError: The checkpoint cannot be read or does not have these weights, or the output cannot be written.
     """
     _check_output(output, overwrite)
     if weights not in (None, RAW, EMA):
@@ -63,7 +63,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
     if output.is_dir():
         raise InputError(f"the output {output} is a folder; give a file")
     if output.exists() and not overwrite:
-        raise InputError(f"the output {output} exists already; allow overwriting or give another one")
+        raise InputError(f"the output {output} exists already; give another OUTPUT, or --overwrite")
 
 
 def _check_sums(path: Path) -> None:

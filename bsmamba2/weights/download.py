@@ -29,7 +29,7 @@ class _BrokenTransferError(Exception):
 
 
 def fetch(model: PublishedModel, url: str, path: Path) -> None:
-    """Downloads a file that has the size and the hash of a model; what was received before is in `*.part` beside it.
+    """Downloads a file that has the size and the hash of a model; what was received before is in `*.part` next to it.
 
     Only one process may do this at a time.
 

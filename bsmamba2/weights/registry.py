@@ -55,7 +55,7 @@ PUBLISHED_MODELS: dict[str, PublishedModel] = {
             parameters=5_408_724,
             size_bytes=10_853_216,
             sha256="f5e6f55efb026697e938307f909b6c5a147394cdc73342c7890449a0c3351cac",
-            source="this package; its model card mini-vocals.md is beside it",
+            source="this package; see the model card mini-vocals.md",
             url=None,
             licence="CC BY-NC-SA 4.0, non-commercial use only",
             scores={"cSDR, median of 7 MUSDB18 previews (dB)": 2.73, "uSDR, median of 7 MUSDB18 previews (dB)": 3.34},
@@ -74,7 +74,7 @@ PUBLISHED_MODELS: dict[str, PublishedModel] = {
             "bs_mamba2_vocals.ckpt",
             licence="unstated",
             scores={"SDR on its own benchmark (dB)": 8.82},
-            note="the community release, trained on the 100 songs of MUSDB18 with another recipe than the paper's",
+            note="the community release, trained on the 100 songs of MUSDB18 with a different recipe from the paper's",
         ),
         PublishedModel(
             name="official-vocals",
@@ -97,7 +97,7 @@ def published_model(name: str) -> PublishedModel:
     """Returns the published model of a name.
 
     Raises:
-        InputError: There is none.
+        InputError: The model does not exist.
     """
     if name not in PUBLISHED_MODELS:
         raise InputError(f"there is no published model {name!r}; choose one of {', '.join(PUBLISHED_MODELS)}")

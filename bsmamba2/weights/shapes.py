@@ -40,7 +40,7 @@ def config_from_shapes(state: dict[str, Tensor], path: Path, **given: Any) -> Mo
         mask_expand = hidden_dim // dim
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise InputError(
-            f"{path} does not hold the weights of a BSMamba2 under the published names ({error} is missing or has a "
+            f"{path} does not contain the weights of a BSMamba2 under the published names ({error} is missing or has a "
             "different shape); give a checkpoint of bsmamba2 or a published file"
         ) from error
     if any(width % 1 for width in widths):

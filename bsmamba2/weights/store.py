@@ -68,7 +68,7 @@ def model_file(name: str, folder: Path | None = None) -> Path:
         folder: Folder of downloaded files, by default in the user's cache.
 
     Raises:
-        InputError: There is no such model, its file is damaged or could not be downloaded.
+        InputError: The model does not exist, its file is damaged or could not be downloaded.
     """
     model = published_model(name)
     path = place_of(model, folder)
@@ -135,7 +135,7 @@ def find_model(model: str | Path) -> Path:
     """Returns the file for the name of a published model or a path, and logs which model it is.
 
     Raises:
-        InputError: There is no such model or file, or the published model cannot be downloaded.
+        InputError: The model or file does not exist, or the published model cannot be downloaded.
     """
     if str(model) in PUBLISHED_MODELS:
         published = PUBLISHED_MODELS[str(model)]

@@ -1,1 +1,1 @@
-"""How the model in the package was made: composed music, the dataset, the training runs, the scores."""
+"""How the packaged model was made: composed music, the dataset, the training runs, the scores."""

@@ -1,4 +1,4 @@
-"""The dataset of the model in the package, written as a folder of songs with stems."""
+"""The dataset of the packaged model, written as a folder of songs with stems."""
 
 import random
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The training runs of the model in the package, each by `bsmamba2 train`, and their final weights."""
+"""The training runs of the packaged model, each by `bsmamba2 train`, and their final weights."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ from default_model.laying_out import RENDERED
 
 PROJECT = Path(__file__).parents[2]
 CONFIG = PROJECT / "configs" / "default_model.yaml"
-# Options of `bsmamba2 train` by size; medium is the config itself.
+# Options of `bsmamba2 train` by size; medium is the config unchanged.
 SIZES = {
     "small": ("--model.network.dim=64", "--model.network.headdim=128", "--model.learning_rate=2e-3"),
     "medium": (),

@@ -499,7 +499,7 @@ def test_wav_that_mutagen_cannot_write(
     assert soundfile.info(path).frames == (size - 80) // 4
     with caplog.at_level(logging.WARNING):
         write_tags(path, Tags(TEXTS, FRONT), "wav")
-    assert "gets no tags (only plain WAV below 4 GiB can hold them); its audio is complete" in caplog.text
+    assert "gets no tags (only plain WAV below 4 GiB can contain them); its audio is complete" in caplog.text
     assert path.stat().st_size == size
     with open(path, "rb") as file:
         assert file.read(len(header)) == header

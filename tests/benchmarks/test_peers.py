@@ -1,4 +1,4 @@
-"""The benchmark beside the peers, as far as it runs without the network."""
+"""The benchmark against the peers, as far as it runs without the network."""
 
 import ast
 import json
@@ -35,7 +35,7 @@ def test_ratios_are_ours_over_each_peer() -> None:
     assert peers.with_ratios(rows) == [*rows[:2], rows[2] | {"ratios": {"full": 1.5, "small": 0.5}}]
 
 
-def test_results_are_printed_with_ratios_beside_the_peers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_are_printed_with_ratios_to_the_peers(capsys: pytest.CaptureFixture[str]) -> None:
     facts = {"parameters": 2_500_000, "input_seconds": 1.0, "peak_mib": 300.0, "peak_over_weights_mib": None}
     rows = [
         facts | {"name": name, "configuration": f"the {name}", "per_audio_second": time}

@@ -312,7 +312,7 @@ def test_a_segment_of_no_length_is_an_error(root: Path, seconds: float) -> None:
 
 
 def test_a_folder_without_splits_is_an_error(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds none of the folders train/, valid/ and test/"):
+    with pytest.raises(InputError, match="contains none of the folders train/, valid/ and test/"):
         check_data(root / "train")
     with pytest.raises(InputError, match=r"there is no folder .*nothing"):
         check_data(tmp_path / "nothing")

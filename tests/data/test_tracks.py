@@ -227,5 +227,5 @@ def test_a_stem_in_two_formats_is_an_error(lay: Lay) -> None:
 
 def test_a_folder_without_stems_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "test" / "A - 1").mkdir(parents=True)
-    with pytest.raises(InputError, match="A - 1 holds no stem; a track has one audio file per stem"):
+    with pytest.raises(InputError, match="A - 1 has no stem; a track has one audio file per stem"):
         find_tracks(tmp_path, "test")

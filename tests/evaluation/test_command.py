@@ -191,7 +191,7 @@ def test_splits_and_validation_tracks(tmp_path: Path, model: Path, musdb_root: P
 def test_the_pair_protocol_voids_windows_where_the_accompaniment_is_silent(
     tmp_path: Path, model: Path, track: Track
 ) -> None:
-    """Only vocals sound in the second second: it counts on its own, but not beside a silent accompaniment."""
+    """Only vocals sound in the second second: it counts on its own, but not with a silent accompaniment."""
     stems = {stem: track.read(stem) for stem in MUSDB_STEMS}
     for stem in ("drums", "bass", "other"):
         stems[stem][:, 44100:] = 0
@@ -252,7 +252,7 @@ def test_a_stopped_evaluation_resumes(
     (records / "c - 3.json").write_text('{"name": ')
     kept = (records / "a - 1.json").read_bytes()
     (tmp_path / "run" / "results.json").unlink()
-    with pytest.raises(InputError, match="was not finished; give its command again"):
+    with pytest.raises(InputError, match="was not finished; run the command again"):
         Results.read(tmp_path / "run")
     with caplog.at_level("INFO", "bsmamba2"):
         evaluate(songs, tmp_path / "run", model)
@@ -304,7 +304,7 @@ def test_results_of_other_settings_are_never_mixed(
     evaluate(musdb_root, tmp_path / "run", **options)
     before = content(tmp_path / "run")
     message = change(options, tmp_path)
-    with pytest.raises(InputError, match=f"holds results of other settings .*{message}"):
+    with pytest.raises(InputError, match=f"contains results with other settings .*{message}"):
         evaluate(musdb_root, tmp_path / "run", **options)
     assert content(tmp_path / "run") == before
     evaluate(musdb_root, tmp_path / "run", overwrite=True, **options)

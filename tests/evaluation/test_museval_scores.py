@@ -184,7 +184,7 @@ def give_copies(estimates: dict[str, Tensor], references: dict[str, Tensor]) -> 
         (give_nothing, r"sources of shape \(2, 0\); all are"),
         (give_one_source, "estimates of a and references of a; it scores at least two"),
         (give_other_sources, "estimates of a, c and references of a, b; it scores at least two"),
-        (give_copies, "cannot tell the sources a, b apart"),
+        (give_copies, "cannot distinguish the sources a, b"),
     ],
 )
 def test_sources_it_cannot_score_are_errors(give: Any, message: str) -> None:

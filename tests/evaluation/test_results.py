@@ -301,7 +301,7 @@ def test_a_track_with_wrong_values_is_an_error(tmp_path: Path, change: Callable[
     content = strict((tmp_path / "track.json").read_text(encoding="utf-8"))
     change(content)
     (tmp_path / "track.json").write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(InputError, match=r"track\.json holds no results of this version; evaluate again"):
+    with pytest.raises(InputError, match=r"track\.json has no results of this version; evaluate again"):
         TrackResult.read(tmp_path / "track.json")
 
 
@@ -320,7 +320,7 @@ def test_results_with_wrong_values_are_errors(tmp_path: Path, change: Callable[[
     content = strict((tmp_path / RESULTS).read_text(encoding="utf-8"))
     change(content)
     (tmp_path / RESULTS).write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(InputError, match=r"results\.json holds no results of this version; evaluate again"):
+    with pytest.raises(InputError, match=r"results\.json has no results of this version; evaluate again"):
         Results.read(tmp_path)
 
 

@@ -72,7 +72,7 @@ def test_a_dataset_without_test_is_not_a_folder_of_songs(tmp_path: Path, audio: 
 
 
 def test_folders_without_songs_are_errors(tmp_path: Path, song: Track, audio: dict[str, Tensor]) -> None:
-    with pytest.raises(InputError, match=r"there is no folder .*nowhere; give one that holds test/, or tracks"):
+    with pytest.raises(InputError, match=r"there is no folder .*nowhere; give one that contains test/, or tracks"):
         find_scored_tracks(tmp_path / "nowhere", "test")
     with pytest.raises(InputError, match=r"there is no track in "):
         find_scored_tracks(tmp_path, "test")
@@ -166,7 +166,7 @@ def test_a_file_that_is_not_a_stem_by_its_name_is_an_error(tmp_path: Path, audio
     mixture = audio.pop(MIXTURE)
     track = write_track(tmp_path / "A", audio | {name: mixture})
     with pytest.raises(
-        InputError, match=f"A holds {name}, which is not a stem by its name; remove it, or call the mixture mix"
+        InputError, match=f"A contains {name}, which is not a stem by its name; remove it, or call the mixture mix"
     ):
         read_song(track)
 
@@ -233,9 +233,9 @@ def test_without_a_mixture_it_is_the_sum_of_the_stems(tmp_path: Path, audio: dic
         ("vocals", 2, 48000, "different sampling rates .*mixture 44100 Hz, .*vocals 48000 Hz.*resample it to one"),
         ("mixture", 2, 48000, "different sampling rates .*mixture 48000 Hz"),
         ("vocals", 6, SAMPLE_RATE, "has audio of 6 channels; mix it down"),
-        ("instrumental", 2, SAMPLE_RATE, "holds instrumental beside drums, bass, other, which are parts of it"),
-        ("accompaniment", 2, SAMPLE_RATE, "holds accompaniment beside drums, bass, other"),
-        ("no_vocals", 2, SAMPLE_RATE, "holds no_vocals beside drums, bass, other"),
+        ("instrumental", 2, SAMPLE_RATE, "contains instrumental and drums, bass, other, which are parts of it"),
+        ("accompaniment", 2, SAMPLE_RATE, "contains accompaniment and drums, bass, other"),
+        ("no_vocals", 2, SAMPLE_RATE, "contains no_vocals and drums, bass, other"),
     ],
 )
 def test_audio_that_cannot_be_scored_is_an_error(
@@ -251,7 +251,7 @@ def test_audio_that_cannot_be_scored_is_an_error(
 def test_a_track_without_stems_is_an_error(tmp_path: Path, audio: dict[str, Tensor], stems: Any) -> None:
     (tmp_path / "A").mkdir()
     track = write_track(tmp_path / "A", {name: audio[name] for name in stems})
-    with pytest.raises(InputError, match="A holds no stem; a track has one audio file per stem"):
+    with pytest.raises(InputError, match="A has no stem; a track has one audio file per stem"):
         read_song(track)
 
 

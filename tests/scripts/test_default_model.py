@@ -1,4 +1,4 @@
-"""The recipe of the model in the package: what it composes and renders, and which songs are used for what."""
+"""The recipe of the packaged model: what it composes and renders, and which songs are used for what."""
 
 import json
 import shutil

@@ -178,7 +178,7 @@ def test_wrong_options_are_reported_before_any_work(skip_existing: bool) -> None
     assert "would both write" in refused("c.wav", "a/song.wav", "b/song.flac", skip_existing=skip_existing)
     assert "is an input" in refused("c.wav", "a/song.wav", output=Path("."), template="a/song.{ext}", stems=["vocals"])
     assert "its fields are" in refused("c.wav", template="{title}/{stem}.{ext}")
-    assert "holds no audio file" in refused("c.wav", str(Path(__file__).parents[1] / "model"))
+    assert "contains no audio file" in refused("c.wav", str(Path(__file__).parents[1] / "model"))
     assert "overlap=2" in refused("c.wav", overlap=2.0)
     assert "give at least 1 of each" in refused("c.wav", devices=0)
     assert not Path("stems").exists()
@@ -502,7 +502,7 @@ def test_stems_that_are_scaled_are_made_together() -> None:
     [
         ({"strategy": "ddp"}, "--strategy ddp is for several processes; give --devices or --num-nodes too"),
         ({"device": "cuda:1", "devices": 2}, "the device 'cuda:1' is a single one; with several processes give 'cuda'"),
-        ({"device": "abacus"}, "the device 'abacus' is not on this machine"),
+        ({"device": "abacus"}, "there is no device 'abacus'"),
     ],
 )
 def test_devices_that_cannot_be_used_leave_no_folder(options: dict[str, Any], message: str) -> None:

@@ -212,7 +212,7 @@ def test_a_link_to_stems_is_not_followed() -> None:
 def test_a_folder_without_audio_is_an_error(content: list[str]) -> None:
     Path("songs").mkdir()
     touch(*(f"songs/{name}" for name in content))
-    with pytest.raises(InputError, match=r"^the folder songs holds no audio file"):
+    with pytest.raises(InputError, match=r"^the folder songs contains no audio file"):
         found("songs")
 
 

@@ -263,7 +263,7 @@ def test_silence_separates_to_silence(tiny_network: BSMamba2) -> None:
         ({"batch_size": 0}, "batch_size=0 is not allowed"),
         ({"precision": "int8"}, "precision='int8' does not exist; choose float32, bfloat16, float16"),
         ({"scan": "fast"}, "scan='fast' does not exist"),
-        ({"device": "abacus"}, "the device 'abacus' is not on this machine"),
+        ({"device": "abacus"}, "there is no device 'abacus'"),
     ],
 )
 def test_bad_settings_are_errors(tiny_network: BSMamba2, settings: dict[str, Any], message: str) -> None:

@@ -325,10 +325,13 @@ def test_the_mixture_of_a_stem_file_is_separated(identity: Separator, song: Trac
         ({"start": -1.0}, r"start=-1\.0 is not allowed"),
         ({"start": math.nan}, "start=nan is not allowed"),
         ({"duration": 0.0}, r"duration=0\.0 is not allowed"),
-        ({"format": "flac", "bit_depth": "float"}, "flac cannot hold float samples; give --bit-depth 16 or 24, or the"),
+        (
+            {"format": "flac", "bit_depth": "float"},
+            "flac does not support float samples; give --bit-depth 16 or 24, or the",
+        ),
         ({"format": "mp3", "bit_depth": "16"}, "mp3 is lossy and has no bit depth; leave --bit-depth 16 out"),
         ({"format": "ogg", "peak": "rescale"}, "ogg is lossy and clips nothing; leave --peak rescale out"),
-        ({"format": "flac", "peak": "float"}, "flac cannot hold float samples; give --peak clip or rescale"),
+        ({"format": "flac", "peak": "float"}, "flac does not support float samples; give --peak clip or rescale"),
     ],
 )
 def test_settings_that_contradict_each_other(changes: dict[str, Any], message: str) -> None:
@@ -339,9 +342,15 @@ def test_settings_that_contradict_each_other(changes: dict[str, Any], message: s
 @pytest.mark.parametrize(
     ("audio", "rate", "depth", "changes", "message"),
     [
-        (noise(), 96000, "16", {"format": "mp3"}, "the stems of .* cannot be written: mp3 cannot hold its sampling"),
-        (noise(), RATE, "float", {"format": "flac"}, "the stems of .* cannot be written: flac cannot hold float"),
-        (noise(), RATE, "32", {"format": "flac"}, "flac cannot hold 32 bit; give --bit-depth 16 or 24"),
+        (
+            noise(),
+            96000,
+            "16",
+            {"format": "mp3"},
+            "the stems of .* cannot be written: mp3 does not support its sampling",
+        ),
+        (noise(), RATE, "float", {"format": "flac"}, "the stems of .* cannot be written: flac does not support float"),
+        (noise(), RATE, "32", {"format": "flac"}, "flac does not support 32 bit; give --bit-depth 16 or 24"),
         (noise(), RATE, "16", {"start": 1.0}, r"song\.wav ends after 0\.204104 s; start before its end"),
         (noise(9), RATE, "16", {"downmix": True}, "the audio has 9 channels in an unknown order"),
     ],

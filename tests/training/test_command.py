@@ -298,7 +298,7 @@ def test_weights_alone_cannot_be_resumed(
     tmp_path: Path, tiny_config: ModelConfig, tiny_network: BSMamba2, musdb_root: Path
 ) -> None:
     save_model(tiny_network, tmp_path / "weights.safetensors")
-    with pytest.raises(InputError, match=r"weights\.safetensors holds weights, but .* --model\.init_from"):
+    with pytest.raises(InputError, match=r"weights\.safetensors has weights, but .* --model\.init_from"):
         train(options(tiny_config, musdb_root, tmp_path, f"--ckpt_path={tmp_path / 'weights.safetensors'}"))
 
 
@@ -348,7 +348,7 @@ def test_only_a_checkpoint_of_the_same_network_is_resumed(
     tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path
 ) -> None:
     (tmp_path / "broken.ckpt").write_bytes(b"broken")
-    with pytest.raises(InputError, match=r"broken\.ckpt is truncated or no checkpoint"):
+    with pytest.raises(InputError, match=r"broken\.ckpt is not a checkpoint, is truncated"):
         train(options(tiny_config, musdb_root, tmp_path, f"--ckpt_path={tmp_path / 'broken.ckpt'}"))
     path = train(options(tiny_config, musdb_root, tmp_path))
     with pytest.raises(InputError, match="has a different network than these options"):

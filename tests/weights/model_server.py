@@ -1,4 +1,4 @@
-"""A web server on this machine that has the file of a model, and misbehaves as it is told."""
+"""A web server on this machine that has the file of a model, and misbehaves as requested."""
 
 import random
 import threading

@@ -14,7 +14,7 @@ from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.weights.checkpoint import ARCHITECTURE
 
-# What the shapes of the weights do not tell of the tiny network.
+# What the shapes of the weights do not determine of the tiny network.
 UNTOLD: dict[str, Any] = {"hop_length": 64, "segment_seconds": 0.1}
 
 
@@ -67,9 +67,11 @@ def test_code_in_a_checkpoint_is_never_run(
     monkeypatch.chdir(tmp_path)
     torch.save(training_checkpoint(tiny_network) | {"extra": Malicious()}, tmp_path / "evil.ckpt")
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Malicious()))
-    with pytest.raises(InputError, match=r"evil\.ckpt holds Python objects .* it was not opened.* `bsmamba2 convert "):
+    with pytest.raises(
+        InputError, match=r"evil\.ckpt contains Python objects .* it was not opened.* `bsmamba2 convert "
+    ):
         load_model(tmp_path / "evil.ckpt")
-    with pytest.raises(InputError, match="no checkpoint"):
+    with pytest.raises(InputError, match="is not a checkpoint"):
         load_model(tmp_path / "evil.pkl")
     assert not (tmp_path / "owned").exists()
 
@@ -81,7 +83,7 @@ def test_truncated_files_are_errors(tmp_path: Path, tiny_network: BSMamba2, suff
     (save_file if suffix == ".safetensors" else torch.save)(tiny_network.state_dict(), path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(InputError, match=rf"cut{suffix} is (truncated|damaged)"):
+    with pytest.raises(InputError, match=rf"cut{suffix} is (not a checkpoint, is truncated|damaged)"):
         load_model(path)
 
 
@@ -95,16 +97,16 @@ def test_missing_files_and_folders_are_errors(tmp_path: Path) -> None:
 def test_weights_of_other_models_are_errors(tmp_path: Path, tiny_network: BSMamba2) -> None:
     path = tmp_path / "other.pt"
     torch.save(torch.nn.Linear(2, 2).state_dict(), path)
-    with pytest.raises(InputError, match="does not hold the weights of a BSMamba2"):
+    with pytest.raises(InputError, match="does not contain the weights of a BSMamba2"):
         load_model(path)
     torch.save({"state_dict": tiny_network.state_dict(), "hyper_parameters": {"lr": 1.0}}, path)
-    with pytest.raises(InputError, match=r"checkpoint of another program.* `bsmamba2 convert "):
+    with pytest.raises(InputError, match=r"written by a different program.* `bsmamba2 convert "):
         load_model(path)
     torch.save({"epoch": 3}, path)
     with pytest.raises(InputError, match="'epoch' is not a named tensor"):
         load_model(path)
     torch.save([1, 2], path)
-    with pytest.raises(InputError, match="holds a list"):
+    with pytest.raises(InputError, match="contains a list"):
         load_model(path)
 
 

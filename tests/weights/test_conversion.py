@@ -61,7 +61,7 @@ def averaged(state: dict[str, Tensor]) -> list[Tensor]:
 
 
 def authors_checkpoint(state: dict[str, Tensor], **changes: Any) -> dict[str, Any]:
-    """Returns the layout of the authors' file: buffers beside the network, EMA weights as a list without names."""
+    """Returns the layout of the authors' file: buffers and the network, EMA weights as a list without names."""
     window = torch.hann_window(16)
     named = [("featurizer.window", window), *((f"model.{name}", value) for name, value in state.items())]
     named += [("inverse_featurizer.window", window), ("multi_featurizer.0.window", window)]
@@ -110,7 +110,7 @@ def test_the_authors_layout(
     extra = {"nested": options([options, {"a": options(1)}])}
     torch.save(authors_checkpoint(weights, hyper_parameters=options({"dim": 256}), callbacks=extra), source)
     monkeypatch.delitem(sys.modules, "omegaconf_stand_in")
-    with pytest.raises(InputError, match=r"holds Python objects .* run `bsmamba2 convert .*sota\.ckpt OUT\.safe"):
+    with pytest.raises(InputError, match=r"contains Python objects .* run `bsmamba2 convert .*sota\.ckpt OUT\.safe"):
         load_model(source)
     text = convert(source, output, weights=choice)
     expected = weights if choice == "raw" else plus_one(weights)
@@ -137,11 +137,11 @@ def test_an_authors_checkpoint_without_average_gives_the_only_weights(
 ) -> None:
     source = tmp_path / "a.ckpt"
     torch.save(authors_checkpoint(weights, optimizer_states=[{"state": {}}]), source)
-    with pytest.raises(InputError, match=r"a\.ckpt holds no ema weights but only raw weights; leave"):
+    with pytest.raises(InputError, match=r"a\.ckpt has no ema weights but only raw weights; leave"):
         convert(source, tmp_path / "a.safetensors", weights="ema")
     assert "with the raw weights" in convert(source, tmp_path / "a.safetensors")
     assert_equal(load_file(tmp_path / "a.safetensors"), weights)
-    with pytest.raises(InputError, match=r"another program.* run `bsmamba2 convert"):
+    with pytest.raises(InputError, match=r"a different program.* run `bsmamba2 convert"):
         load_model(source)
 
 
@@ -184,7 +184,7 @@ def test_our_own_checkpoints(tmp_path: Path, tiny_network: BSMamba2, choice: Any
 
 def test_our_own_checkpoint_without_average(tmp_path: Path, tiny_network: BSMamba2) -> None:
     torch.save(own_checkpoint(tiny_network.state_dict(), tiny_network.config, average=False), tmp_path / "own.ckpt")
-    with pytest.raises(InputError, match="holds no ema weights but only raw weights"):
+    with pytest.raises(InputError, match="has no ema weights but only raw weights"):
         convert(tmp_path / "own.ckpt", tmp_path / "own.safetensors", weights="ema")
     convert(tmp_path / "own.ckpt", tmp_path / "own.safetensors")
     assert_equal(load_model(tmp_path / "own.safetensors").state_dict(), tiny_network.state_dict())
@@ -194,7 +194,7 @@ def test_our_own_checkpoint_without_average(tmp_path: Path, tiny_network: BSMamb
 def test_plain_weights(tmp_path: Path, weights: dict[str, Tensor], suffix: str) -> None:
     source, output = tmp_path / f"plain{suffix}", tmp_path / "out.safetensors"
     (save_file if suffix == ".safetensors" else torch.save)(weights, source)
-    with pytest.raises(InputError, match="holds no raw weights but one set that it calls neither raw nor ema"):
+    with pytest.raises(InputError, match="has no raw weights but one set that it calls neither raw nor ema"):
         convert(source, output, weights="raw")
     assert "with the only weights" in convert(source, output)
     assert_equal(load_file(output), weights)
@@ -209,7 +209,7 @@ def test_a_file_that_describes_itself_needs_no_shapes(tmp_path: Path, tiny_netwo
     torch.save(own_checkpoint(tiny_network.state_dict(), tiny_network.config), tmp_path / "own.ckpt")
     convert(tmp_path / "own.ckpt", tmp_path / "own.safetensors")
     convert(tmp_path / "own.safetensors", tmp_path / "again.safetensors")
-    # The shapes do not tell its hop length and its segment.
+    # The shapes do not determine its hop length and its segment.
     assert load_model(tmp_path / "again.safetensors").config == tiny_network.config
 
 
@@ -318,7 +318,7 @@ def test_attacks(tmp_path: Path, weights: dict[str, Tensor], monkeypatch: pytest
         else:
             with pytest.raises(InputError):
                 convert(source, output)
-        with pytest.raises(InputError, match=r"holds Python objects .* it was not opened"):
+        with pytest.raises(InputError, match=r"contains Python objects .* it was not opened"):
             load_model(source)
         assert not marker.exists(), place
         assert not output.exists(), place
@@ -361,10 +361,10 @@ PICKLES = {
     "newer opcode": (b"\x80\x04\x8c\x02os\x8c\x05mkdir\x93\x8c\x05owned\x85R.", "Python objects"),
     "instance": (b"\x80\x02(X\x05\x00\x00\x00ownedios\nmkdir\n.", "Python objects"),
     "long number": (b"\x80\x02\x8b\xff\xff\xff\x7f.", "Python objects"),
-    "long text": (b"\x80\x02X\xff\xff\xff\xffa.", "damaged|holds a str"),
+    "long text": (b"\x80\x02X\xff\xff\xff\xffa.", "damaged|contains a str"),
     "nothing": (b"", "damaged"),
     "empty stack": (b"\x80\x02.", "damaged"),
-    "lists in lists": (b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".", "holds a list"),
+    "lists in lists": (b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".", "contains a list"),
 }
 
 
@@ -467,7 +467,7 @@ def test_no_work_is_done_for_an_output_that_cannot_be(
     (tmp_path / "folder.safetensors").mkdir()
     with monkeypatch.context() as patch:
         patch.setattr(conversion, "WeightsFile", None)
-        with pytest.raises(InputError, match=r"a\.safetensors exists already; allow overwriting"):
+        with pytest.raises(InputError, match=r"a\.safetensors exists already; give another OUTPUT, or --overwrite"):
             convert(source, output)
         with pytest.raises(InputError, match=r"b\.pt does not end in \.safetensors"):
             convert(source, tmp_path / "b.pt")
@@ -516,9 +516,9 @@ def test_checkpoints_of_other_programs(tmp_path: Path) -> None:
     for content, message in (
         ({"state_dict": {"encoder.weight": torch.ones(2)}}, "'nothing' is not a named tensor"),
         ({"state_dict": [1]}, "is a list; give another"),
-        ({"state_dict": {"model.weight": torch.ones(2)}}, "does not hold the weights of a BSMamba2"),
+        ({"state_dict": {"model.weight": torch.ones(2)}}, "does not contain the weights of a BSMamba2"),
         ({}, "is no state dict"),
-        ([1], "holds a list"),
+        ([1], "contains a list"),
     ):
         torch.save(content, source)
         with pytest.raises(InputError, match=message):
@@ -526,5 +526,5 @@ def test_checkpoints_of_other_programs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         convert(tmp_path / "none.ckpt", output)
     source.write_bytes(pickle.dumps(REFUSED["os.mkdir"]))
-    with pytest.raises(InputError, match="truncated or no checkpoint"):
+    with pytest.raises(InputError, match="is not a checkpoint, is truncated"):
         convert(source, output)

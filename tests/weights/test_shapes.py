@@ -43,7 +43,7 @@ def test_weights_of_an_unknown_mixer_are_refused(tmp_path: Path) -> None:
     weights = {name.replace("to_qkv", "to_queries"): value for name, value in BSMamba2(ROFORMER).state_dict().items()}
     save_file(weights, tmp_path / "weights.safetensors")
     with pytest.raises(
-        InputError, match=r"does not hold the weights of a BSMamba2 under the published names \(.*dt_bias"
+        InputError, match=r"does not contain the weights of a BSMamba2 under the published names \(.*dt_bias"
     ):
         load_model(tmp_path / "weights.safetensors")
 
