@@ -28,12 +28,12 @@ class ModelConfig:
         dim: Features per band and frame.
         depth: Number of dual-path layers, each a mixer over time and one over bands.
         bands: Width of each band in frequency bins, from DC upward.
-        band_starts: First bin of each band; empty where each begins at the end of the one before, from bin 0 on. Given,
-            bands may overlap; together they hold every bin from 0 to n_fft // 2.
+        band_starts: First bin of each band, for bands that overlap; together they must cover every bin. By default each
+            band starts where the one before ends.
         stems: Names of the stems the network estimates, in the order of its outputs.
         channels: Audio channels, 2 for stereo.
-        time_mixer: What mixes over time in each layer: mamba2 or roformer.
-        band_mixer: What mixes over bands in each layer: mamba2 or roformer.
+        time_mixer: Mixer over time in each layer: mamba2 or roformer.
+        band_mixer: Mixer over bands in each layer: mamba2 or roformer.
         expand: Inner width of a Mamba-2 block over dim (mamba2).
         headdim: Channels per head of the scan (mamba2).
         d_state: Size of the state per head channel (mamba2).
@@ -155,7 +155,7 @@ class ModelConfig:
             covered = max(covered, start + width)
         if covered < bins:
             raise InputError(
-                f"no band holds the bin {covered}; widen or add bands, so that each of the {bins} bins of "
+                f"no band covers the bin {covered}; widen or add bands, so that each of the {bins} bins of "
                 f"n_fft={self.n_fft} is in one"
             )
         if self.band_starts == contiguous_starts(self.bands):

@@ -76,10 +76,10 @@ def test_the_low_memory_preset_of_48_bands_fits() -> None:
     [
         ({"band_starts": (0, 3)}, "there are 2 band_starts for 3 bands; give one for each, or none"),
         ({"band_starts": (0, 40, 100)}, "a band of 40 bins cannot start at 100; n_fft=256 gives the bins 0 to 128"),
-        ({"band_starts": (0, 41, 89)}, "no band holds the bin 40; widen or add bands"),
+        ({"band_starts": (0, 41, 89)}, "no band covers the bin 40; widen or add bands"),
         ({"band_starts": (0, 30.0, 89)}, "a band of 60 bins cannot start at 30.0"),
         ({"band_starts": 0}, "band_starts=0 is not a list"),
-        ({"band_starts": (1, 40, 89)}, "no band holds the bin 0"),
+        ({"band_starts": (1, 40, 89)}, "no band covers the bin 0"),
     ],
 )
 def test_starts_of_bands_that_leave_something_out_are_errors(values: dict[str, Any], message: str) -> None:
