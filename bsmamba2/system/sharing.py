@@ -120,7 +120,10 @@ def _end_others(trainer: Trainer) -> None:
 
     A process that has finished its share waits inside PyTorch, which handles no signals; it has nothing to clean up.
     """
-    others = getattr(trainer.strategy.launcher, "procs", [])
+    launched = getattr(trainer.strategy.launcher, "procs", [])
+    others = list(launched)
+    # Lightning watches this list, and kills this process too, within seconds, when one in it ends with an error.
+    launched.clear()
     for process in others:
         process.terminate()
     for process in others:
