@@ -30,10 +30,10 @@ class MaskEstimator(nn.Module):
         self.counts: Tensor | None
         bins = [start + bin for start, width in zip(starts, bands, strict=True) for bin in range(width)]
         counts = Counter(bins)
-        overlapping = len(bins) > len(counts)
+        in_order = bins == list(range(len(bins)))
         # Not part of the weights: they follow from the config.
-        self.register_buffer("bins", torch.tensor(bins) if overlapping else None, persistent=False)
-        per_bin = torch.tensor([counts[bin] for bin in sorted(counts)]) if overlapping else None
+        self.register_buffer("bins", None if in_order else torch.tensor(bins), persistent=False)
+        per_bin = None if in_order else torch.tensor([counts[bin] for bin in sorted(counts)])
         self.register_buffer("counts", per_bin, persistent=False)
         self.to_freqs = nn.ModuleList(
             nn.Sequential(_perceptron(dim, depth, hidden_dim, 2 * width * channels * 2), nn.GLU()) for width in bands

@@ -41,6 +41,16 @@ def test_the_mask_of_a_bin_is_the_mean_over_its_bands() -> None:
         assert torch.allclose(mask[:, :, frequency], torch.stack(of_bands).mean(0), rtol=1e-5, atol=1e-6)
 
 
+def test_the_order_of_bands_does_not_move_their_masks() -> None:
+    torch.manual_seed(0)
+    ascending = MaskEstimator((4, 5), (0, 4), channels=2, dim=3, depth=2, hidden_dim=4)
+    descending = MaskEstimator((5, 4), (4, 0), channels=2, dim=3, depth=2, hidden_dim=4)
+    for band in range(2):
+        descending.to_freqs[1 - band].load_state_dict(ascending.to_freqs[band].state_dict())
+    x = torch.randn(1, 6, 2, 3)
+    assert torch.equal(descending(x.flip(2)), ascending(x))
+
+
 def test_a_network_of_overlapping_bands_separates_and_learns(tiny_config: ModelConfig) -> None:
     torch.manual_seed(0)
     network = BSMamba2(replace(tiny_config, bands=(40, 60, 40), band_starts=(0, 35, 89)))
