@@ -102,10 +102,11 @@ class MusdbDataModule(LightningDataModule):
         index_tracks(self._tracks("train"), self.segment, self.cache, self.index)
 
     def setup(self, stage: str) -> None:
-        """Finds the songs to train and validate on, and the hash of the former."""
+        """Finds the songs to train and validate on, and names and hash of the former."""
         tracks, songs = self._tracks("train"), self._tracks("valid")
         index = index_tracks(tracks, self.segment, self.cache, self.index)
         self.data_hash = index.data_hash
+        self.training_songs = tuple(track.name for track in tracks)
         self.mixes = RandomMixes(
             tracks, index.windows, self.segment, self.sample_rate, self.channels, self.augmentation, self.seed
         )

@@ -28,13 +28,12 @@ from bsmamba2.training.pictures import Pictures
 from bsmamba2.training.progress import TrainingProgressBar
 from bsmamba2.training.resuming import (
     LIGHTNING_LOGS,
-    RECORD,
     CompleteCheckpointIO,
     ResumePoints,
     RunRecord,
     find_resume_point,
 )
-from bsmamba2.weights.checkpoint import WeightsFile, load_model
+from bsmamba2.weights.checkpoint import RECORD, WeightsFile, load_model
 
 DEFAULT_SEED = 42
 LAST_KEYWORD = "last"
@@ -98,7 +97,7 @@ class TrainingCLI(LightningCLI):
         options = self.config_init.trainer
         if options.logger in (None, True):
             kwargs["logger"] = self._logger()
-        callbacks: list[Callback] = [RunRecord(self.options, self.datamodule)]
+        callbacks: list[Callback] = [RunRecord(self.options, self.datamodule, self.model.initial_songs)]
         if options.logger is not False:
             callbacks.append(LearningRateMonitor("step"))
         if options.enable_progress_bar is not False:

@@ -87,8 +87,11 @@ class SeparationModule(LightningModule):
         self.compiled = compile
         self.gradient_norm = math.nan
         self.validation_scores: dict[str, Scores] = {}
+        self.initial_songs: tuple[str, ...] = ()
         if init_from is not None:
-            WeightsFile.read(find_model(init_from)).load_into(self.network)
+            file = WeightsFile.read(find_model(init_from))
+            file.load_into(self.network)
+            self.initial_songs = file.training_songs
 
     def on_fit_start(self) -> None:
         """Compiles the network where asked to."""

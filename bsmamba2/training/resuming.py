@@ -3,6 +3,7 @@
 import logging
 import time
 import zipfile
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import complete_file, flush_and_rename, remove_unfinished
+from bsmamba2.weights.checkpoint import RECORD, TRAINING_SONGS
 
 # Lightning's names for the folder of the runs and that of a run's checkpoints.
 LIGHTNING_LOGS = "lightning_logs"
@@ -22,7 +24,6 @@ CHECKPOINTS_FOLDER = "checkpoints"
 LAST_FILE = "last.ckpt"
 PREVIOUS = "previous.ckpt"
 NEW = "new.ckpt"
-RECORD = "bsmamba2"
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +51,13 @@ class RunRecord(Callback):
     Args:
         config: All options of the run, as YAML.
         data: The data that the run is trained on.
+        initial_songs: Names of the songs that the weights at its start were trained on.
     """
 
-    def __init__(self, config: str, data: MusdbDataModule) -> None:
+    def __init__(self, config: str, data: MusdbDataModule, initial_songs: Iterable[str] = ()) -> None:
         self.config = config
         self.data = data
+        self.earlier_songs = set(initial_songs)
         self.next_excerpt = self.seen_step = 0
         self.metrics: dict[str, float] = {}
 
@@ -77,6 +80,7 @@ class RunRecord(Callback):
             "config": self.config,
             "metrics": self.metrics,
             "next_excerpt": self.next_excerpt,
+            TRAINING_SONGS: sorted({*self.data.training_songs, *self.earlier_songs}),
             **self._of_order(trainer),
         }
         used = self.next_excerpt % self.data.epoch_excerpts
@@ -99,6 +103,8 @@ class RunRecord(Callback):
         self.next_excerpt = self.data.next_excerpt = record["next_excerpt"]
         self.seen_step = checkpoint["global_step"]
         self.metrics = record["metrics"]
+        # Those of the weights that the run once started from are in it; older versions recorded none.
+        self.earlier_songs |= set(record.get(TRAINING_SONGS, ()))
 
     def _of_order(self, trainer: Trainer) -> dict[str, Any]:
         """Returns the values that determine the order of the excerpts."""

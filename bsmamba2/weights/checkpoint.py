@@ -3,7 +3,7 @@
 import json
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,12 @@ from bsmamba2.weights.shapes import config_from_shapes
 from bsmamba2.weights.store import find_model
 
 NETWORK_PREFIX, AUTHORS_PREFIX = "network.", "model."
-ARCHITECTURE = "bsmamba2.architecture"  # Key in the metadata of a safetensors file.
+# Key of what made a checkpoint, and of the training songs in it.
+RECORD, TRAINING_SONGS = "bsmamba2", "training_songs"
+# Keys in the metadata of a safetensors file.
+ARCHITECTURE, SONGS_METADATA = f"{RECORD}.architecture", f"{RECORD}.{TRAINING_SONGS}"
+# Far above any dataset, and above what a file name may have.
+MOST_TRAINING_SONGS, LONGEST_SONG_NAME = 1_000_000, 1000
 SAFETENSORS_SUFFIX = ".safetensors"
 
 # The sets of weights that a file may have: as the optimiser left them, averaged over training, or unlabelled.
@@ -53,17 +58,24 @@ def load_model(model: str | Path, compile: bool = False, **architecture: Any) ->
     return network
 
 
-def save_model(network: BSMamba2, path: str | Path) -> None:
+def save_model(network: BSMamba2, path: str | Path, training_songs: Iterable[str] = ()) -> None:
     """Writes the weights of a network and its architecture to a safetensors file for `load_model`.
+
+    Args:
+        network: The network.
+        path: The file.
+        training_songs: Names of the songs that the weights were trained on, which the file then contains too.
 
     Raises:
         InputError: The file cannot be written.
     """
-    # A single key: safetensors writes several in random order, and the hash of the file would not repeat.
     metadata = {ARCHITECTURE: json.dumps(network.config.to_dict())}
+    songs = sorted(set(training_songs))
+    if songs:
+        metadata[SONGS_METADATA] = json.dumps(songs)
     with complete_file(Path(path)) as temporary:
         # `save_file` of safetensors makes files that only their owner can read.
-        temporary.write_bytes(save(network.state_dict(), metadata))
+        temporary.write_bytes(_with_ordered_metadata(save(network.state_dict(), metadata)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +86,8 @@ class WeightsFile:
         path: The file.
         content: All that the file contains, by name; in a checkpoint also the state of the training run.
         config: The architecture, or None if the file does not contain it.
+        training_songs: Sorted names of the songs that the weights were trained on; empty if the file does not contain
+            them.
     """
 
     path: Path
@@ -81,6 +95,7 @@ class WeightsFile:
     config: ModelConfig | None
     # How to get each set of weights, the preferred one first. A damaged set must not prevent the use of another one.
     _sets: Mapping[str, Callable[[], StateDict]] = field(repr=False)
+    training_songs: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def read(cls, path: Path, foreign: bool = False) -> "WeightsFile":
@@ -99,14 +114,16 @@ class WeightsFile:
         if not path.is_file():
             raise InputError(f"the model file {path} does not exist; check the path")
         if path.suffix == SAFETENSORS_SUFFIX:
-            content, config = _read_safetensors(path)
-            return cls(path, content, config, {ONLY: lambda: _state_dict(content, path)})
+            content, config, songs = _read_safetensors(path)
+            return cls(path, content, config, {ONLY: lambda: _state_dict(content, path)}, songs)
         content = _read_pickle(path, foreign)
         if "state_dict" not in content:
             return cls(path, content, None, {ONLY: lambda: _state_dict(content, path)})
         parameters = content.get("hyper_parameters")
         if isinstance(parameters, dict) and isinstance(parameters.get("network"), dict):
-            return cls(path, content, _config(parameters["network"], path), _our_sets(content, path))
+            record = content.get(RECORD)
+            songs = _song_names(record.get(TRAINING_SONGS, []), path) if isinstance(record, dict) else ()
+            return cls(path, content, _config(parameters["network"], path), _our_sets(content, path), songs)
         if foreign:
             return cls(path, content, None, _authors_sets(content, path))
         raise InputError(
@@ -187,20 +204,53 @@ class _Ignored:
         """Drops the state that the file gives."""
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], ModelConfig | None]:
+def _with_ordered_metadata(file: bytes) -> bytes:
+    """Returns a safetensors file with its metadata in the order of the keys.
+
+    safetensors writes them in random order, and the hash of the file would not repeat.
+    """
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    # The tensors begin at a multiple of eight bytes.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + file[start:]
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], ModelConfig | None, tuple[str, ...]]:
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(ARCHITECTURE)
+            metadata = file.metadata() or {}
         content = load_file(path)
     except (SafetensorError, OSError) as error:
         raise InputError(f"the model file {path} is damaged or no safetensors file ({error})") from error
-    if text is None:
-        return content, None
+    config = songs = None
+    if ARCHITECTURE in metadata:
+        config = _config(_from_json(metadata[ARCHITECTURE], "network config", path), path)
+    if SONGS_METADATA in metadata:
+        songs = _song_names(_from_json(metadata[SONGS_METADATA], "list of training songs", path), path)
+    return content, config, songs or ()
+
+
+def _from_json(text: str, what: str, path: Path) -> object:
     try:
-        values = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"the network config in {path} is no JSON ({error}); convert the original again") from error
-    return content, _config(values, path)
+        raise InputError(f"the {what} in {path} is no JSON ({error}); convert the original again") from error
+
+
+def _song_names(values: object, path: Path) -> tuple[str, ...]:
+    if (
+        not isinstance(values, list)
+        or len(values) > MOST_TRAINING_SONGS
+        or not all(isinstance(name, str) and len(name) <= LONGEST_SONG_NAME for name in values)
+    ):
+        raise InputError(
+            f"the list of training songs in {path} is no list of at most {MOST_TRAINING_SONGS} names of at most "
+            f"{LONGEST_SONG_NAME} characters; fetch, save or convert the file again"
+        )
+    return tuple(sorted(set(values)))
 
 
 def _read_pickle(path: Path, ignore_objects: bool) -> dict[str, Any]:

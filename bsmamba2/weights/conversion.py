@@ -1,4 +1,4 @@
-"""Weights of any kind of checkpoint, written to a file with nothing else but their architecture."""
+"""Weights of any kind of checkpoint, written to a file with their architecture and the names of the training songs."""
 
 import zipfile
 from pathlib import Path
@@ -20,7 +20,7 @@ def convert(
     """Writes the weights of a checkpoint, with their architecture, to a safetensors file.
 
     The checkpoint is the authors', one of `bsmamba2 train`, or plain weights under the published names. No code inside
-    it is ever run.
+    it is ever run. Names of the songs that the weights were trained on are kept if the checkpoint has them.
 
     Args:
         input: The checkpoint: a .ckpt, .pt or .safetensors file.
@@ -45,12 +45,14 @@ def convert(
     taken = weights or file.preferred
     network = file.network(taken, **{"stems": stems} if stems else {})
     published = recognised(input)
-    save_model(network, output)
+    save_model(network, output, file.training_songs)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     kind = taken.upper() if taken == EMA else taken
+    songs = f"\nit contains the names of the songs that the weights were trained on: {len(file.training_songs):,}"
     origin = f"\n{input} is the published model {published.name}" if published else ""
     return (
         f"wrote {output} with the {kind} weights of {input}: {parameters:,} parameters, sha256 {sha256_of(output)}"
+        + (songs if file.training_songs else "")
         + origin
     )
 

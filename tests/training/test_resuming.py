@@ -20,7 +20,8 @@ from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.training import pictures
 from bsmamba2.training.command import train
 from bsmamba2.training.resuming import CompleteCheckpointIO, find_resume_point
-from bsmamba2.weights.checkpoint import save_model
+from bsmamba2.weights.checkpoint import WeightsFile, save_model
+from bsmamba2.weights.conversion import convert
 from tests.conftest import PATIENCE_SECONDS, TINY, full_disk
 from tests.training.test_command import options
 
@@ -391,6 +392,37 @@ def test_checkpoints_record_what_made_them(training: Train, tmp_path: Path) -> N
         assert {"train/loss", "val/loss", "val/usdr", "val/csdr"} <= set(record["metrics"])
         assert record["data_hash"]
         assert record["version"]
+
+
+def test_checkpoints_remember_their_songs_and_those_of_the_weights_they_started_from(
+    training: Train, tmp_path: Path
+) -> None:
+    best = training(tmp_path / "first", "--trainer.max_epochs=1")
+    assert WeightsFile.read(best).training_songs == ("One - First", "Two - Second")
+    start = tmp_path / "start.safetensors"
+    convert(best, start)
+    tuned = ("--data.validation_artists=[One]", f"--model.init_from={start}")
+    training(tmp_path / "tuned", *tuned, "--trainer.max_epochs=1")
+    assert last_of(tmp_path / "tuned")["bsmamba2"]["training_songs"] == [
+        "Leaf - Summerghost",
+        "One - First",
+        "Two - Second",
+    ]
+    start.unlink()
+    training(tmp_path / "tuned", *tuned, "--trainer.max_epochs=2", "--ckpt_path=last")
+    (last,) = (tmp_path / "tuned").rglob("last.ckpt")
+    assert WeightsFile.read(last).training_songs == ("Leaf - Summerghost", "One - First", "Two - Second")
+
+
+def test_resume_from_a_checkpoint_of_a_version_that_did_not_remember_songs(training: Train, tmp_path: Path) -> None:
+    training(tmp_path, "--trainer.max_epochs=1")
+    (last,) = tmp_path.rglob("last.ckpt")
+    content = last_of(tmp_path)
+    del content["bsmamba2"]["training_songs"]
+    torch.save(content, last)
+    training(tmp_path, "--trainer.max_epochs=2", "--ckpt_path=last")
+    assert last_of(tmp_path)["global_step"] == 2 * BATCHES
+    assert WeightsFile.read(last).training_songs == ("One - First", "Two - Second")
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(

@@ -7,12 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from bsmamba2 import load_model, save_model
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.weights.checkpoint import ARCHITECTURE
+from bsmamba2.weights.checkpoint import (
+    ARCHITECTURE,
+    LONGEST_SONG_NAME,
+    MOST_TRAINING_SONGS,
+    SONGS_METADATA,
+    WeightsFile,
+)
 
 # What the shapes of the weights do not determine of the tiny network.
 UNTOLD: dict[str, Any] = {"hop_length": 64, "segment_seconds": 0.1}
@@ -147,6 +154,63 @@ def test_architectures_that_cannot_be_used(tmp_path: Path, tiny_network: BSMamba
     path = tmp_path / "own.safetensors"
     save_file(tiny_network.state_dict(), path, metadata={ARCHITECTURE: text})
     with pytest.raises(InputError, match=rf"the network config in .*own\.safetensors .*{message}"):
+        load_model(path)
+
+
+# Bytes of a file name that are not UTF-8 are lone surrogates.
+SONGS = ("Beyonc\udce9 - B", 'Zed - "Last"', "Änne - Ça & là")
+
+
+def test_weights_remember_the_songs_they_were_trained_on(tmp_path: Path, tiny_network: BSMamba2) -> None:
+    paths = [tmp_path / f"{number}.safetensors" for number in range(20)]
+    for path in paths:
+        save_model(tiny_network, path, [*SONGS[::-1], SONGS[0]])
+    assert len({path.read_bytes() for path in paths}) == 1, "the same weights and songs give the same bytes"
+    file = WeightsFile.read(paths[0])
+    assert file.training_songs == SONGS
+    assert same(file.network(), tiny_network)
+    with safe_open(paths[0], framework="pt") as opened:
+        metadata = opened.metadata()
+    assert list(json.loads(metadata[ARCHITECTURE])) == list(tiny_network.config.to_dict())
+
+
+def test_songs_are_unknown_of_files_without_them(tmp_path: Path, tiny_network: BSMamba2) -> None:
+    save_model(tiny_network, tmp_path / "own.safetensors")
+    torch.save(tiny_network.state_dict(), tmp_path / "plain.pt")
+    torch.save(training_checkpoint(tiny_network), tmp_path / "own.ckpt")
+    torch.save(training_checkpoint(tiny_network) | {"bsmamba2": {"seed": 1}}, tmp_path / "older.ckpt")
+    for path in tmp_path.iterdir():
+        assert WeightsFile.read(path).training_songs == ()
+    with safe_open(tmp_path / "own.safetensors", framework="pt") as opened:
+        assert list(opened.metadata()) == [ARCHITECTURE]
+
+
+WRONG_SONGS: dict[str, Any] = {
+    "a text": "A - B",
+    "a mapping": {"A - B": 1},
+    "a number": 3,
+    "nothing": None,
+    "a number in it": ["A - B", 3],
+    "a list in it": [["A - B"]],
+    "a long name": ["A" * (LONGEST_SONG_NAME + 1)],
+    "too many": [""] * (MOST_TRAINING_SONGS + 1),
+}
+
+
+@pytest.mark.parametrize("songs", WRONG_SONGS.values(), ids=WRONG_SONGS)
+def test_lists_of_songs_that_are_none_are_errors(tmp_path: Path, tiny_network: BSMamba2, songs: Any) -> None:
+    save_file(tiny_network.state_dict(), tmp_path / "a.safetensors", metadata={SONGS_METADATA: json.dumps(songs)})
+    torch.save(training_checkpoint(tiny_network) | {"bsmamba2": {"training_songs": songs}}, tmp_path / "a.ckpt")
+    for path in tmp_path.iterdir():
+        with pytest.raises(InputError, match=rf"the list of training songs in .*{path.name} is no list of at most"):
+            load_model(path)
+
+
+@pytest.mark.parametrize("text", ["[", "[" * 100_000, ""])
+def test_lists_of_songs_that_are_no_json(tmp_path: Path, tiny_network: BSMamba2, text: str) -> None:
+    path = tmp_path / "own.safetensors"
+    save_file(tiny_network.state_dict(), path, metadata={SONGS_METADATA: text})
+    with pytest.raises(InputError, match=r"the list of training songs in .*own\.safetensors is no JSON"):
         load_model(path)
 
 

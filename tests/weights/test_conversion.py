@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bsmamba2 import load_model
+from bsmamba2 import load_model, save_model
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.system.files import sha256_of
@@ -91,6 +91,22 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert sorted(found) == sorted(expected)
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
+
+
+@pytest.mark.parametrize("average", [True, False])
+def test_the_training_songs_are_kept(tmp_path: Path, weights: dict[str, Tensor], average: bool) -> None:
+    songs = ["Änne - Ça", "B - C"]
+    content = own_checkpoint(weights, PUBLISHED_FORM, average) | {"bsmamba2": {"training_songs": songs}}
+    torch.save(content, tmp_path / "own.ckpt")
+    text = convert(tmp_path / "own.ckpt", tmp_path / "first.safetensors")
+    assert "contains the names of the songs that the weights were trained on: 2" in text
+    convert(tmp_path / "first.safetensors", tmp_path / "second.safetensors")
+    for name in ("first", "second"):
+        assert WeightsFile.read(tmp_path / f"{name}.safetensors").training_songs == ("B - C", "Änne - Ça")
+    save_model(load_model(tmp_path / "first.safetensors"), tmp_path / "private.safetensors")
+    assert WeightsFile.read(tmp_path / "private.safetensors").training_songs == ()
+    torch.save(own_checkpoint(weights, PUBLISHED_FORM, average), tmp_path / "own.ckpt")
+    assert "trained on" not in convert(tmp_path / "own.ckpt", tmp_path / "unknown.safetensors")
 
 
 def plus_one(state: dict[str, Tensor]) -> dict[str, Tensor]:
