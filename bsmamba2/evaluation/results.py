@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.scores import SCORES, StemScores
@@ -25,6 +25,9 @@ SILENCE_ROW = "silence"
 RATIO_MASK_ROW = "ideal ratio mask"
 COMPLEX_MASK_ROW = "ideal complex mask"
 SCALE_ROWS = (MIXTURE_ROW, HALF_ROW, SILENCE_ROW, RATIO_MASK_ROW, COMPLEX_MASK_ROW)
+
+# What a model was trained on: the song that is scored, or other songs of its artist.
+TrainedOn = Literal["song", "artist"]
 
 
 def chunk_row(seconds: float) -> str:
@@ -49,6 +52,7 @@ class TrackResult:
             {stem}.reference.flac and {stem}.estimate.flac; None if nothing was kept.
         excerpt_gain: Factor applied to all of those files, below 1 if one would have clipped.
         computed: Time, device and revision of the code of the computation.
+        trained_on: Whether the model was trained on this song or on others of its artist; None if neither is known.
     """
 
     name: str
@@ -62,6 +66,7 @@ class TrackResult:
     excerpt: tuple[float, float] | None = None
     excerpt_gain: float = 1.0
     computed: Mapping[str, str] = field(default_factory=dict)
+    trained_on: TrainedOn | None = None
 
     def write(self, path: Path) -> None:
         """Writes the result as JSON, completely or not at all."""
@@ -106,6 +111,7 @@ class TrackResult:
                 excerpt=None if content["excerpt"] is None else tuple(content["excerpt"]),
                 excerpt_gain=_number(content["excerpt_gain"]),
                 computed=dict(content["computed"]),
+                trained_on=_trained_on(content.get("trained_on")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path} has no results of this version; evaluate again with --overwrite") from error
@@ -189,6 +195,12 @@ def _plain(value: Any) -> Any:
 
 def _number(value: float | str | None) -> float:
     return math.nan if value is None else float(value)
+
+
+def _trained_on(value: Any) -> TrainedOn | None:
+    if value not in (None, *get_args(TrainedOn)):
+        raise ValueError(value)
+    return value
 
 
 def _stem_scores(values: Mapping[str, Any]) -> StemScores:

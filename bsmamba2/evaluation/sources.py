@@ -12,8 +12,9 @@ from torch import Tensor
 
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.estimates import estimates_sha256, read_estimates, stems_in
-from bsmamba2.evaluation.results import ESTIMATE, chunk_row
+from bsmamba2.evaluation.results import ESTIMATE, TrainedOn, chunk_row
 from bsmamba2.evaluation.songs import Song
+from bsmamba2.evaluation.training_songs import TrainingSongs
 from bsmamba2.model import BSMamba2
 from bsmamba2.model.scans import choose_scan
 from bsmamba2.separation.separator import Separator
@@ -61,6 +62,9 @@ class Source(Protocol):
     def sha256(self, track: str) -> str:
         """Returns a hash of what its estimates of one track depend on besides the track."""
 
+    def trained_on(self, track: str) -> TrainedOn | None:
+        """Returns whether it was trained on a track or on others of its artist; None if neither is known."""
+
     def on(self, device: str) -> Estimate:
         """Returns the function that separates songs into stems on a device."""
 
@@ -83,10 +87,13 @@ class ModelSource:
     chunk_seconds: Sequence[float] = ()
     network: BSMamba2 = field(init=False)
     sha256_of_file: str = field(init=False)
+    training_songs: TrainingSongs = field(init=False)
 
     def __post_init__(self) -> None:
         path = find_model(self.model)
-        object.__setattr__(self, "network", WeightsFile.read(path).network())
+        file = WeightsFile.read(path)
+        object.__setattr__(self, "network", file.network())
+        object.__setattr__(self, "training_songs", TrainingSongs.named(file.training_songs))
         object.__setattr__(self, "sha256_of_file", sha256_of(path))
         for settings in self._rows.values():
             settings.check_for(self.network)
@@ -127,11 +134,17 @@ class ModelSource:
             "sha256": separation.pop("model"),
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
         }
+        if self.training_songs.songs:
+            model["training_songs"] = len(self.training_songs.songs)
         return {"model": model, "separation": separation, "network": asdict(self.network.config)}
 
     def sha256(self, track: str) -> str:
         """Returns nothing: the identity covers everything."""
         return ""
+
+    def trained_on(self, track: str) -> TrainedOn | None:
+        """Returns what the file of the model reveals about a track."""
+        return self.training_songs.match(track)
 
     def on(self, device: str) -> Estimate:
         """Returns the function that separates songs on a device."""
@@ -184,6 +197,10 @@ class FolderSource:
     def sha256(self, track: str) -> str:
         """Returns the hash of the files of a track."""
         return estimates_sha256(self.folder, track)
+
+    def trained_on(self, track: str) -> TrainedOn | None:
+        """Returns None: nothing is known about the tool that wrote the estimates."""
+        return None
 
     def on(self, device: str) -> Estimate:
         """Returns the function that reads the estimates; the device is not used."""

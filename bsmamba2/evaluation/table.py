@@ -6,13 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from bsmamba2.evaluation.results import ESTIMATE, Results
 from bsmamba2.evaluation.scores import ACTIVITY_SCORES, MUSEVAL_SCORES, SCORES, SPARSE_SCORES, TRACK_SCORES
 from bsmamba2.evaluation.statistics import Summary, count_windows, summarise_results, windows_by_track
+from bsmamba2.evaluation.training_songs import NEW_ARTISTS_ROW, of_new_artists, training_warnings
 from bsmamba2.text_table import printable, text_table
 
 
 def results_table(results: Results) -> str:
     """Returns the scores by track and over tracks; a dash is an undefined score.
 
-    The column of windows shows how many windows of the cSDR are defined, out of all.
+    The column of windows shows how many windows of the cSDR are defined, out of all. Tracks that the model was trained
+    on are marked and listed.
     """
     summaries = summarise_results(results)
     settings = results.description["settings"]
@@ -29,6 +31,7 @@ def results_table(results: Results) -> str:
             only = {ESTIMATE: summaries[stem][ESTIMATE]}
             heading = "museval, scored stems and everything else as sources, median over tracks"
             blocks.append(f"{heading}\n{_medians('', MUSEVAL_SCORES, only)}")
+    blocks += [printable(f"warning: {warning}") for warning in training_warnings(results.tracks)]
     notes = [printable(f"note: {track.name}: {note}") for track in results.tracks.values() for note in track.notes]
     failures = [printable(f"failed: {name}: {reason}") for name, reason in results.failures.items()]
     speed = results.description["time"]["seconds_per_second_of_audio"]
@@ -38,22 +41,32 @@ def results_table(results: Results) -> str:
 
 
 def _by_track(results: Results, stem: str) -> str:
-    rows = [["track", *map(_heading, TRACK_SCORES), "windows"]]
-    for name, track in results.tracks.items():
+    tracks = results.tracks
+    marked = any(track.trained_on for track in tracks.values())
+    rows = [["track", *map(_heading, TRACK_SCORES), "windows", *(["trained on"] if marked else [])]]
+    for name, track in tracks.items():
         scores = track.scores[stem][ESTIMATE]
-        rows.append([name, *(_number(scores[score]) for score in TRACK_SCORES), _windows([scores.windows])])
+        mark = [track.trained_on or ""] if marked else []
+        rows.append([name, *(_number(scores[score]) for score in TRACK_SCORES), _windows([scores.windows]), *mark])
     return text_table(rows)
 
 
 def _over_tracks(results: Results, stem: str, summaries: Mapping[str, Mapping[str, Summary]]) -> str:
     heading = "over tracks, median [95 % interval]"
     rows = [[heading, "cSDR dB", "", "mean", "uSDR dB", "", "mean", "undefined", "windows"]]
+    left = of_new_artists(results)
     for row, scores in summaries.items():
-        csdr = scores.get("csdr")
-        undefined = str(csdr.undefined) if csdr else "all"
-        windows = _windows(windows_by_track(results, stem, row).values())
-        rows.append([row, *_summary(csdr), *_summary(scores.get("usdr")), undefined, windows])
+        rows.append([row, *_of_row(results, stem, row, scores)])
+        if left and row == ESTIMATE:
+            rows.append([NEW_ARTISTS_ROW, *_of_row(left, stem, row, summarise_results(left)[stem][row])])
     return text_table(rows)
+
+
+def _of_row(results: Results, stem: str, row: str, scores: Mapping[str, Summary]) -> list[str]:
+    csdr = scores.get("csdr")
+    undefined = str(csdr.undefined) if csdr else "all"
+    windows = _windows(windows_by_track(results, stem, row).values())
+    return [*_summary(csdr), *_summary(scores.get("usdr")), undefined, windows]
 
 
 def _summary(summary: Summary | None) -> tuple[str, str, str]:

@@ -118,6 +118,7 @@ def _evaluated(track: Track, plan: Plan, estimate: Estimate) -> TrackResult:
         excerpt=excerpt,
         excerpt_gain=gain,
         computed={**plan.computed, "finished": datetime.now(UTC).isoformat(timespec="seconds")},
+        trained_on=plan.source.trained_on(track.name),
     )
     result.write(run.record(track.name))
     first = scores[plan.stems[0]][ESTIMATE]

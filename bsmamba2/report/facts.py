@@ -9,6 +9,7 @@ from typing import Any
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.results import ESTIMATE, RESULTS, Results
 from bsmamba2.evaluation.statistics import Summary, count_windows, summarise_results, windows_by_track
+from bsmamba2.evaluation.training_songs import training_warnings
 from bsmamba2.report.plots import Series
 from bsmamba2.report.texts import plain
 
@@ -18,6 +19,7 @@ KEY_FACTS = (
     ("model", "name", "model"),
     ("model", "sha256", "model sha256"),
     ("model", "parameters", "model parameters"),
+    ("model", "training_songs", "training songs"),
     ("estimates", "folder", "estimates"),
     ("data", "root", "root"),
     ("data", "split", "split"),
@@ -90,6 +92,11 @@ class ReportedRun:
     def css_class(self) -> str:
         """Its class in the page, which sets its colour."""
         return self.series().css_class
+
+    @property
+    def training_warnings(self) -> list[str]:
+        """Sentences about the tracks that the model was trained on."""
+        return training_warnings(self.results.tracks)
 
     def series(self, row: str = ESTIMATE) -> Series:
         """Returns how a row of this run is labelled and drawn."""

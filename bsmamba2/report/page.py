@@ -35,6 +35,7 @@ from bsmamba2.report.tables import (
     table_lines,
     track_table,
     undefined_scores,
+    with_new_artists,
 )
 from bsmamba2.system.files import complete_file
 
@@ -130,6 +131,9 @@ def _data(runs: Sequence[ReportedRun]) -> dict[str, Any]:
                 "description": run.results.description,
                 "tracks": len(run.results.tracks),
                 "failures": run.results.failures,
+                "trained_on": {
+                    name: track.trained_on for name, track in run.results.tracks.items() if track.trained_on
+                },
                 "summaries": run.summaries,
                 "windows": {
                     stem: {row: dict(zip(("defined", "all"), run.windows(stem, row), strict=True)) for row in rows}
@@ -198,7 +202,7 @@ def _section(all_runs: Sequence[ReportedRun], stem: str, anchor: str, audio: boo
         name=stem,
         anchor=anchor,
         runs=runs,
-        lines=lines,
+        lines=with_new_artists(lines, stem),
         columns=[score for score in OTHER_SCORES if score in defined],
         sparse_columns=[score for score in (*SPARSE_SCORES, *ACTIVITY_SCORES) if score in defined],
         undefined=undefined_scores(runs, stem),

@@ -8,6 +8,7 @@ from typing import Literal
 from bsmamba2.evaluation.results import ESTIMATE, SCALE_ROWS, TrackResult
 from bsmamba2.evaluation.scores import MUSEVAL_SCORES, TRACK_SCORES
 from bsmamba2.evaluation.statistics import Summary, count_windows, windows_by_track
+from bsmamba2.evaluation.training_songs import NEW_ARTISTS_ROW, of_new_artists
 from bsmamba2.report import published
 from bsmamba2.report.comparison import incomparable
 from bsmamba2.report.facts import ReportedRun
@@ -16,6 +17,7 @@ from bsmamba2.report.plots import Series
 MAIN_SCORES = ("csdr", "usdr")
 # The columns of the main table after cSDR and uSDR.
 OTHER_SCORES = ("si_sdr", "bleedless", "fullness", *MUSEVAL_SCORES)
+LineKind = Literal["estimate", "new", "chunks", "scale"]
 TRACK_SCORES_OF_SEVERAL = ("csdr", "usdr", "leakage_dbfs", "false_mute")
 
 
@@ -26,7 +28,8 @@ class Line:
     Args:
         run: The run.
         row: Its row.
-        kind: The estimates, the model with chunks of a different length, or a floor or oracle.
+        kind: The estimates, those of artists that the model was not trained on, the model with chunks of a different
+            length, or a floor or oracle.
         label: Its name in the tables.
         series: How it is labelled and drawn in plots.
         summaries: Summaries by score.
@@ -37,7 +40,7 @@ class Line:
 
     run: ReportedRun
     row: str
-    kind: Literal["estimate", "chunks", "scale"]
+    kind: LineKind
     label: str
     series: Series
     summaries: Mapping[str, Summary]
@@ -151,6 +154,17 @@ def table_lines(runs: Sequence[ReportedRun], stem: str) -> list[Line]:
     ]
 
 
+def with_new_artists(lines: Sequence[Line], stem: str) -> list[Line]:
+    """Returns lines and, after the estimates of a model that was trained on some tracks, those without these tracks."""
+    found = []
+    for line in lines:
+        found.append(line)
+        left = of_new_artists(line.run.results) if line.kind == "estimate" else None
+        if left is not None and line.row in left.rows(stem):
+            found.append(_line(replace(line.run, results=left), stem, line.row, "new", NEW_ARTISTS_ROW, line.series))
+    return found
+
+
 def undefined_scores(runs: Sequence[ReportedRun], stem: str) -> list[UndefinedScore]:
     """Returns which tracks have no cSDR or uSDR, or lack another score of the main table that their run has."""
     found = [
@@ -223,8 +237,6 @@ def track_anchor(stem_anchor: str, place: int) -> str:
     return f"{stem_anchor}-track-{place + 1}"
 
 
-def _line(
-    run: ReportedRun, stem: str, row: str, kind: Literal["estimate", "chunks", "scale"], label: str, series: Series
-) -> Line:
+def _line(run: ReportedRun, stem: str, row: str, kind: LineKind, label: str, series: Series) -> Line:
     tracks = sum(row in track.scores.get(stem, {}) for track in run.results.tracks.values())
     return Line(run, row, kind, label, series, run.summaries[stem][row], tracks, run.windows(stem, row))

@@ -58,6 +58,7 @@ track_results = st.builds(
     activity=st.dictionaries(names, st.lists(st.integers(0, 1), max_size=3).map(tuple), max_size=2),
     scores=st.dictionaries(names, st.dictionaries(names, stem_scores, max_size=1), max_size=2),
     excerpt=st.none() | st.tuples(st.floats(0, 9), st.floats(0, 9)),
+    trained_on=st.sampled_from([None, "song", "artist"]),
 )
 once_per_example = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -217,9 +218,11 @@ def test_results_of_version_0_1_are_read_unchanged(tmp_path: Path) -> None:
     )
     description = json.loads(RESULTS_OF_VERSION_0_1)["description"]
     assert same(results, Results(description, {track.name: track}, {"C - D": "broken"}))
-    # Written again, the file differs in its summary and layout alone.
-    results.write(tmp_path, json.loads(RESULTS_OF_VERSION_0_1)["summary"])
-    assert strict((tmp_path / RESULTS).read_text(encoding="utf-8")) == json.loads(RESULTS_OF_VERSION_0_1)
+    # Written again, the file differs in its summary and layout, and in the field that it did not have.
+    expected = json.loads(RESULTS_OF_VERSION_0_1)
+    expected["tracks"][track.name]["trained_on"] = None
+    results.write(tmp_path, expected["summary"])
+    assert strict((tmp_path / RESULTS).read_text(encoding="utf-8")) == expected
 
 
 def test_results_of_versions_with_fewer_or_more_scores_are_read(tmp_path: Path) -> None:
@@ -283,7 +286,9 @@ def of_scores(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, A
 @pytest.mark.parametrize(
     "change",
     [
-        *[without(field.name) for field in fields(TrackResult)],
+        *[without(field.name) for field in fields(TrackResult) if field.name != "trained_on"],
+        with_value("trained_on", "album"),
+        with_value("trained_on", ["song"]),
         with_value("seconds", "long"),
         with_value("seconds", []),
         with_value("notes", 3),

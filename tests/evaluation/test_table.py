@@ -1,22 +1,32 @@
 """The tables for a terminal."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
-from bsmamba2.evaluation.results import ESTIMATE, Results, TrackResult
+from bsmamba2.evaluation.results import ESTIMATE, Results, TrackResult, TrainedOn
 from bsmamba2.evaluation.scores import StemScores
 from bsmamba2.evaluation.table import results_table
 
 NAN = math.nan
 
 
-def table(count: int) -> list[str]:
-    """Returns the lines of a table of this many tracks; the name of the first contains a line break."""
-    names = ["new\nline \x1b[2J", *map(str, range(1, count))]
-    scores = StemScores({"csdr": 1.0, "usdr": 2.0, "museval_sir": 3.0}, windows=(NAN, 1.0, math.inf))
-    tracks = {
-        name: TrackResult(name, "", "", 3.0, 1.0, ("a\rnote",), scores={"vocals": {ESTIMATE: scores}}) for name in names
-    }
+FIRST = "new\nline \x1b[2J"
+
+
+def table(count: int, trained_on: Mapping[str, TrainedOn] | None = None) -> list[str]:
+    """Returns the lines of a table of this many tracks; the name of the first contains a line break.
+
+    Scores of tracks that the model was trained on are higher.
+    """
+    names, trained_on = [FIRST, *map(str, range(1, count))], trained_on or {}
+    tracks = {}
+    for name in names:
+        csdr = 9.0 if name in trained_on else 1.0
+        scores = StemScores({"csdr": csdr, "usdr": 2.0, "museval_sir": 3.0}, windows=(NAN, 1.0, math.inf))
+        rows = {"vocals": {ESTIMATE: scores}}
+        kind = trained_on.get(name)
+        tracks[name] = TrackResult(name, "", "", 3.0, 1.0, ("a\rnote",), scores=rows, trained_on=kind)
     description: dict[str, dict[str, Any]] = {
         "settings": {"protocol": "single"},
         "time": {"seconds_per_second_of_audio": None},
@@ -47,3 +57,34 @@ def test_intervals_need_six_tracks() -> None:
 
 def test_the_sources_of_museval_are_listed() -> None:
     assert "museval, scored stems and everything else as sources, median over tracks" in table(2)
+
+
+def test_tracks_that_the_model_was_trained_on_are_marked_and_listed() -> None:
+    lines = table(4, {FIRST: "song", "1": "song", "2": "artist"})
+    heads = ("track ", "new", "1 ", "2 ", "3 ")
+    marks = [next(line for line in lines if line.startswith(head)).rpartition("of 3  ")[2] for head in heads[1:]]
+    assert [mark.strip() for mark in marks[:3]] == ["song", "song", "artist"]
+    assert next(line for line in lines if line.startswith("3 ")).endswith("2 of 3")
+    assert next(line for line in lines if line.startswith("track ")).endswith("  trained on")
+    [songs, artists, row] = [line for line in lines if line.startswith("warning: ")]
+    assert songs == (
+        "warning: 2 of 4 songs were in the model's training data, so their scores do not show how the model separates "
+        "new music: new\ufffdline \ufffd[2J; 1."
+    )
+    assert artists.startswith("warning: 1 of 4 songs is by an artist with other songs in the model's training data")
+    assert artists.endswith(": 2.")
+    assert row == 'warning: The row "new artists only" is without these songs.'
+    estimate, new = (next(line for line in lines if line.startswith(head)) for head in ("estimate", "new artists only"))
+    assert estimate.split()[1:3] == ["9.00", "7.00"], "median and mean of all"
+    assert new.split()[3:5] == ["1.00", "1.00"]
+    assert new.endswith(" 2 of 3")
+
+
+def test_nothing_is_reported_if_no_track_is_known_to_be_trained_on() -> None:
+    assert not [line for line in table(3) if "train" in line or "artist" in line]
+
+
+def test_there_is_no_row_without_the_tracks_if_these_are_all() -> None:
+    lines = table(2, {FIRST: "artist", "1": "song"})
+    assert len([line for line in lines if line.startswith("warning: 1 of 2 songs")]) == 2
+    assert not [line for line in lines if "new artists only" in line]

@@ -21,6 +21,7 @@ from bsmamba2.evaluation.results import (
     SILENCE_ROW,
     Results,
     TrackResult,
+    TrainedOn,
     chunk_row,
 )
 from bsmamba2.evaluation.scores import StemScores
@@ -76,6 +77,7 @@ class Example:
         failures: Tracks that failed.
         gain: Gain applied to the excerpts.
         sample_rate: Sampling rate that the files of the excerpts declare.
+        trained_on: What the model was trained on, by the names of the tracks.
     """
 
     share: float = 0.3
@@ -88,6 +90,7 @@ class Example:
     failures: Mapping[str, str] = field(default_factory=dict)
     gain: float = 1.0
     sample_rate: int = SAMPLE_RATE
+    trained_on: Mapping[str, TrainedOn] = field(default_factory=dict)
 
 
 USUAL = Example()
@@ -118,6 +121,7 @@ def write_run(folder: Path, song: Track, example: Example = USUAL) -> Path:
             scores={stem: {ESTIMATE: example.scores} if example.scores else rows},
             excerpt=None if start is None else (start, start + SECONDS),
             excerpt_gain=example.gain,
+            trained_on=example.trained_on.get(name),
         )
         kept = {MIXTURE: mixture, f"{stem}.reference": reference, f"{stem}.estimate": estimate}
         for kind, audio in kept.items() if start is not None else ():

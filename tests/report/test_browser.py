@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bsmamba2.data.tracks import Track
+from bsmamba2.evaluation.results import TrainedOn
 from bsmamba2.report import write_report
 from tests.report.example_runs import NAMES, SECONDS, Example, write_run
 
@@ -21,7 +22,8 @@ SMALLEST_CONTRAST = 4.5
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory, song: Track) -> Path:
     folder = tmp_path_factory.mktemp("browser")
-    first = write_run(folder / "first", song, Example(failures={"Bad": "it is damaged"}))
+    trained_on: dict[str, TrainedOn] = {NAMES[2]: "song", NAMES[3]: "artist"}
+    first = write_run(folder / "first", song, Example(failures={"Bad": "it is damaged"}, trained_on=trained_on))
     second = write_run(folder / ("second" + "-long" * 12), song, Example(share=0.1))
     return write_report([first, second], folder / "page.html")[0]
 
@@ -102,7 +104,8 @@ def test_columns_are_sorted_by_click_and_by_key(browser: Any, report: Path) -> N
     assert column(page, place) == [*numbers[::-1], undefined]
     assert page.locator("#vocals-table th[aria-sort]").count() == 1
     page.locator("#vocals-table th button").first.press("Space")
-    assert [" ".join(name.split()) for name in column(page, 0)] == page.evaluate(
+    names = page.locator("#vocals-table tbody a").all_inner_texts()
+    assert [" ".join(name.split()) for name in names] == page.evaluate(
         "names => names.sort((a, b) => a.localeCompare(b, undefined, {numeric: true}))",
         [" ".join(name.split()) for name in NAMES],
     )

@@ -13,7 +13,7 @@ from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
-from bsmamba2.evaluation.results import ESTIMATE, EXCERPTS_FOLDER, Results
+from bsmamba2.evaluation.results import ESTIMATE, EXCERPTS_FOLDER, Results, TrainedOn
 from bsmamba2.evaluation.scores import StemScores
 from bsmamba2.evaluation.statistics import compare, summarise
 from bsmamba2.metrics import usdr
@@ -129,6 +129,26 @@ def test_the_data_file_has_the_same_numbers(run: Path, several: Page) -> None:
     assert compared["second"] == "first (2)"
     assert compared["differences"] == compare(values, others).differences
     assert set(data["not_comparable"]) == {"protocol", "data", "bass"}
+
+
+def test_tracks_that_a_model_was_trained_on_are_marked_for_its_run(run: Path, song: Track, tmp_path: Path) -> None:
+    trained_on: dict[str, TrainedOn] = {NAMES[1]: "song", NAMES[3]: "artist"}
+    other = write_run(tmp_path / "other", song, Example(share=0.1, trained_on=trained_on))
+    page = Page(write_report([run, other], tmp_path / "page.html", audio=False)[0])
+    text = " ".join(page.text.split())
+    [warning] = re.findall(r"Training data: (.*?) without these songs\.", text)
+    assert warning.startswith("B 1 of 4 songs was in the model's training data, so its scores do not show how ")
+    assert f" new music: {NAMES[1]}. 1 of 4 songs is by an artist" in warning
+    assert "<script>alert" not in page.source
+    heads = [" ".join(row[0].split()) for row in page.rows if row]
+    for name, mark in zip(NAMES, ("", " B trained on", "", " B artist trained on"), strict=True):
+        assert " ".join(name.split()) + mark in heads
+    results = Results.read(other)
+    new = [results.tracks[name].scores["vocals"][ESTIMATE]["csdr"] for name in (NAMES[0], NAMES[2])]
+    [main, _] = page.cells("B new artists only")
+    assert (main[0], main[4], main[5]) == (shown(sum(new) / 2), "2 of 2", "4 of 4")
+    data = json.loads((tmp_path / "page.json").read_text(encoding="utf-8"))
+    assert {name: found["trained_on"] for name, found in data["runs"].items()} == {"first": {}, "other": trained_on}
 
 
 def test_names_are_text(single: Page) -> None:
