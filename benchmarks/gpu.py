@@ -1,4 +1,4 @@
-"""The published network on a CUDA device compared with the arrangement of its authors: time, memory, share of the peak.
+"""Whether the network is exact on a CUDA device, and how fast it is, compared with the arrangement of its authors.
 
     python -m benchmarks.gpu --json gpu.json
     python -m benchmarks.gpu --batches 1 8 --compile yes --profile
@@ -26,6 +26,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.agreement import network_errors
 from benchmarks.bounds import bound_seconds, network_multiply_adds, network_rate
 from benchmarks.command import Problems, Row, check_positive, print_facts, print_table, run, write_json
 from benchmarks.networks import autocast, random_network
@@ -210,6 +211,8 @@ def benchmark(options: Options) -> int:
         "bfloat16 matrix products": f"{rate / 1e12:.4g} T operations per second at the projection into a block",
     }
     print_facts(environment)
+    title = "A small network against the recurrence in float64: RMS of the difference over that of the value"
+    agreement = print_table(title, agreements(options, device, problems))
     rows = print_table("Passes", passes(config, options, rate, problems), COLUMNS)
     files = []
     if options.minutes:
@@ -219,9 +222,17 @@ def benchmark(options: Options) -> int:
         files = print_table(title, whole_files(config, options, rows, rate, problems))
     if options.profile:
         profile(config, options, rows)
-    results = {"environment": environment, "matrix_rate": rate, "passes": rows, "files": files}
+    measured = {"agreement": agreement, "passes": rows, "files": files}
+    results = {"environment": environment, "matrix_rate": rate, **measured}
     write_json(options.json, results | {"problems": problems.messages})
     return int(bool(problems.messages))
+
+
+def agreements(options: Options, device: torch.device, problems: Problems) -> Iterator[Row]:
+    """Yields how far each scan and precision is from the recurrence, forward and backward."""
+    for scan, precision in itertools.product(options.scans, options.precisions):
+        with problems.skipping(f"the agreement of {scan} in {precision}", Exception):
+            yield network_errors(scan, precision, device)
 
 
 def settings(options: Options, problems: Problems) -> list[Setting]:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from bsmamba2.errors import InputError
 from bsmamba2.model.stft import stft
 
+TERMS = ("l1", "stft", "error_db")
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -17,6 +19,10 @@ class LossConfig:
     Args:
         l1: Weight of the mean absolute difference of the waveforms.
         stft: Weight of the mean modulus of the difference of the complex spectra, summed over the windows.
+        error_db: Weight of the level of the difference of the waveforms in dB of full scale, the mean over excerpts.
+            Loud and quiet excerpts weigh the same, and an unsure estimate tends to the mean of what is possible, where
+            that of l1 tends to the median, which is too quiet.
+        error_floor_db: Level that is added to that of the difference, so that it is finite.
         stft_windows: Window lengths in samples.
         stft_hop: Hop length of these spectra in samples.
         stft_min_n_fft: Length of their Fourier transform unless the window is longer.
@@ -27,15 +33,19 @@ class LossConfig:
 
     l1: float = 10.0
     stft: float = 1.0
+    error_db: float = 0.0
+    error_floor_db: float = -50.0
     stft_windows: tuple[int, ...] = (4096, 2048, 1024, 512, 256)
     stft_hop: int = 147
     stft_min_n_fft: int = 2048
 
     def __post_init__(self) -> None:
-        if not (self.l1 >= 0 and self.stft >= 0 and 0 < self.l1 + self.stft < math.inf):
-            raise InputError(
-                f"the loss weights l1={self.l1}, stft={self.stft} are not allowed; give at least 0, not both 0"
-            )
+        weights = {name: getattr(self, name) for name in TERMS}
+        if not (min(weights.values()) >= 0 and 0 < sum(weights.values()) < math.inf):
+            given = ", ".join(f"{name}={weight}" for name, weight in weights.items())
+            raise InputError(f"the loss weights {given} are not allowed; give at least 0, and not 0 for all")
+        if not -200 <= self.error_floor_db <= 0:
+            raise InputError(f"error_floor_db={self.error_floor_db} is not allowed; give a level from -200 to 0 dB")
         lengths = (self.stft_hop, *(window - 1 for window in self.stft_windows), self.stft_min_n_fft - 1)
         if not self.stft_windows or min(lengths) < 1:
             raise InputError(
@@ -57,7 +67,8 @@ class SeparationLoss(nn.Module):
     def __init__(self, config: LossConfig | None = None) -> None:
         super().__init__()
         config = config or LossConfig()
-        self.weights = {name: weight for name in ("l1", "stft") if (weight := getattr(config, name))}
+        self.weights = {name: weight for name in TERMS if (weight := getattr(config, name))}
+        self.error_floor = 10 ** (config.error_floor_db / 10)
         self.resolutions = [
             {"n_fft": max(window, config.stft_min_n_fft), "window_length": window, "hop_length": config.stft_hop}
             for window in config.stft_windows
@@ -71,7 +82,7 @@ class SeparationLoss(nn.Module):
         """Returns the terms with a weight above 0, as unweighted scalars by name."""
         # The transform is linear: the difference of two spectra is the spectrum of the difference.
         difference = estimates - references
-        measures = {"l1": self._waveform_distance, "stft": self._spectral_distance}
+        measures = {"l1": self._waveform_distance, "stft": self._spectral_distance, "error_db": self._error_level}
         return {name: measures[name](difference) for name in self.weights}
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
@@ -80,6 +91,10 @@ class SeparationLoss(nn.Module):
 
     def _waveform_distance(self, difference: Tensor) -> Tensor:
         return difference.abs().mean()
+
+    def _error_level(self, difference: Tensor) -> Tensor:
+        power = difference.square().mean(dim=(-2, -1))  # of every excerpt and stem
+        return 10 * torch.log10(power + self.error_floor).mean()
 
     def _spectral_distance(self, difference: Tensor) -> Tensor:
         return torch.stack([stft(difference, **resolution).abs().mean() for resolution in self.resolutions]).sum()

@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from benchmarks import gpu
+from benchmarks.agreement import network_errors
 from benchmarks.bounds import network_multiply_adds
 from benchmarks.command import Problems
 from benchmarks.networks import QUICK
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2
 from bsmamba2.model.mamba2 import Mamba2
+from bsmamba2.separation.settings import Precision
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,15 @@ def test_a_training_step_changes_the_weights_and_a_forward_pass_does_not() -> No
     assert all(weight.equal(before[name]) for name, weight in network.state_dict().items())
     gpu.training_step(network, mixture, setting)()
     assert any(not weight.equal(before[name]) for name, weight in network.state_dict().items())
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 3e-2)])
+def test_a_small_network_agrees_with_the_recurrence_forward_and_backward(
+    precision: Precision, tolerance: float
+) -> None:
+    row = network_errors("chunked", precision, torch.device("cpu"))
+    assert 0 < row["output"] < tolerance
+    assert 0 < row["gradients"] < tolerance
 
 
 def test_share_counts_all_passes_at_the_rate() -> None:

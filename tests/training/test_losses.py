@@ -48,13 +48,33 @@ def test_terms_are_weighted_and_left_out_at_weight_zero() -> None:
     assert set(SeparationLoss(LossConfig(l1=0, stft=2)).terms(**audio)) == {"stft"}
 
 
+def test_the_level_of_the_error_weighs_loud_and_quiet_excerpts_alike() -> None:
+    torch.manual_seed(0)
+    references = torch.randn(3, 1, 2, 4000) * torch.tensor([1.0, 0.1, 0.0])[:, None, None, None]
+    estimates = 0.5 * references
+    loss = SeparationLoss(LossConfig(l1=0, stft=0, error_db=2, error_floor_db=-60))
+    power = references[:, 0].square().mean((1, 2)) / 4
+    assert torch.allclose(
+        loss(estimates=estimates, references=references), 2 * 10 * torch.log10(power + 1e-6).mean(), rtol=1e-5
+    )
+    scaled = [e.clone().requires_grad_() for e in estimates]
+    loss(estimates=torch.stack(scaled), references=references).backward()
+    # The same relative improvement counts the same, however loud the excerpt is, and silence is finite.
+    loud, quiet, silent = (
+        float((e.grad * r).sum()) for e, r in zip(scaled, references, strict=True) if e.grad is not None
+    )
+    assert loud == pytest.approx(quiet, rel=1e-2)
+    assert silent == 0
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"l1": -1.0}, r"l1=-1\.0, stft=1\.0 are not allowed"),
-        ({"l1": 0.0, "stft": 0.0}, "not both 0"),
+        ({"l1": -1.0}, r"l1=-1\.0, stft=1\.0, error_db=0\.0 are not allowed"),
+        ({"l1": 0.0, "stft": 0.0}, "not 0 for all"),
         ({"l1": float("inf")}, "l1=inf, "),
-        ({"stft": float("nan")}, "stft=nan are not allowed"),
+        ({"stft": float("nan")}, "stft=nan, error_db=0\\.0 are not allowed"),
+        ({"error_db": 1.0, "error_floor_db": 3.0}, r"error_floor_db=3\.0 is not allowed; give a level from -200 to 0"),
         ({"stft_hop": 0}, "stft_hop=0, .* is not allowed; give lengths in samples"),
         ({"stft_windows": ()}, r"stft_windows=\[\]"),
         ({"stft_windows": (512, 1)}, r"stft_windows=\[512, 1\]"),
