@@ -82,16 +82,18 @@ def lay_out(song: Track, root: Path, excerpts_seconds: Mapping[str, tuple[float,
 
 
 def verdict(scores: Mapping[str, StemScores]) -> str:
-    """Returns how far the uSDR of the estimate is above those of the mixture and of silence, as a sentence."""
-    model = scores[ESTIMATE]["usdr"]
-    floors = {"the mixture": scores[MIXTURE_ROW]["usdr"], "silence": 0.0}
-    lost = [name for name, floor in floors.items() if not model > floor]
-    found = f"does NOT beat {' and '.join(lost)}" if lost else "beats the mixture and silence"
-    gain = model - floors["the mixture"]
-    return (
-        f"The model {found}: its uSDR is {gain:+.1f} dB from the mixture's, and {model:+.1f} dB from that of silence, "
-        "which is 0 dB by definition."
+    """Returns how much closer the estimated vocals are to the true ones than the song and than silence, in plain words.
+
+    The uSDR of silence is 0 dB by definition.
+    """
+    model, mixture = scores[ESTIMATE]["usdr"], scores[MIXTURE_ROW]["usdr"]
+    gains = {"the song itself": model - mixture, "silence": model}
+    told = " and ".join(
+        f"{abs(gain):.1f} dB {'closer to' if gain > 0 else 'farther from'} the true ones than {name}"
+        for name, gain in gains.items()
     )
+    lost = " and ".join(name for name, gain in gains.items() if not gain > 0)
+    return f"The estimated vocals are {told}." + (f" They do NOT beat {lost}." if lost else "")
 
 
 def _separated() -> str:
@@ -101,24 +103,26 @@ def _separated() -> str:
     results = _evaluated(song, DEFAULT_MODEL)
     _draw(song, stems)
     scores, model = results.tracks[song.name].scores[VOCALS], PUBLISHED_MODELS[DEFAULT_MODEL]
-    rows = {"mixture as estimate": MIXTURE_ROW, f"model {model.name}": ESTIMATE}
+    rows = {f"vocals estimated by {model.name}": ESTIMATE, "the song as it is": MIXTURE_ROW}
     return "\n".join(
         [
             "",
-            f"{song.name}, vocals, {_span(WHOLE_SONG['test'])}: a song the model was not trained on",
-            _table("", {name: scores[row] for name, row in rows.items()}),
+            f"Separated {_span(WHOLE_SONG['test'])} of {song.name}, a song that {model.name} was not trained on.",
             verdict(scores),
             "",
             _listed(
-                _circumstances(results)
-                | {
-                    "model": f"{model.name}, licence of its weights: {model.licence}",
-                    "song": _mixture_file(song),
-                    "stems": _stem_files(stems),
-                    "figure": FIGURE,
+                {
+                    VOCALS: stems / f"{VOCALS}.wav",
+                    INSTRUMENTAL: stems / f"{INSTRUMENTAL}.wav",
+                    "the song": _mixture_file(song),
+                    "spectrograms": FIGURE,
                     "report": SCORES_FOLDER / REPORT,
                 }
             ),
+            "",
+            _table("scores", {name: scores[row] for name, row in rows.items()}),
+            "",
+            _listed(_circumstances(results) | {"model": f"{model.name}, licence of its weights: {model.licence}"}),
         ]
     )
 

@@ -1,117 +1,133 @@
-"""Makes the packaged model again: prepares its data, trains it, and scores it on artists it was not trained on.
+"""Makes the packaged model again: lays out its data, trains it, and scores it.
 
-    python scripts/train_default_model.py SOURCES WORK              # data, training, weights, scores
-    python scripts/train_default_model.py SOURCES WORK --compare    # instead: three sizes, and shares of the songs
+    python scripts/train_default_model.py SOURCES WORK             # data, training, weights, scores on the 14 songs
+    python scripts/train_default_model.py SOURCES WORK --report    # and on the test songs, with the leakage
+    python scripts/train_default_model.py SOURCES WORK --pack      # instead: only the data, and a small copy of them
+    python scripts/train_default_model.py WORK/pack WORK --device cuda    # the training alone, from such a copy
 
-SOURCES contains musdb18-7-cc/, everything-is-free-cc0/, mdn-multitrack-cc0/ and singing/; everything else is written to
-WORK. Needs `pip install -e ".[recipe]"`, a C++ compiler, fluidsynth and its SoundFont (Debian: fluidsynth,
-fluid-soundfont-gm). Run the same command again to resume after a stop. Trains on a CPU, in two processes.
+SOURCES contains the folders that scripts/default_model/sources.py names; everything is written to WORK. Run the same
+command again to resume after a stop. What follows after `--` are options of `bsmamba2 train`, for comparisons.
 """
 
+import argparse
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError
 
 from bsmamba2.data.tracks import Split
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.command import evaluate
-from bsmamba2.evaluation.results import ESTIMATE, Results
+from bsmamba2.evaluation.results import Results
 from bsmamba2.evaluation.runs import REPORT
 from bsmamba2.evaluation.settings import ScoringSettings, Selection
-from bsmamba2.evaluation.statistics import summarise_results
 from bsmamba2.evaluation.table import results_table
 from bsmamba2.report import write_report
-from bsmamba2.stem_names import VOCALS
 from bsmamba2.system.stopping import stopped_by_exception
-from default_model.laying_out import lay_out, lay_out_muted
-from default_model.rendering import SOUND_FONT
-from default_model.trainings import SIZES, export, train, training_folder
+from bsmamba2.training.command import train
+from bsmamba2.weights.checkpoint import WeightsFile, save_model
+from default_model.datamodule import RecordingMixes
+from default_model.laying_out import HASHES, check_pack, lay_out, lay_out_muted, pack
+from default_model.sources import TEST_FOLDER
 
-# Options of the training runs that are compared: 300 steps of three excerpts in one process.
-SHORT = ("--trainer.devices=1", "--data.batch_size=3", "--ema.decay=0.99", "--trainer.max_epochs=3")
-SHARES = (0.25, 0.5)
-PRINTED = ("csdr", "usdr")
+NAME = "small-vocals"
+CONFIG = Path(__file__).parents[1] / "configs" / "default_model.yaml"
+DEVICES = ("cpu", "cuda")
 
 
-def make(sources: Path, work: Path, size: str = "medium", compare: bool = False, sound_font: Path = SOUND_FONT) -> None:
-    """Makes the packaged model again and prints its scores, or compares alternatives to it.
+def make(
+    sources: Path,
+    work: Path,
+    packed: bool = False,
+    report: bool = False,
+    device: str = "cpu",
+    training: Sequence[str] = (),
+) -> None:
+    """Makes the packaged model again and prints its scores.
 
     Args:
-        sources: Folder with the sources of the data.
-        work: Folder for the data, the training runs, the weights and the scores.
-        size: Size to train: small, medium or large.
-        compare: Instead of making the model, train all sizes, and the small one on shares of the songs, briefly, and
-            score them on the artists for selection.
-        sound_font: SoundFont that the instruments are rendered with.
+        sources: Folder with the sources of the data, or a pack of them; from a pack only the training runs.
+        work: Folder for the data, the training run, the weights and the scores.
+        packed: Only lay out and pack the data.
+        report: Also score the test songs, with and without their vocals.
+        device: Where to train.
+        training: Further options of `bsmamba2 train`.
 
     Raises:
-        InputError: An option cannot be used, a source or a program is missing, or a training run failed.
+        InputError: An option cannot be used, a source is missing, or the training run failed.
     """
-    if size not in SIZES:
-        raise InputError(f"size={size!r} is not allowed; choose {', '.join(SIZES)}")
-    data = work / "data"
-    lay_out(sources, data, sound_font)
-    if compare:
-        _compare(data, work)
+    from_pack = (sources / HASHES).is_file()
+    if from_pack and (packed or report):
+        raise InputError(
+            f"{sources} is a pack of the data, from which only the training runs; give the sources instead"
+        )
+    if from_pack:
+        check_pack(sources)
+        data = sources
     else:
-        _make(data, work, size)
+        data = work / "data"
+        lay_out(sources, data)
+    if packed:
+        target = work / "pack"
+        pack(data, target)
+        size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+        print(f"{target}: {size / 2**20:.1f} MiB")
+        return
+    options = [f"--config={CONFIG}", f"--data.root={data}", f"--trainer.default_root_dir={work / 'training'}"]
+    options += [f"--trainer.accelerator={device}", "--ckpt_path=last", *training]
+    checkpoint = train(options, RecordingMixes)
+    weights = work / f"{NAME}.safetensors"
+    # The averaged weights of the validation that scored best, in half precision.
+    file = WeightsFile.read(checkpoint)
+    save_model(file.network().half(), weights, file.training_songs)
+    print(f"{weights}: from {checkpoint}", flush=True)
+    if from_pack:
+        return
+    _score(data, "valid", work / "evaluations" / "valid", weights)
+    if report:
+        songs, muted = sources / Path(TEST_FOLDER).parent, work / "muted"
+        lay_out_muted(songs, muted)
+        _score(songs, "test", work / "evaluations" / "test", weights)
+        _score(muted, "test", work / "evaluations" / "test without vocals", weights)
 
 
-def _compare(data: Path, work: Path) -> None:
-    trainings = {name: (data, options) for name, options in SIZES.items()}
-    for share in SHARES:
-        name = f"small, {share:.0%} of the songs"
-        trainings[name] = (training_folder(data, work / "shares" / f"{share}", share), SIZES["small"])
-    for name, (part, options) in trainings.items():
-        checkpoint = train(part, work / "trainings" / name, *options, *SHORT)
-        _scored(name, data, work, checkpoint, "valid")
-
-
-def _make(data: Path, work: Path, size: str) -> None:
-    everything = training_folder(data, work / "everything", with_selection=True)
-    # The validation songs are trained on as well: the last weights are taken, so nothing is chosen by validation.
-    options = (*SIZES[size], "--data.shared_artists=true", "--trainer.limit_val_batches=0")
-    checkpoint = train(everything, work / "trainings" / f"{size}, everything", *options)
-    weights = work / "mini-vocals.safetensors"
-    export(checkpoint, weights)
-    lay_out_muted(data, work / "muted")
-    _scored("float32", data, work, checkpoint, "test")
-    for name, songs in {"half precision": data, "without vocals": work / "muted"}.items():
-        print(results_table(_scored(name, songs, work, weights, "test")))
-
-
-def _scored(name: str, data: Path, work: Path, model: Path, split: Split) -> Results:
-    folder = work / "evaluations" / name
-    results = evaluate(data, folder, model, selection=Selection(split), scoring=ScoringSettings(overwrite=True))
+def _score(songs: Path, split: Split, folder: Path, weights: Path) -> Results:
+    results = evaluate(songs, folder, weights, selection=Selection(split), scoring=ScoringSettings(overwrite=True))
     if results.failures:
         raise InputError(f"tracks could not be scored: {', '.join(results.failures)}; the reasons are printed above")
     write_report([folder], folder / REPORT)
-    scores = summarise_results(results)[VOCALS][ESTIMATE]
-    medians = ", ".join(f"{score} {scores[score].median:.2f}" for score in PRINTED if score in scores)
-    print(f"{name}, medians in dB over {len(results.tracks)} tracks of {split}: {medians}", flush=True)
+    print(f"\n{folder.name}\n{results_table(results)}", flush=True)
     return results
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the recipe."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the recipe and returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = ArgumentParser(prog="train_default_model.py", description="Makes the packaged model again.")
-    parser.add_argument("sources", type=Path, help="folder with the sources of the data")
-    parser.add_argument("work", type=Path, help="folder for the data, the training runs, the weights and the scores")
-    parser.add_argument("--compare", action="store_true", help="compare sizes and shares of the songs instead")
-    parser.add_function_arguments(make, skip={"sources", "work", "compare"}, as_group=False)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    own, training = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
+    parser = argparse.ArgumentParser(prog="train_default_model.py", description="Makes the packaged model again.")
+    parser.add_argument("sources", type=Path, help="folder with the sources of the data, or a pack of them")
+    parser.add_argument("work", type=Path, help="folder for the data, the training run, the weights and the scores")
+    parser.add_argument("--pack", action="store_true", dest="packed", help="only lay out the data and pack them")
+    parser.add_argument("--report", action="store_true", help="also score the test songs, with and without vocals")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to train")
+    options = parser.parse_args(own)
     try:
         with stopped_by_exception():
-            make(**parser.parse_args(arguments).as_dict())
+            make(**vars(options), training=training)
     except InputError as error:
-        sys.exit(f"{parser.prog}: error: {error}")
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 1
+    except ArgumentError as error:
+        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"{parser.prog}: stopped", file=sys.stderr)
-        sys.exit(130)
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -100,7 +100,7 @@ def test_existing_stems_are_kept(tmp_path: Path, model: Path, musdb_root: Path) 
         (
             ["separate", "a.wav", "--model", "m.ckpt", "--output", "o"],
             1,
-            "the model m.ckpt is neither a file nor a published model; check the path, or give one of mini-vocals",
+            "the model m.ckpt is neither a file nor a published model; check the path, or give one of small-vocals",
         ),
         (["separate", "a.wav", "--model", "m", "--bit-depth", "20"], 2, 'key "bit_depth"'),
         (["separate", "-x.wav", "--model", "m"], 2, "unrecognized arguments: -x.wav"),

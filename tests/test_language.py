@@ -112,7 +112,7 @@ def test_the_strings_of_code_are_docstrings_and_parts_of_messages() -> None:
 
 def test_the_documents_are_found() -> None:
     names = {str(path.relative_to(REPOSITORY)) for path in [*DOCUMENTS, *MODULES]}
-    assert {"README.md", "CONTRIBUTING.md", "docs/training.md", "bsmamba2/weights/mini-vocals.md"} <= names
+    assert {"README.md", "CONTRIBUTING.md", "docs/training.md", "bsmamba2/weights/small-vocals.md"} <= names
     assert {"bsmamba2/cli.py", "bsmamba2/training/command.py"} <= names
 
 

@@ -95,6 +95,8 @@ def kernel_problem() -> str | None:
     """Returns why the kernels cannot run on this machine, or None; found by running them once on a tiny input."""
     if not torch.cuda.is_available():
         return "torch sees no CUDA device"
+    if importlib.util.find_spec("mamba_ssm") is not None:
+        log.info("trying the kernels of mamba-ssm; their first use compiles and tunes them, which takes minutes")
     try:
         x = torch.ones(1, 16, 1, 16, device="cuda")
         ssd_kernel(x, x[..., 0], -x[0, 0, :, 0], x, x)

@@ -65,7 +65,7 @@ def separate_files(
     Args:
         inputs: Audio or video files, folders, patterns, or - for the standard input.
         model: Name of a published model (`bsmamba2 models` lists them), or a file: a checkpoint or weights; by default
-            the packaged mini-vocals.
+            the packaged small-vocals.
         destination: Where the stems are written.
         stem_settings: Which stems are written, and how.
         settings: How to separate.

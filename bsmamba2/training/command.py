@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning import Trainer
+from lightning import LightningDataModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import (
     Callback,
@@ -130,7 +130,7 @@ class TrainingCLI(LightningCLI):
         return found
 
 
-def train(arguments: Sequence[str]) -> Path:
+def train(arguments: Sequence[str], data: type[LightningDataModule] = MusdbDataModule) -> Path:
     """Trains with these options and returns the path of the best checkpoint, or of the last one without validation.
 
     The checkpoint contains the averaged weights. A trial with fast_dev_run writes none and returns the root folder.
@@ -147,7 +147,7 @@ def train(arguments: Sequence[str]) -> Path:
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         # RunRecord resumes the data in the middle of an epoch.
         warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
-        cli = _parsed(arguments)
+        cli = _parsed(arguments, data)
         if cli.config.ckpt_path != Path(LAST_KEYWORD):
             # A run that starts from a checkpoint of a different run has its own best checkpoints.
             warnings.filterwarnings("ignore", "The dirpath has changed")
@@ -232,11 +232,11 @@ def _fit(cli: TrainingCLI) -> None:
         ) from error
 
 
-def _parsed(arguments: Sequence[str]) -> TrainingCLI:
+def _parsed(arguments: Sequence[str], data: type[LightningDataModule]) -> TrainingCLI:
     try:
         return TrainingCLI(
             SeparationModule,
-            MusdbDataModule,
+            data,
             seed_everything_default=DEFAULT_SEED,
             save_config_kwargs={"overwrite": True},
             args=list(arguments),

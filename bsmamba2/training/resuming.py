@@ -3,19 +3,18 @@
 import logging
 import time
 import zipfile
-from collections.abc import Iterable
-from importlib.metadata import version
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
-from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import complete_file, flush_and_rename, remove_unfinished
+from bsmamba2.system.versions import package_version
 from bsmamba2.weights.checkpoint import RECORD, TRAINING_SONGS
 
 # Lightning's names for the folder of the runs and that of a run's checkpoints.
@@ -45,6 +44,26 @@ class CompleteCheckpointIO(TorchCheckpointIO):
                 raise OSError(0, next(iter(str(error).splitlines()))) from error
 
 
+class OrderedExcerpts(Protocol):
+    """Data for training whose excerpts are numbered, so that a run can resume at any of them.
+
+    Attributes:
+        seed: Start of all randomness in the excerpts.
+        data_hash: Hash of what they are made of.
+        batch_size: Excerpts in a batch, per device.
+        epoch_excerpts: Excerpts in an epoch, over all devices.
+        next_excerpt: Number of the first excerpt to use.
+        training_songs: Names of the songs that they are made of.
+    """
+
+    seed: int
+    data_hash: str
+    batch_size: int
+    epoch_excerpts: int
+    next_excerpt: int
+    training_songs: Sequence[str]
+
+
 class RunRecord(Callback):
     """Records in every checkpoint what made it, and resumes only with the same data in the same order.
 
@@ -54,7 +73,7 @@ class RunRecord(Callback):
         initial_songs: Names of the songs that the weights at its start were trained on.
     """
 
-    def __init__(self, config: str, data: MusdbDataModule, initial_songs: Iterable[str] = ()) -> None:
+    def __init__(self, config: str, data: OrderedExcerpts, initial_songs: Iterable[str] = ()) -> None:
         self.config = config
         self.data = data
         self.earlier_songs = set(initial_songs)
@@ -76,7 +95,7 @@ class RunRecord(Callback):
         """Adds the record."""
         self.metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
         checkpoint[RECORD] = {
-            "version": version("bsmamba2"),
+            "version": package_version("bsmamba2"),
             "config": self.config,
             "metrics": self.metrics,
             "next_excerpt": self.next_excerpt,

@@ -59,7 +59,7 @@ def test_any_module_is_counted() -> None:
     ("config", "document", "digits"),
     [
         ("configs/bsmamba2.yaml", "docs/training.md", 3),
-        ("configs/default_model.yaml", "bsmamba2/weights/mini-vocals.md", 2),
+        ("configs/default_model.yaml", "bsmamba2/weights/small-vocals.md", 2),
     ],
 )
 def test_documents_print_the_products_per_second_of_audio(config: str, document: str, digits: int) -> None:

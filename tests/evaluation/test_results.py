@@ -145,7 +145,7 @@ RESULTS_OF_VERSION_0_1 = """{
  "format": 1,
  "summary": {"vocals": {"estimate": {"csdr": {"count": 1, "median": 4.25}}}},
  "description": {
-  "model": {"name": "mini-vocals", "sha256": "ab12", "parameters": 1234},
+  "model": {"name": "small-vocals", "sha256": "ab12", "parameters": 1234},
   "settings": {"protocol": "single", "stems": ["vocals"], "museval": false, "save_estimates": false},
   "time": {"finished": "2026-11-26T19:00:00+00:00", "seconds_per_second_of_audio": null}
  },

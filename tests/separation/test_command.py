@@ -135,7 +135,7 @@ def test_a_song_is_separated_offline_with_the_default_model(
     assert files() == both(song.name)
     stems = [read_audio(Path("stems", song.name, f"{stem}.wav")) for stem in ("vocals", "instrumental")]
     torch.testing.assert_close(sum(stems), song.read(MIXTURE, 0, 2 * RATE), rtol=0, atol=1e-6)
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "mini-vocals" in line]
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "small-vocals" in line]
     assert "non-commercial" in line
     assert "--model msst-vocals" in line
     assert not (folder / "cache").exists()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -423,6 +424,22 @@ def test_resume_from_a_checkpoint_of_a_version_that_did_not_remember_songs(train
     training(tmp_path, "--trainer.max_epochs=2", "--ckpt_path=last")
     assert last_of(tmp_path)["global_step"] == 2 * BATCHES
     assert WeightsFile.read(last).training_songs == ("One - First", "Two - Second")
+
+
+def test_a_checkout_that_is_not_installed_trains_and_resumes(
+    training: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = metadata.version
+
+    def version(package: str) -> str:
+        if package == "bsmamba2":
+            raise metadata.PackageNotFoundError(package)
+        return installed(package)
+
+    monkeypatch.setattr(metadata, "version", version)
+    training(tmp_path, "--trainer.max_epochs=1")
+    training(tmp_path, "--ckpt_path=last")
+    assert last_of(tmp_path)["bsmamba2"]["version"] is None
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(

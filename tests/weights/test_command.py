@@ -43,7 +43,7 @@ def test_commands_answer_people_and_programs(cache: Path, model: PublishedModel)
     }  # fmt: skip
     assert json.loads(verify_models(json=True)) == verify()
     assert verify_models().splitlines() == [
-        "mini-vocals: ok",
+        "small-vocals: ok",
         "msst-vocals: not downloaded",
         "official-vocals: not downloaded",
         "tiny: ok",

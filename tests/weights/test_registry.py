@@ -33,7 +33,7 @@ def test_the_registry_holds_the_model_of_the_package_and_the_two_published_files
 
 
 def test_the_model_card_is_complete_and_has_the_scores_of_the_registry() -> None:
-    card = (PACKAGED / "mini-vocals.md").read_text(encoding="utf-8")
+    card = (PACKAGED / "small-vocals.md").read_text(encoding="utf-8")
     assert "@" not in card
     scores = PUBLISHED_MODELS[DEFAULT_MODEL].scores
     assert scores
@@ -72,5 +72,7 @@ def test_weights_in_half_precision_give_a_network_in_single_precision() -> None:
 
 def test_unknown_names_are_errors_that_list_the_names() -> None:
     for function in (model_file, download_model):
-        with pytest.raises(InputError, match=r"model 'best'; choose one of mini-vocals, msst-vocals, official-vocals$"):
+        with pytest.raises(
+            InputError, match=r"model 'best'; choose one of small-vocals, msst-vocals, official-vocals$"
+        ):
             function("best")

@@ -1,0 +1,49 @@
+"""The configs in configs/: that they are the networks the documents say, and that they train."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.model.mel import mel_bands
+from bsmamba2.training.command import train
+
+PROJECT = Path(__file__).parents[2]
+CONFIGS = sorted(path.name for path in (PROJECT / "configs").glob("*.yaml"))
+# Small sizes for the networks without a scan, and for those with one.
+SMALL = ["--model.network.dim=8", "--model.network.depth=1", "--model.network.segment_seconds=0.1"]
+SMALL += ["--model.network.attention_heads=2", "--model.network.attention_headdim=4"]
+SMALL_SCAN = ["--model.network.headdim=4", "--model.network.d_state=4"]
+
+
+def network_of(name: str) -> ModelConfig:
+    options = yaml.safe_load((PROJECT / "configs" / name).read_text(encoding="utf-8"))
+    return ModelConfig.from_dict(options.get("model", {}).get("network", {}))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_readme_lists_every_config_with_its_parameters_and_segment(name: str) -> None:
+    config = network_of(name)
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in BSMamba2(config).parameters())
+    rows = re.findall(rf"\| `{re.escape(name)}` \| (.+?) \|", (PROJECT / "README.md").read_text(encoding="utf-8"))
+    assert rows == [f"{parameters / 1e6:.1f} M parameters, {config.segment_seconds:g} s"]
+
+
+def test_the_mel_bands_of_the_config_are_those_of_the_published_weights() -> None:
+    config = network_of("melband.yaml")
+    assert (config.band_starts, config.bands) == mel_bands(60, config.n_fft, config.sample_rate)
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in BSMamba2(config).parameters()) == 228_202_788
+
+
+@pytest.mark.parametrize("name", ["roformer.yaml", "melband.yaml", "mamba2-roformer.yaml"])
+def test_networks_with_attention_train_from_their_configs(name: str, musdb_root: Path, tmp_path: Path) -> None:
+    options = [f"--config={PROJECT / 'configs' / name}", *SMALL, *(SMALL_SCAN if "mamba2" in name else [])]
+    options += [f"--data.root={musdb_root}", f"--data.cache={tmp_path}", "--data.workers=0"]
+    options += ["--trainer.accelerator=cpu", "--trainer.precision=32", "--trainer.fast_dev_run=1"]
+    options += [f"--trainer.default_root_dir={tmp_path}", "--trainer.enable_progress_bar=false"]
+    assert train(options) == tmp_path.absolute()
