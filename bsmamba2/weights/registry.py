@@ -58,7 +58,7 @@ PUBLISHED_MODELS: dict[str, PublishedModel] = {
             source="this package; see the model card small-vocals.md",
             url=None,
             licence="CC BY-NC-SA 4.0, academic and non-commercial use only",
-            scores={"cSDR, median of 25 MUSDB18 test previews (dB)": 3.60, "uSDR, median of 25 MUSDB18 test previews (dB)": 3.52},
+            scores={"cSDR, 25 MUSDB18 test previews, median (dB)": 3.60, "uSDR, the same, median (dB)": 3.52},
             note="a small network in this package, trained on two hours of music and singing",
             packaged=True,
         ),

@@ -74,7 +74,7 @@ class RecordingMixes(LightningDataModule):
             for name, stems in songs.items()
         ]
 
-    def train_dataloader(self) -> DataLoader[Tensor]:
+    def train_dataloader(self) -> DataLoader[int]:
         """Returns batches of numbers of excerpts, which `transfer_batch_to_device` mixes."""
         processes, process = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         sampler = EpochNumbers(self.epoch_excerpts, self.batch_size, processes, process, self.next_excerpt)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -218,7 +219,7 @@ def kinds_of(bank: Bank, parts: list[Part], voice: bool) -> Counter[str]:
 
 
 def test_voices_and_accompaniments_are_drawn_in_the_given_shares(bank: Bank) -> None:
-    plain: dict[str, object] = {"own": 0.0, "second_voice": 0.0}
+    plain: dict[str, Any] = {"own": 0.0, "second_voice": 0.0}
     count = 1500
     voices = kinds_of(bank, mixer(bank, singing=0.5, songs=0.2, **plain).draw(range(count))[0], True)
     for kind, share in {"singing": 0.5, "songs": 0.2, "train": 0.3}.items():
