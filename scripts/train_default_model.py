@@ -60,9 +60,7 @@ def make(
     """
     from_pack = (sources / HASHES).is_file()
     if from_pack and (packed or report):
-        raise InputError(
-            f"{sources} is a pack of the data, from which only the training runs; give the sources instead"
-        )
+        raise InputError(f"{sources} is a pack, which is only trained on; leave out --pack and --report")
     if from_pack:
         check_pack(sources)
         data = sources
