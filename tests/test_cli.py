@@ -1,5 +1,6 @@
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -42,12 +43,21 @@ def test_separate_and_evaluate_from_the_command_line(
     assert "float32 · segments 0.1 s" in shown
     assert "overlap 0 %" in shown
     run = ["evaluate", "--model", str(model), "--root", str(musdb_root), "--output", str(tmp_path / "run")]
-    assert main([*run, "--batch-size", "4", "--stems", "vocals,instrumental", "--chunk-seconds", "0.05", "0.2"]) == 0
+    options = ["--stems", "vocals,instrumental", "--chunk-seconds", "0.05", "0.2", "--no-report"]
+    assert main([*run, "--batch-size", "4", *options]) == 0
     shown = capsys.readouterr().out
     assert len(re.findall("^Three - Third ", shown, re.MULTILINE)) == 2
-    assert "Three - Third" in (tmp_path / "run" / "report.html").read_text()
     for words in ("instrumental, protocol single, 1 tracks", "chunks of 0.05 s", "chunks of 0.2 s", "ideal ratio mask"):
         assert words in shown
+
+
+def test_an_evaluation_has_a_report_that_can_be_made_again(
+    tmp_path: Path, model: Path, musdb_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["evaluate", "--model", str(model), "--root", str(musdb_root), "--output", str(tmp_path / "run")]
+    assert main(run) == 0
+    assert "Three - Third" in (tmp_path / "run" / "report.html").read_text()
+    capsys.readouterr()
     assert main(["report", str(tmp_path / "run"), "--output", str(tmp_path / "side by side.html")]) == 0
     assert capsys.readouterr().out.splitlines() == [
         str(tmp_path / "side by side.html"), str(tmp_path / "side by side.json")
@@ -257,12 +267,16 @@ def test_published_models_are_listed_and_verified(
 @pytest.mark.parametrize(
     ("command", "script"), [("train", "train"), ("evaluate", "evaluate"), ("check-data", "prepare_musdb")]
 )
-def test_the_scripts_are_the_commands(command: str, script: str) -> None:
+def test_the_scripts_are_the_commands(
+    command: str, script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The script of `separate` runs in the tests of songs that are shared by processes."""
-    path = Path(__file__).parent.parent / "scripts" / f"{script}.py"
-    result = subprocess.run([sys.executable, path, "--nonsense", "1"], capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert f"bsmamba2 {command}: error" in result.stderr
+    path = str(Path(__file__).parent.parent / "scripts" / f"{script}.py")
+    monkeypatch.setattr(sys, "argv", [path, "--nonsense", "1"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(path, run_name="__main__")
+    assert stop.value.code == 2
+    assert f"bsmamba2 {command}: error" in capsys.readouterr().err
 
 
 def test_data_are_checked_decoded_and_indexed(

@@ -245,8 +245,8 @@ def test_a_song_that_museval_refuses_has_the_remaining_scores(tmp_path: Path, mo
 def test_a_stopped_evaluation_resumes(
     tmp_path: Path, model: Path, songs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    evaluate(songs, tmp_path / "whole", model)
     evaluate(songs, tmp_path / "run", model)
+    shutil.copytree(tmp_path / "run", tmp_path / "whole")
     records = tmp_path / "run" / "tracks"
     (records / "b - 2.json").unlink()
     (records / "c - 3.json").write_text('{"name": ')
@@ -411,6 +411,8 @@ def test_a_full_disk_ends_the_evaluation(
 
 def test_a_name_that_is_not_unicode(tmp_path: Path, model: Path, songs: Path, caplog: pytest.LogCaptureFixture) -> None:
     name = os.fsdecode(b"b \xff")
+    for another in ("a - 1", "c - 3"):
+        shutil.rmtree(songs / another)
     try:
         (songs / "b - 2").rename(songs / name)
     except OSError:
