@@ -28,11 +28,12 @@ commands:
 
 `bsmamba2 COMMAND --help` lists the options of a command.
 """
-MODELS_USAGE = """usage: bsmamba2 models [--json]
-       bsmamba2 models download NAME [--json]
+MODELS_USAGE = """usage: bsmamba2 models [NAME ...] [--stems STEM,...] [--json]
+       bsmamba2 models download NAME ... [--json]
        bsmamba2 models verify [--json]
 
-List the published models; download one into the user's cache; verify the downloaded ones and the packaged one.
+List the published models, those that give some stems, or all that is known about a model; download models into the
+user's cache; verify the downloaded ones and the packaged one.
 """
 
 
@@ -166,14 +167,18 @@ def _models(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] in ("-h", "--help"):
         print(MODELS_USAGE, end="")
         return
-    from bsmamba2.weights.command import download_model, list_models, verify_models
+    from bsmamba2.weights.command import download_models, list_models, verify_models
 
     if arguments and arguments[0] == "download":
-        print(_run("models download", download_model, arguments[1:], {"name": {"metavar": "NAME"}}))
+        print(_run("models download", download_models, arguments[1:], {"names": {"metavar": "NAME", "nargs": "+"}}))
     elif arguments and arguments[0] == "verify":
         print(_run("models verify", verify_models, arguments[1:]))
     else:
-        print(_run("models", list_models, arguments))
+        special: dict[str, dict[str, Any]] = {
+            "names": {"metavar": "NAME", "nargs": "*"},
+            "--stems": {"type": _names, "metavar": "STEM,..."},
+        }
+        print(_run("models", list_models, arguments, special))
 
 
 def _convert(arguments: Sequence[str]) -> None:

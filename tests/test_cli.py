@@ -110,7 +110,8 @@ def test_existing_stems_are_kept(tmp_path: Path, model: Path, musdb_root: Path) 
         (
             ["separate", "a.wav", "--model", "m.ckpt", "--output", "o"],
             1,
-            "the model m.ckpt is neither a file nor a published model; check the path, or give one of small-vocals",
+            "the model m.ckpt is neither a file nor a published model; check the path or the name; choose one of "
+            "small-vocals, msst-vocals",
         ),
         (["separate", "a.wav", "--model", "m", "--bit-depth", "20"], 2, 'key "bit_depth"'),
         (["separate", "-x.wav", "--model", "m"], 2, "unrecognized arguments: -x.wav"),
@@ -125,7 +126,7 @@ def test_existing_stems_are_kept(tmp_path: Path, model: Path, musdb_root: Path) 
         (["separate", "a.wav", "--model", "{model}", "--stems", "voice"], 1, "choose vocals, instrumental, residual"),
         (["separate", "-", "--model", "{model}", "--devices", "2"], 1, "cannot share the standard input"),
         (["models", "--loud"], 2, "unrecognized arguments: --loud"),
-        (["models", "download"], 2, "required: name"),
+        (["models", "download"], 2, "required: names"),
         (["models", "download", "best"], 1, "there is no published model 'best'; choose "),
         (["convert", "a.ckpt"], 2, "required: output"),
         (["evaluate", "--model", "m", "--root", "r", "--output", "o", "--split", "dev"], 2, 'key "split"'),
@@ -164,7 +165,7 @@ def test_wrong_options_are_one_sentence_and_a_status(
 def test_help_lists_the_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     if command == "models":
         assert main([command, "--help"]) == 0
-        assert "usage: bsmamba2 models [--json]" in capsys.readouterr().out
+        assert "usage: bsmamba2 models [NAME ...] [--stems STEM,...] [--json]" in capsys.readouterr().out
         return
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])
@@ -255,7 +256,12 @@ def test_published_models_are_listed_and_verified(
     assert main(["models", "--json"]) == 0
     models = json.loads(capsys.readouterr().out)
     assert models
-    assert all(model["name"] in listed and model["sha256"] in listed for model in models)
+    assert all(model["name"] in listed for model in models)
+    assert main(["models", *(model["name"] for model in models)]) == 0
+    described = capsys.readouterr().out
+    assert all(model["name"] in described and model["sha256"] in described for model in models)
+    assert main(["models", "--stems", "vocals,instrumental"]) == 0
+    assert "mel-karaoke-aufr33" not in capsys.readouterr().out
     assert main(["models", "verify"]) == 0
     states = {model["name"]: "ok" if model["packaged"] else "not downloaded" for model in models}
     assert list(states.values()).count("ok") == 1

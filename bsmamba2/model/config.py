@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import accumulate
 from typing import Any, Literal
 
 from bsmamba2.errors import InputError
-from bsmamba2.stem_names import INSTRUMENTAL, RESIDUAL
+from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, RESIDUAL, VOCALS
 
 BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
+# Far beyond anything that is trained or played; more would only waste memory.
+HIGHEST_RATE, LONGEST_SEGMENT = 1_000_000, 2**25
 # The available mixers, each with the fields of `ModelConfig` that it alone reads.
 MIXER_OPTIONS: dict[str, tuple[str, ...]] = {
     "mamba2": ("expand", "headdim", "d_state", "ngroups", "d_conv"),
@@ -31,6 +33,8 @@ class ModelConfig:
         band_starts: First bin of each band, for bands that overlap; together they must cover every bin. By default each
             band starts where the one before ends.
         stems: Names of the stems the network estimates, in the order of its outputs.
+        residual: Name of the song without all these stems, such as reverb; by default instrumental for a network that
+            estimates only vocals, and none otherwise.
         channels: Audio channels, 2 for stereo.
         time_mixer: Mixer over time in each layer: mamba2 or roformer.
         band_mixer: Mixer over bands in each layer: mamba2 or roformer.
@@ -61,6 +65,7 @@ class ModelConfig:
     bands: tuple[int, ...] = BANDS
     band_starts: tuple[int, ...] = ()
     stems: tuple[str, ...] = ("vocals",)
+    residual: str = ""
     channels: int = 2
     time_mixer: str = "mamba2"
     band_mixer: str = "mamba2"
@@ -97,13 +102,22 @@ class ModelConfig:
         self._check_mixers()
 
     def _check_stems(self) -> None:
-        for stem in self.stems:
+        for stem in (*self.stems, *([] if self.residual == "" else [self.residual])):
             if not isinstance(stem, str) or not stem.strip() or set(stem) & set('/\\:*?"<>|\0\n'):
                 raise InputError(f"the stem name {stem!r} is not allowed; it becomes a file name, give plain words")
-            if stem in ("mixture", INSTRUMENTAL, RESIDUAL):
+            if stem in (MIXTURE, RESIDUAL):
                 raise InputError(f"a stem cannot be called {stem!r}, which means something else here; rename it")
         if not self.stems or len(set(self.stems)) < len(self.stems):
             raise InputError(f"stems={list(self.stems)} is not allowed; give at least one name, each only once")
+        if self.residual == INSTRUMENTAL and self.stems == (VOCALS,):
+            object.__setattr__(self, "residual", "")
+        if self.residual in self.stems:
+            raise InputError(f"residual={self.residual!r} is also a stem of the network; give another name")
+        if self.residual == INSTRUMENTAL and VOCALS in self.stems:
+            raise InputError(
+                f"residual={self.residual!r} means the song without the vocals, but {', '.join(self.stems)} are "
+                "subtracted; give another name"
+            )
 
     def _check_spectrum(self) -> None:
         if self.n_fft % 2:
@@ -121,9 +135,16 @@ class ModelConfig:
         seconds = self.segment_seconds
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
             raise InputError(f"segment_seconds={seconds!r} is not a number; give a length in seconds such as 8")
+        if self.sample_rate > HIGHEST_RATE:
+            raise InputError(f"sample_rate={self.sample_rate} is not allowed; give at most {HIGHEST_RATE} Hz")
         if self.segment < 1:
             raise InputError(
                 f"segment_seconds={seconds} is shorter than one sample at {self.sample_rate} Hz; give a longer segment"
+            )
+        if self.segment > LONGEST_SEGMENT:
+            raise InputError(
+                f"segment_seconds={seconds} is longer than {LONGEST_SEGMENT} samples at {self.sample_rate} Hz; give a "
+                "shorter segment"
             )
 
     def _check_bands(self) -> None:
@@ -215,6 +236,36 @@ class ModelConfig:
         """Length of a training segment in samples."""
         return round(self.segment_seconds * self.sample_rate)
 
+    @property
+    def differences(self) -> dict[str, tuple[str, ...]]:
+        """What can be made of the song and the estimates: names, each with the stems that the song is without."""
+        instrumental = VOCALS in self.stems and INSTRUMENTAL not in self.stems
+        return ({INSTRUMENTAL: (VOCALS,)} if instrumental else {}) | (
+            {self.residual: self.stems} if self.residual else {}
+        )
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The stems, and if it has a name of its own, the song without them."""
+        residual = self.residual or (INSTRUMENTAL if self.stems == (VOCALS,) else "")
+        return (*self.stems, residual) if residual else self.stems
+
+    def only(self, names: Sequence[str]) -> "ModelConfig":
+        """Returns the config of a network with only the stems that outputs and differences are made of.
+
+        Raises:
+            InputError: The network does not have them, or none is given.
+        """
+        parts = {stem for name in names for stem in self.differences.get(name, (name,))}
+        unknown = [name for name in names if name not in self.stems and name not in self.differences]
+        if unknown or not parts:
+            raise InputError(
+                f"the stems {list(names)} cannot be taken; choose some of {', '.join([*self.stems, *self.differences])}"
+            )
+        if parts == set(self.stems):
+            return self
+        return replace(self, stems=tuple(stem for stem in self.stems if stem in parts), residual="")
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
         """Returns the config of a plain dict, as stored in checkpoints.
@@ -232,12 +283,12 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for `from_dict`.
 
-        Options that no chosen mixer reads are left out. So are starts of bands and mixers where they are the defaults,
-        which version 0.1 does not know: it reads such files too.
+        Options that no chosen mixer reads are left out. So are starts of bands, mixers and the residual where they are
+        the defaults, which version 0.1 does not know: it reads such files too.
         """
         read = {option for mixer in (self.time_mixer, self.band_mixer) for option in MIXER_OPTIONS[mixer]}
         unread = {option for options in MIXER_OPTIONS.values() for option in options} - read
-        defaults = {"time_mixer": "mamba2", "band_mixer": "mamba2", "band_starts": ()}
+        defaults = {"time_mixer": "mamba2", "band_mixer": "mamba2", "band_starts": (), "residual": ""}
         return {
             name: value
             for name, value in asdict(self).items()

@@ -106,5 +106,9 @@ class BSMamba2(nn.Module):
         for layer in self.layers:
             x = checkpoint(layer, x, use_reentrant=False) if recompute else layer(x)
         x = self.final_norm(x)
-        masks = torch.stack([mask_estimator(x) for mask_estimator in self.mask_estimators], dim=1)
-        return istft(masks * spectrum[:, None], length=mixture.shape[-1], **self.transform)
+        # In turn, so that only one mask is held at a time.
+        estimates = [
+            istft(mask_estimator(x) * spectrum, length=mixture.shape[-1], **self.transform)
+            for mask_estimator in self.mask_estimators
+        ]
+        return torch.stack(estimates, dim=1)

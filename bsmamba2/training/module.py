@@ -21,7 +21,6 @@ from bsmamba2.separation.separator import Separator
 from bsmamba2.separation.settings import SeparationSettings
 from bsmamba2.training.losses import LossConfig, SeparationLoss
 from bsmamba2.weights.checkpoint import WeightsFile
-from bsmamba2.weights.store import find_model
 
 Scores = dict[str, float]
 
@@ -89,7 +88,7 @@ class SeparationModule(LightningModule):
         self.validation_scores: dict[str, Scores] = {}
         self.initial_songs: tuple[str, ...] = ()
         if init_from is not None:
-            file = WeightsFile.read(find_model(init_from))
+            file = WeightsFile.find(init_from)
             file.load_into(self.network)
             self.initial_songs = file.training_songs
 

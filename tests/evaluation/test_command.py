@@ -90,6 +90,25 @@ def content(run: Path) -> dict[str, Any]:
     return found
 
 
+def test_a_model_of_the_instrumental_is_scored_by_its_name(
+    tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path, track: Track
+) -> None:
+    torch.manual_seed(0)
+    network = BSMamba2(replace(tiny_config, stems=("instrumental",), residual="vocals")).eval()
+    save_model(network, tmp_path / "instrumental.safetensors")
+    results = evaluate(musdb_root, tmp_path / "run", tmp_path / "instrumental.safetensors")
+    assert list(results.tracks[NAME].scores) == ["instrumental"]
+    both = evaluate(
+        musdb_root, tmp_path / "both", tmp_path / "instrumental.safetensors", stems=["vocals", "instrumental"]
+    )
+    mixture, vocals = track.read(MIXTURE), track.read("vocals")
+    estimate = mixture - Separator(network, device="cpu")(mixture, 44100)["instrumental"]
+    expected = usdr(estimate=estimate, reference=vocals)
+    assert both.tracks[NAME].scores["vocals"][ESTIMATE]["usdr"] == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(InputError, match=r"'drums' cannot be scored; the model gives instrumental, vocals$"):
+        evaluate(musdb_root, tmp_path / "c", tmp_path / "instrumental.safetensors", stems=["drums"])
+
+
 def test_scores_are_those_of_the_separation(
     tmp_path: Path, model: Path, tiny_network: BSMamba2, musdb_root: Path, track: Track
 ) -> None:

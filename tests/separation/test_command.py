@@ -137,7 +137,7 @@ def test_a_song_is_separated_offline_with_the_default_model(
     torch.testing.assert_close(sum(stems), song.read(MIXTURE, 0, 2 * RATE), rtol=0, atol=1e-6)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "small-vocals" in line]
     assert "non-commercial" in line
-    assert "--model msst-vocals" in line
+    assert "`bsmamba2 models` lists larger ones" in line
     assert not (folder / "cache").exists()
 
 

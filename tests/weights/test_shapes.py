@@ -25,7 +25,7 @@ from tests.weights.test_checkpoint import UNTOLD
         (MIXED, {"hop_length": 128}),
         (replace(MIXED, time_mixer="roformer", band_mixer="mamba2"), {"hop_length": 128}),
         (replace(ROFORMER, bands=(600, 500), band_starts=(0, 525)), {"band_starts": (0, 525)}),
-        (replace(ROFORMER, n_fft=1920, window_length=1920, bands=(461, 500)), {}),
+        (replace(ROFORMER, n_fft=1920, window_length=1920, bands=(461, 500)), {"n_fft": 1920}),
     ],
 )
 def test_the_shapes_tell_the_architecture(tmp_path: Path, config: ModelConfig, given: dict[str, Any]) -> None:
