@@ -103,19 +103,32 @@ def test_existing_stems_are_kept(tmp_path: Path, model: Path, musdb_root: Path) 
     ("arguments", "status", "message"),
     [
         ([], 2, ""),
-        (["seperate"], 2, "there is no command 'seperate'; choose separate, train, evaluate, report, check-data"),
-        (["separate"], 2, "required: inputs"),
-        (["separate", "a.wav", "--model", "m", "--output", "o", "--loud", "1"], 2, "unrecognized arguments: --loud"),
-        (["separate", "a.wav", "--model", "m", "--output", "o", "--overlap", "half"], 2, 'key "overlap"'),
+        (["seperate"], 2, "there is no command 'seperate'; did you mean separate?"),
+        (["listen"], 2, "there is no command 'listen'; choose separate, train, evaluate, report, check-data"),
+        (["separate"], 2, "required: INPUT; see bsmamba2 separate --help"),
+        (["separate", "a.wav", "--model", "m", "--output", "o", "--loud", "1"], 2, "there is no option --loud; see"),
+        (
+            ["separate", "a.wav", "--overlap", "half"],
+            2,
+            "--overlap: 'half' is not a number",
+        ),
         (
             ["separate", "a.wav", "--model", "m.ckpt", "--output", "o"],
             1,
             "the model m.ckpt is neither a file nor a published model; check the path or the name; choose one of "
             "small-vocals, msst-vocals",
         ),
-        (["separate", "a.wav", "--model", "m", "--bit-depth", "20"], 2, 'key "bit_depth"'),
-        (["separate", "-x.wav", "--model", "m"], 2, "unrecognized arguments: -x.wav"),
-        (["separate", "a.wav", "--form", "flac"], 2, "unrecognized arguments: --form flac"),
+        (
+            ["separate", "a.wav", "--model", "m", "--bit-depth", "20"],
+            2,
+            "--bit-depth: there is no '20'; choose source",
+        ),
+        (["separate", "-x.wav", "--model", "m"], 2, "there is no option -x.wav; a name that begins so follows --"),
+        (["separate", "a.wav", "--form", "flac"], 2, "there is no option --form; did you mean --format?"),
+        (["separate", "a.wav", "--batch_sise", "2"], 2, "there is no option --batch_sise; did you mean --batch-size?"),
+        (["separate", "a.wav", "--format", "mp4"], 2, "there is no 'mp4'; did you mean mp3?"),
+        (["separate", "a.wav", "--two_stems", "x"], 2, "no option --two_stems; use --stems vocals,instrumental"),
+        (["separate", "a.wav", "--batch-size", "2.5"], 2, "--batch-size: '2.5' is not a whole number"),
         (
             ["train", "--data.root", "nowhere", "--model.network.dept", "3"],
             2,
@@ -125,19 +138,27 @@ def test_existing_stems_are_kept(tmp_path: Path, model: Path, musdb_root: Path) 
         (["separate", "a.wav", "--model", "{model}", "--overwrite", "--skip-existing"], 1, "contradict each other"),
         (["separate", "a.wav", "--model", "{model}", "--stems", "voice"], 1, "choose vocals, instrumental, residual"),
         (["separate", "-", "--model", "{model}", "--devices", "2"], 1, "cannot share the standard input"),
-        (["models", "--loud"], 2, "unrecognized arguments: --loud"),
-        (["models", "download"], 2, "required: names"),
+        (["models", "--loud"], 2, "there is no option --loud"),
+        (["models", "download"], 2, "required: NAME"),
         (["models", "download", "best"], 1, "there is no published model 'best'; choose "),
-        (["convert", "a.ckpt"], 2, "required: output"),
-        (["evaluate", "--model", "m", "--root", "r", "--output", "o", "--split", "dev"], 2, 'key "split"'),
-        (["evaluate", "--model", "m", "--root", "r", "--output", "o", "--chunk-seconds", "x"], 2, "chunk_seconds"),
+        (["convert", "a.ckpt"], 2, "required: OUTPUT"),
+        (
+            ["evaluate", "--root", "r", "--output", "o", "--split", "dev"],
+            2,
+            "there is no 'dev'; choose train, valid, test",
+        ),
+        (
+            ["evaluate", "--root", "r", "--chunk-seconds", "x"],
+            2,
+            "--chunk-seconds: 'x' is not a number",
+        ),
         (["evaluate", "--root", "r", "--output", "o"], 1, "there is no folder r"),
-        (["report"], 2, "required: runs"),
+        (["report"], 2, "required: RUN"),
         (["report", "nowhere"], 1, "there is no results.json in nowhere"),
         (["train", "--data.root", "nowhere", "--model.network.hops", "3"], 2, "unrecognized arguments"),
         (["train", "--data.root", "nowhere", "--model.network.dim", "wide"], 2, "dim"),
         (["train", "--data.root", "nowhere", "--model.network.dim", "100"], 1, "headdim=64 does not divide"),
-        (["train", "--config", "none.yaml"], 2, "none.yaml"),
+        (["train", "--config", "none.yaml"], 1, "there is no config none.yaml; give a file, or a name: "),
         (["demo", "--train", "--config", "none.yaml"], 1, "there is no config none.yaml"),
     ],
 )
@@ -183,7 +204,7 @@ def test_the_help_of_separate_shows_options_as_they_are_typed(capsys: pytest.Cap
         main(["separate", "--help"])
     shown = capsys.readouterr().out
     assert all(f"  --{name} " in shown for name in ("bit-depth", "skip-existing", "batch-size", "num-nodes"))
-    assert "INPUT [INPUT ...]" in shown
+    assert "usage: bsmamba2 separate INPUT... [options]" in shown
 
 
 def test_the_general_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ from bsmamba2.system import versions
 from bsmamba2.system.devices import choose_device
 from bsmamba2.system.files import sha256_of_text
 from bsmamba2.system.processes import Processes, is_first_process
+from bsmamba2.version import __version__
 
 
 def evaluate(
@@ -82,7 +83,7 @@ def evaluate(
         "museval": scoring.museval,
         "save_estimates": scoring.save_estimates,
     }
-    version = {"format": FORMAT, "version": versions.package_version("bsmamba2")}
+    version = {"format": FORMAT, "version": __version__}
     run = Run(output, {**version, "split": selection.split, **scored, **source.identity})
     hardware = versions.hardware(device)
     computed = {"revision": versions.revision() or "", "device": str(hardware["device"])}

@@ -23,8 +23,8 @@ class Selection:
     """
 
     split: Split = "test"
-    validation_tracks: list[str] | None = None
-    validation_artists: list[str] | None = None
+    validation_tracks: Sequence[str] | None = None
+    validation_artists: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.split == "test" and (self.validation_tracks or self.validation_artists):

@@ -1,5 +1,6 @@
 """Weights of any kind of checkpoint, written to a file with their architecture and the names of the training songs."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,7 @@ def convert(
     output: Path,
     weights: Literal["raw", "ema"] | None = None,
     overwrite: bool = False,
-    stems: list[str] | None = None,
+    stems: Sequence[str] | None = None,
     hop_length: int | None = None,
 ) -> str:
     """Writes the weights of a checkpoint, with their architecture, to a safetensors file.

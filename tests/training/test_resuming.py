@@ -21,6 +21,7 @@ from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.training.command import train
 from bsmamba2.training.resuming import CompleteCheckpointIO, find_resume_point
+from bsmamba2.version import __version__
 from bsmamba2.weights.checkpoint import WeightsFile, save_model
 from bsmamba2.weights.conversion import convert
 from tests.conftest import PATIENCE_SECONDS, TINY, full_disk
@@ -456,7 +457,7 @@ def test_a_checkout_that_is_not_installed_trains_and_resumes(
     monkeypatch.setattr(metadata, "version", version)
     training(tmp_path, "--trainer.max_epochs=1")
     training(tmp_path, "--ckpt_path=last")
-    assert last_of(tmp_path)["bsmamba2"]["version"] is None
+    assert last_of(tmp_path)["bsmamba2"]["version"] == __version__
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(
