@@ -17,7 +17,6 @@ from bsmamba2.evaluation.results import ESTIMATE, TrainedOn, chunk_row
 from bsmamba2.evaluation.songs import Song
 from bsmamba2.evaluation.training_songs import TrainingSongs
 from bsmamba2.model import BSMamba2
-from bsmamba2.model.scans import choose_scan
 from bsmamba2.separation.separator import Separator
 from bsmamba2.separation.settings import SeparationSettings
 from bsmamba2.stem_names import INSTRUMENTAL, VOCALS
@@ -135,7 +134,7 @@ class ModelSource:
             "overlap": settings.overlap,
             "device": device.type,
             "precision": settings.precision,
-            "scan": choose_scan(device, settings.scan) if self.network.runs_scan else "none",
+            "scan": self.network.scan_on(device, settings.scan),
         }
 
     @property

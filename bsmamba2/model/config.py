@@ -12,9 +12,10 @@ from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, RESIDUAL, VOCALS
 BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
 # Far beyond anything that is trained or played; more would only waste memory.
 HIGHEST_RATE, LONGEST_SEGMENT = 1_000_000, 2**25
-# The available mixers, each with the fields of `ModelConfig` that it alone reads.
+# The available mixers, each with the fields of `ModelConfig` that not every mixer reads.
 MIXER_OPTIONS: dict[str, tuple[str, ...]] = {
     "mamba2": ("expand", "headdim", "d_state", "ngroups", "d_conv"),
+    "mamba1": ("expand", "mamba1_d_state", "d_conv"),
     "roformer": ("attention_heads", "attention_headdim", "attention_depth", "output_norm"),
 }
 
@@ -36,13 +37,14 @@ class ModelConfig:
         residual: Name of the song without all these stems, such as reverb; by default instrumental for a network that
             estimates only vocals, and none otherwise.
         channels: Audio channels, 2 for stereo.
-        time_mixer: Mixer over time in each layer: mamba2 or roformer.
-        band_mixer: Mixer over bands in each layer: mamba2 or roformer.
-        expand: Inner width of a Mamba-2 block over dim (mamba2).
+        time_mixer: Mixer over time in each layer: mamba2, mamba1 or roformer.
+        band_mixer: Mixer over bands in each layer: mamba2, mamba1 or roformer.
+        expand: Inner width of a Mamba block over dim (mamba2, mamba1).
         headdim: Channels per head of the scan (mamba2).
         d_state: Size of the state per head channel (mamba2).
         ngroups: Groups of heads that share B and C (mamba2).
-        d_conv: Width of the causal convolution before the scan (mamba2).
+        d_conv: Width of the causal convolution before the scan (mamba2, mamba1).
+        mamba1_d_state: Size of the state per channel (mamba1).
         attention_heads: Heads of the attention (roformer).
         attention_headdim: Channels per head of the attention, an even number (roformer).
         attention_depth: Pairs of attention and feed-forward map in one mixer (roformer).
@@ -74,6 +76,7 @@ class ModelConfig:
     d_state: int = 128
     ngroups: int = 1
     d_conv: int = 4
+    mamba1_d_state: int = 16
     attention_heads: int = 8
     attention_headdim: int = 64
     attention_depth: int = 1
@@ -189,14 +192,14 @@ class ModelConfig:
                 raise InputError(f"{name}={mixer!r} does not exist; choose {', '.join(MIXER_OPTIONS)}")
         read = {option for mixer in chosen.values() for option in MIXER_OPTIONS[mixer]}
         defaults = {field.name: field.default for field in fields(self)}
-        for mixer, options in MIXER_OPTIONS.items():
-            for option in options:
-                if option not in read and getattr(self, option) != defaults[option]:
-                    raise InputError(
-                        f"{option}={getattr(self, option)} is an option of the mixer {mixer}, but time_mixer="
-                        f"{self.time_mixer} and band_mixer={self.band_mixer}; leave it out, also of a config file, or "
-                        f"choose {mixer}"
-                    )
+        for option, default in defaults.items():
+            readers = " or ".join(mixer for mixer, options in MIXER_OPTIONS.items() if option in options)
+            if readers and option not in read and getattr(self, option) != default:
+                raise InputError(
+                    f"{option}={getattr(self, option)} is an option of the mixer {readers}, but time_mixer="
+                    f"{self.time_mixer} and band_mixer={self.band_mixer}; leave it out, also of a config file, or "
+                    f"choose {readers}"
+                )
         if "mamba2" in chosen.values():
             self._check_mamba2()
         if self.attention_headdim % 2:
@@ -223,7 +226,7 @@ class ModelConfig:
 
     @property
     def d_inner(self) -> int:
-        """Inner channels of a Mamba-2 block."""
+        """Inner channels of a Mamba block."""
         return self.dim * self.expand
 
     @property

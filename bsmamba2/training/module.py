@@ -101,9 +101,11 @@ class SeparationModule(LightningModule):
         """Returns AdamW over all parameters, at the peak learning rate."""
         groups: list[dict[str, Any]] = [{"params": list(self.parameters())}]
         if self.decayed == "matrices":
+            # A_log has two axes in Mamba-1, but is no matrix.
+            named = [(value, value.ndim > 1 and not name.endswith("A_log")) for name, value in self.named_parameters()]
             groups = [
-                {"params": [parameter for parameter in self.parameters() if parameter.ndim > 1]},
-                {"params": [parameter for parameter in self.parameters() if parameter.ndim <= 1], "weight_decay": 0.0},
+                {"params": [value for value, is_matrix in named if is_matrix]},
+                {"params": [value for value, is_matrix in named if not is_matrix], "weight_decay": 0.0},
             ]
         return torch.optim.AdamW(groups, self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
 

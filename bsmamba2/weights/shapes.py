@@ -125,6 +125,16 @@ def _mamba2_options(shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _mamba1_options(shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
+    core = "forward_blocks.0.mixer."
+    d_inner, d_state = shapes[core + "A_log"]
+    return {
+        "expand": d_inner // given["dim"],
+        "mamba1_d_state": d_state,
+        "d_conv": shapes[core + "conv1d.weight"][2],
+    }
+
+
 def _roformer_options(shapes: Shapes, _: Mapping[str, Any]) -> dict[str, Any]:
     heads = shapes["layers.0.0.to_gates.weight"][0]
     return {
@@ -196,5 +206,6 @@ def _numbers(names: Mapping[str, object], pattern: str) -> set[str]:
 # By the name of a mixer: a weight that it alone has, and the reader of its options.
 MIXER_WEIGHTS: dict[str, tuple[str, OptionsReader]] = {
     "mamba2": ("forward_blocks.0.mixer.dt_bias", _mamba2_options),
+    "mamba1": ("forward_blocks.0.mixer.x_proj.weight", _mamba1_options),
     "roformer": ("layers.0.0.to_qkv.weight", _roformer_options),
 }

@@ -174,6 +174,7 @@ def test_weights_to_start_from(tmp_path: Path, tiny_config: ModelConfig, tiny_ne
 
 
 def test_only_matrices_decay_on_request(tiny_config: ModelConfig) -> None:
+    tiny_config = replace(tiny_config, band_mixer="mamba1")
     everything = SeparationModule(tiny_config).optimizer()
     assert {group["weight_decay"] for group in everything.param_groups} == {0.01}
     module = SeparationModule(tiny_config, weight_decay=0.1, decayed="matrices")
