@@ -24,6 +24,7 @@ from bsmamba2.errors import InputError
 from bsmamba2.system.files import check_writable
 from bsmamba2.training.configs import with_config_files
 from bsmamba2.training.health import Health
+from bsmamba2.training.help import TrainingParser
 from bsmamba2.training.module import SeparationModule
 from bsmamba2.training.pictures import Pictures
 from bsmamba2.training.progress import TrainingProgressBar
@@ -42,6 +43,8 @@ LAST_KEYWORD = "last"
 MONITORED = {"val/usdr": "max", "val/csdr": "max", "val/loss": "min"}
 
 log = logging.getLogger(__name__)
+# Spelt as other options of Lightning are.
+HELP_ALL = "--help_all"
 
 
 class TrainingCLI(LightningCLI):
@@ -241,7 +244,8 @@ def _parsed(arguments: Sequence[str], data: type[LightningDataModule]) -> Traini
             data,
             seed_everything_default=DEFAULT_SEED,
             save_config_kwargs={"overwrite": True},
-            args=files,
+            args=["--help" if argument == HELP_ALL else argument for argument in files],
+            parser_class=TrainingParser,
             run=False,
             auto_configure_optimizers=False,
             parser_kwargs={
@@ -250,6 +254,7 @@ def _parsed(arguments: Sequence[str], data: type[LightningDataModule]) -> Traini
                 "exit_on_error": False,
                 # An abbreviation would change its meaning when an option is added.
                 "allow_abbrev": False,
+                "everything": HELP_ALL in files,
             },
         )
     except (MisconfigurationException, ValueError) as error:
