@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 from lightning import LightningDataModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import (
@@ -17,17 +17,20 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import check_writable
+from bsmamba2.system.processes import is_first_process
 from bsmamba2.training.health import Health
 from bsmamba2.training.module import SeparationModule
 from bsmamba2.training.pictures import Pictures
 from bsmamba2.training.progress import TrainingProgressBar
 from bsmamba2.training.resuming import (
+    CHECKPOINTS_FOLDER,
     LIGHTNING_LOGS,
+    METRICS_TABLE,
     CompleteCheckpointIO,
     ResumePoints,
     RunRecord,
@@ -77,7 +80,7 @@ class TrainingCLI(LightningCLI):
             "--ckpt_path",
             type=Path | None,
             default=None,
-            help="checkpoint to resume from; `last` is the newest in --trainer.default_root_dir, if there is one",
+            help="checkpoint to resume from; `last` is the newest of this run, if there is one",
         )
 
     def instantiate_classes(self) -> None:
@@ -85,20 +88,27 @@ class TrainingCLI(LightningCLI):
         _check_options(self.config)
         self.options = self.parser.dump(self.config, skip_none=False)
         self.root = Path(self.config.trainer.default_root_dir or ".").absolute()
+        init_from, logger = self.config.model.init_from, self.config.trainer.logger
+        # Now, because the loggers decide where the run is, and so which checkpoint is its last.
+        self.loggers = _loggers(logger, self.root)
         self.resume_point = self._resume_point()
-        init_from = self.config.model.init_from
         if self.resume_point is not None:
             self.config.model.init_from = None
+        self.config.trainer.logger = None
         super().instantiate_classes()
-        self.config.model.init_from = init_from
+        self.config.model.init_from, self.config.trainer.logger = init_from, logger
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Returns the trainer; it continues in the folder of the run that --ckpt_path last resumes."""
         options = self.config_init.trainer
-        if options.logger in (None, True):
-            kwargs["logger"] = self._logger()
+        # Lightning has one folder for the checkpoints of a run; all of ours are in it.
+        self.config_init.resume.best = self.config_init.checkpoint
+        self.config_init.resume.start = self.resume_point
+        if self.resume_point is not None and self._continues:
+            self.config_init.checkpoint.dirpath = str(self.resume_point.parent)
+        kwargs["logger"] = self._continued_loggers() or False
         callbacks: list[Callback] = [RunRecord(self.options, self.datamodule, self.model.initial_songs)]
-        if options.logger is not False:
+        if self.loggers:
             callbacks.append(LearningRateMonitor("step"))
         if options.enable_progress_bar is not False:
             callbacks.append(TrainingProgressBar())
@@ -106,28 +116,57 @@ class TrainingCLI(LightningCLI):
         kwargs["plugins"] = [*_listed(options.plugins), CompleteCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 
-    def _logger(self) -> TensorBoardLogger:
-        run = (
-            self.resume_point.parent.parent
-            if self.resume_point and self.config.ckpt_path == Path(LAST_KEYWORD)
-            else None
-        )
-        if self.resume_point is None or run is None or run.parent != self.root / LIGHTNING_LOGS:
-            return TensorBoardLogger(self.root, LIGHTNING_LOGS)
-        # Discard what the interrupted run logged after the checkpoint.
+    @property
+    def _continues(self) -> bool:
+        return self.config.ckpt_path == Path(LAST_KEYWORD)
+
+    def _continued_loggers(self) -> list[Logger]:
+        """Returns the loggers; the default one continues the log of the run that is resumed."""
+        if self.resume_point is None or not self._continues:
+            return self.loggers
         step = WeightsFile.read(self.resume_point).content["global_step"]
-        return TensorBoardLogger(self.root, LIGHTNING_LOGS, version=run.name, purge_step=step)
+        tables = [Path(logger.log_dir) / METRICS_TABLE for logger in self.loggers if isinstance(logger, CSVLogger)]
+        if is_first_process():
+            for table in tables:
+                # Lightning would delete it.
+                if table.exists():
+                    table.replace(table.with_stem(f"{table.stem}-to-step-{step}"))
+        run = self.resume_point.parent.parent
+        if self.config.trainer.logger not in (None, True) or run.parent != self.root / LIGHTNING_LOGS:
+            return self.loggers
+        # Discard what the interrupted run logged after the checkpoint.
+        return [TensorBoardLogger(self.root, LIGHTNING_LOGS, version=run.name, purge_step=step)]
 
     def _resume_point(self) -> Path | None:
         given: Path | None = self.config.ckpt_path
-        if given != Path(LAST_KEYWORD):
+        if not self._continues:
             return given
-        found = find_resume_point(self.root)
+        folders, below = self._own_folders()
+        found = find_resume_point(folders, below)
         if found is None:
             log.info("no checkpoint to resume from in %s; starting afresh", self.root)
-        else:
+        elif found.parent in folders:
             log.info("resuming from %s", found)
+        else:
+            log.warning("there is no checkpoint where this command writes them; resuming from %s", found)
         return found
+
+    def _own_folders(self) -> tuple[list[Path], Path | None]:
+        """Returns where this command has written checkpoints, if ever, and the folder below which to search otherwise.
+
+        It is None for a run that has a name of its own: the others are of different runs.
+        """
+        if self.config.checkpoint.dirpath is not None:
+            return [Path(self.config.checkpoint.dirpath).absolute()], self.root
+        if not self.loggers:
+            return [self.root / CHECKPOINTS_FOLDER], self.root
+        logger = self.loggers[0]
+        runs = Path(logger.save_dir or self.root).absolute() / str(logger.name)
+        named = isinstance(logger.version, str)
+        run = runs / (str(logger.version) if named else f"version_{logger.version}")
+        if named or run.is_dir():
+            return [run / CHECKPOINTS_FOLDER], None
+        return sorted(runs.glob(f"*/{CHECKPOINTS_FOLDER}")), self.root
 
 
 def train(arguments: Sequence[str], data: type[LightningDataModule] = MusdbDataModule) -> Path:
@@ -143,7 +182,8 @@ def train(arguments: Sequence[str], data: type[LightningDataModule] = MusdbDataM
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
         # Caused by Lightning and torch, not by this code.
         warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
-        # A resumed run writes to its old folder.
+        # A resumed run writes to its old folder, where its log is kept.
+        warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         # RunRecord resumes the data in the middle of an epoch.
         warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
@@ -200,6 +240,17 @@ def _check_resume_point(path: Path, module: SeparationModule) -> None:
         raise InputError(
             f"{path} was trained with a different --model.decayed than {module.decayed}; give the same value"
         )
+
+
+def _loggers(options: Any, root: Path) -> list[Logger]:
+    """Returns the loggers that Lightning's option describes; TensorBoard by default."""
+    if options in (None, True):
+        return [TensorBoardLogger(root, LIGHTNING_LOGS)]
+    if options is False:
+        return []
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--logger", type=Logger | list[Logger])
+    return _listed(parser.instantiate_classes(Namespace(logger=options)).logger)
 
 
 def _whole(seed: int | bool) -> int:

@@ -1,6 +1,7 @@
 """Resuming: the checkpoints of a run, the record in them, and which one to resume from."""
 
 import logging
+import os
 import time
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -10,19 +11,24 @@ from typing import Any, Protocol
 import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import complete_file, flush_and_rename, remove_unfinished
 from bsmamba2.system.versions import package_version
 from bsmamba2.weights.checkpoint import RECORD, TRAINING_SONGS
 
-# Lightning's names for the folder of the runs and that of a run's checkpoints.
+# Lightning's names for the folder of the runs, that of a run's checkpoints, and the files of its options and its log.
 LIGHTNING_LOGS = "lightning_logs"
 CHECKPOINTS_FOLDER = "checkpoints"
+CONFIG_FILE = "config.yaml"
+METRICS_TABLE = "metrics.csv"
 LAST_FILE = "last.ckpt"
 PREVIOUS = "previous.ckpt"
 NEW = "new.ckpt"
+# What is logged of every step, and of nothing else.
+LOSS = "train/loss"
 
 log = logging.getLogger(__name__)
 
@@ -141,12 +147,20 @@ class RunRecord(Callback):
 class ResumePoints(Checkpoint):
     """Writes `last.ckpt` at intervals, and keeps the one before as `previous.ckpt`.
 
-    They are written between two optimiser steps, and at the end of an epoch after its validation.
+    They are written between two optimiser steps, and at the end of an epoch after its validation. The first follows the
+    first step, so that a run which has logged anything has a checkpoint.
 
     Args:
         every_steps: Optimiser steps between two checkpoints.
         every_minutes: Minutes after which a checkpoint is written even if fewer steps were made.
+
+    Attributes:
+        best: Writes the best checkpoints; these are in the same folder.
+        start: The checkpoint that the run resumes, if it does.
     """
+
+    best: ModelCheckpoint
+    start: Path | None = None
 
     def __init__(self, every_steps: int = 100, every_minutes: float = 10.0) -> None:
         if every_steps < 1 or not every_minutes > 0:
@@ -157,8 +171,18 @@ class ResumePoints(Checkpoint):
         self.every_minutes = every_minutes
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Picks the run's folder and removes leftovers of interrupted writes."""
-        self.folder = Path(trainer.log_dir or trainer.default_root_dir) / CHECKPOINTS_FOLDER
+        """Picks the folder and removes leftovers of interrupted writes.
+
+        Raises:
+            InputError: The folder has checkpoints of a different run.
+        """
+        self.folder = Path(self.best.dirpath or trainer.default_root_dir)
+        resumed = self.start is not None and self.start.absolute().parent == self.folder.absolute()
+        if not resumed and _has_resume_point(self.folder):
+            raise InputError(
+                f"{self.folder} contains the checkpoints of a run, which this one would replace; resume that run with "
+                "--ckpt_path last, or give another --trainer.default_root_dir"
+            )
         if trainer.is_global_zero:
             remove_unfinished(self.folder, Path(LAST_FILE).suffix)
 
@@ -169,7 +193,8 @@ class ResumePoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts counting steps and minutes."""
-        self.seen_step = self.saved_step = trainer.global_step
+        self.seen_step = trainer.global_step
+        self.saved_step = trainer.global_step or 1 - self.every_steps
         self.saved_time = time.monotonic()
 
     def on_train_batch_end(
@@ -240,30 +265,73 @@ def _end_epoch(fit_loop: dict[str, Any], used_batches: int) -> None:
     batches["is_last_batch"] = False
 
 
-def find_resume_point(root: Path) -> Path | None:
-    """Returns the newest resumable checkpoint of the runs in a folder, or None if there is none.
+def find_resume_point(folders: Sequence[Path], below: Path | None) -> Path | None:
+    """Returns the newest resumable checkpoint, or None if there is none.
 
     A damaged file is skipped in favour of the one before it, with a warning.
 
+    Args:
+        folders: Where to look first.
+        below: Folder in which, at any depth, to look if there is none.
+
     Raises:
-        InputError: All checkpoints of the newest run are damaged.
+        InputError: All checkpoints of the newest run are damaged, or there are files of a run without the checkpoint to
+            resume it from.
     """
-    folders = (CHECKPOINTS_FOLDER, f"{LIGHTNING_LOGS}/*/{CHECKPOINTS_FOLDER}")
-    found = [path for name in (LAST_FILE, PREVIOUS) for folder in folders for path in root.glob(f"{folder}/{name}")]
+    found = [folder for folder in folders if _has_resume_point(folder)]
+    if not found and below is not None:
+        found = [Path(folder) for folder, _, files in os.walk(below) if {LAST_FILE, PREVIOUS} & set(files)]
     if not found:
+        _check_nothing_lost(folders, below)
         return None
-    newest = max(found, key=lambda path: path.stat().st_mtime).parent
+    newest = max(found, key=lambda folder: max(path.stat().st_mtime for path in _resume_points(folder)))
     damaged: list[Path] = []
-    for path in (newest / LAST_FILE, newest / PREVIOUS):
-        if path.exists() and _is_whole(path):
+    for path in _resume_points(newest):
+        if _is_whole(path):
             if path.name != LAST_FILE:
                 log.warning("%s is %s; resuming from %s", newest / LAST_FILE, "damaged" if damaged else "missing", path)
             return path
-        damaged += [path] if path.exists() else []
+        damaged.append(path)
     raise InputError(
         f"{' and '.join(str(path) for path in damaged)} cannot be read; give --ckpt_path a different file, or leave "
         "it out to start from the beginning"
     )
+
+
+def _resume_points(folder: Path) -> list[Path]:
+    return [folder / name for name in (LAST_FILE, PREVIOUS) if (folder / name).exists()]
+
+
+def _has_resume_point(folder: Path) -> bool:
+    return bool(_resume_points(folder))
+
+
+def _check_nothing_lost(folders: Sequence[Path], below: Path | None) -> None:
+    """Refuses to start where a run has left other checkpoints, or a log, and its resume point is gone."""
+    walked = [Path(folder) for folder, _, _ in os.walk(below)] if below is not None else []
+    for folder in [*folders, *(folder for folder in walked if folder.name == CHECKPOINTS_FOLDER)]:
+        for path in sorted(folder.glob("*.ckpt")):
+            raise InputError(
+                f"{folder} has checkpoints, but neither {LAST_FILE} nor {PREVIOUS}; give one of them, such as "
+                f"--ckpt_path {path}, or leave --ckpt_path out to start from the beginning"
+            )
+    for run in [*(folder.parent for folder in folders), *walked]:
+        if (run / CONFIG_FILE).exists() and _has_log(run):
+            raise InputError(
+                f"{run} has the log of a run, but its checkpoints are not there; give the newest of them with "
+                "--ckpt_path, or leave --ckpt_path out to start from the beginning"
+            )
+
+
+def _has_log(run: Path) -> bool:
+    """Returns whether a run has logged a step; if it has, it has written a checkpoint."""
+    for table in run.glob(f"{Path(METRICS_TABLE).stem}*.csv"):
+        with table.open(encoding="utf-8") as file:
+            if LOSS in file.readline():
+                return True
+    if not any(run.glob("events.out.tfevents.*")):
+        return False
+    return LOSS in EventAccumulator(str(run), {"scalars": 1}).Reload().Tags()["scalars"]
 
 
 def _is_whole(path: Path) -> bool:

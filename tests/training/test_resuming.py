@@ -126,6 +126,11 @@ def arguments(config: ModelConfig, root: Path, cache: Path, output: Path, *more:
     )
 
 
+def resume_point_in(root: Path) -> Path | None:
+    """Returns the checkpoint that `--ckpt_path last` takes with the default logger."""
+    return find_resume_point(sorted(root.glob("lightning_logs/*/checkpoints")), root)
+
+
 def last_of(output: Path) -> dict[str, Any]:
     (path,) = output.rglob("last.ckpt")
     return torch.load(path, weights_only=True)
@@ -283,11 +288,11 @@ def test_resume_after_kill_9(
     """A process with data loading workers is killed as it trains; the same options resume it."""
     more = ("--data.epoch_excerpts=24", "--trainer.max_epochs=2", "--resume.every_steps=3")
     workers = ("--data.workers=1", "--ckpt_path=last")
-    kill = (STOP_AT, "--trainer.callbacks.killed_after=7")
+    kill = (STOP_AT, "--trainer.callbacks.killed_after=9")
     killed = script(tmp_path, *more, *workers, *kill)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert "starting afresh" in killed.stderr
-    assert last_of(tmp_path)["global_step"] == 6
+    assert last_of(tmp_path)["global_step"] == 7
     with caplog.at_level("INFO", "bsmamba2"):
         training(tmp_path, *more, *workers)
     assert "resuming from" in caplog.text
@@ -304,7 +309,7 @@ def test_resume_passes_over_a_truncated_file(
     (last,) = tmp_path.rglob("last.ckpt")
     last.write_bytes(last.read_bytes()[:kept])
     previous = last.with_name("previous.ckpt")
-    assert find_resume_point(tmp_path) == previous
+    assert resume_point_in(tmp_path) == previous
     assert f"{last} is damaged; resuming from {previous}" in caplog.text
     training(tmp_path, "--ckpt_path=last")
     assert last_of(tmp_path)["global_step"] == EPOCHS * BATCHES
@@ -320,14 +325,14 @@ def test_resume_notices_a_changed_byte(training: Train, tmp_path: Path) -> None:
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
     last.write_bytes(content)
-    assert find_resume_point(tmp_path) == last.with_name("previous.ckpt")
+    assert resume_point_in(tmp_path) == last.with_name("previous.ckpt")
 
 
 def test_resume_between_the_two_renames(training: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     training(tmp_path)
     (last,) = tmp_path.rglob("last.ckpt")
     last.replace(last.with_name("previous.ckpt"))
-    assert find_resume_point(tmp_path) == last.with_name("previous.ckpt")
+    assert resume_point_in(tmp_path) == last.with_name("previous.ckpt")
     assert f"{last} is missing; resuming from" in caplog.text
 
 
@@ -341,12 +346,102 @@ def test_resume_clears_what_a_kill_left(training: Train, tmp_path: Path) -> None
     assert last.exists()
 
 
-def test_resume_takes_the_newest_run(training: Train, tmp_path: Path) -> None:
+def test_resume_takes_the_newest_run(training: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of those that this command wrote; only if there is none, of those elsewhere in the folder."""
+    assert resume_point_in(tmp_path) is None
     training(tmp_path / "elsewhere", "--trainer.max_epochs=1")
-    assert find_resume_point(tmp_path) is None
+    (elsewhere,) = tmp_path.rglob("last.ckpt")
+    assert resume_point_in(tmp_path) == elsewhere
+    training(tmp_path, "--ckpt_path=last", "--trainer.max_epochs=2")
+    assert f"there is no checkpoint where this command writes them; resuming from {elsewhere}" in caplog.text
+    assert torch.load(elsewhere, weights_only=True)["global_step"] == 2 * BATCHES
     for _ in range(2):
         training(tmp_path, "--trainer.max_epochs=1")
-    assert find_resume_point(tmp_path) == tmp_path / "lightning_logs" / "version_1" / "checkpoints" / "last.ckpt"
+    newest = tmp_path / "lightning_logs"
+    assert sorted(path.name for path in newest.iterdir()) == ["version_0", "version_1", "version_2"]
+    os.utime(elsewhere)
+    assert resume_point_in(tmp_path) == newest / "version_2" / "checkpoints" / "last.ckpt"
+
+
+CSV = "--trainer.logger=CSVLogger"
+TENSORBOARD = "--trainer.logger=TensorBoardLogger"
+SAVE_DIR = "--trainer.logger.save_dir"
+
+
+@pytest.mark.parametrize(
+    "logger",
+    [
+        (CSV, f"{SAVE_DIR}={{root}}/csv"),
+        (CSV, f"{SAVE_DIR}={{outside}}", "--trainer.logger.version=mine"),
+        (TENSORBOARD, f"{SAVE_DIR}={{outside}}", "--trainer.logger.name=mine"),
+        ("--trainer.logger+=CSVLogger", f"{SAVE_DIR}={{outside}}", "--trainer.logger+=TensorBoardLogger",
+         f"{SAVE_DIR}={{root}}"),
+        ("--trainer.logger=false",),
+        ("--trainer.logger=true", "--checkpoint.dirpath={outside}"),
+    ],
+)  # fmt: skip
+def test_resume_asks_the_logger_where_the_run_is(training: Train, tmp_path: Path, logger: tuple[str, ...]) -> None:
+    root = tmp_path / "root"
+    more = [option.format(root=root, outside=tmp_path / "outside") for option in logger]
+    training(root, *more, "--trainer.max_epochs=1")
+    training(root, *more, "--trainer.max_epochs=2", "--ckpt_path=last")
+    # All checkpoints of the run are in one folder.
+    assert len({path.parent for path in tmp_path.rglob("*.ckpt")}) == 1
+    assert last_of(tmp_path)["global_step"] == 2 * BATCHES
+    if "--trainer.logger.version=mine" in more:
+        assert sorted(path.name for path in tmp_path.rglob("*.csv")) == ["metrics-to-step-4.csv", "metrics.csv"]
+
+
+def test_resume_keeps_runs_with_names_apart(training: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    named = (CSV, f"{SAVE_DIR}={tmp_path}", "--trainer.max_epochs=1", "--ckpt_path=last")
+    training(tmp_path, *named, "--trainer.logger.version=first")
+    with caplog.at_level("INFO", "bsmamba2"):
+        training(tmp_path, *named, "--trainer.logger.version=second")
+    assert "starting afresh" in caplog.text
+    assert len(list(tmp_path.rglob("last.ckpt"))) == 2
+
+
+@pytest.mark.parametrize("logger", [(), (CSV, f"{SAVE_DIR}={{root}}")])
+def test_a_run_without_its_resume_point_is_not_started_again(
+    training: Train, tmp_path: Path, logger: tuple[str, ...]
+) -> None:
+    more = [option.format(root=tmp_path) for option in logger] + ["--trainer.log_every_n_steps=1", "--ckpt_path=last"]
+    training(tmp_path, *more, "--trainer.max_epochs=1")
+    for path in tmp_path.rglob("*.ckpt"):
+        if path.name in ("last.ckpt", "previous.ckpt"):
+            path.unlink()
+    with pytest.raises(InputError, match=r"has checkpoints, but neither last\.ckpt nor previous.*epoch=0-step=4\.ckpt"):
+        training(tmp_path, *more)
+    (best,) = tmp_path.rglob("*.ckpt")
+    best.unlink()
+    with pytest.raises(InputError, match=r"version_0 has the log of a run, but its checkpoints are not there"):
+        training(tmp_path, *more)
+
+
+def test_a_run_that_was_killed_before_its_first_step_is_started_again(script: Script, tmp_path: Path) -> None:
+    """Otherwise a cluster job that restarts after a kill would never run."""
+    more = (
+        "--trainer.log_every_n_steps=1",
+        "--ckpt_path=last",
+        "--trainer.max_epochs=1",
+        "--trainer.limit_val_batches=0",
+    )
+    for step, expected in ((0, None), (1, 1)):
+        killed = script(
+            tmp_path, *more, "--resume.every_steps=100", STOP_AT, f"--trainer.callbacks.killed_after={step}"
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        point = resume_point_in(tmp_path)
+        assert (point and torch.load(point, weights_only=True)["global_step"]) == expected
+
+
+@pytest.mark.parametrize("logger", ["--trainer.logger=false", "--checkpoint.dirpath={root}/here"])
+def test_a_new_run_does_not_replace_the_checkpoints_of_another(training: Train, tmp_path: Path, logger: str) -> None:
+    training(tmp_path, logger.format(root=tmp_path), "--trainer.max_epochs=1")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.ckpt")}
+    with pytest.raises(InputError, match="contains the checkpoints of a run, which this one would replace"):
+        training(tmp_path, logger.format(root=tmp_path))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.ckpt")} == before
 
 
 @pytest.mark.parametrize(
@@ -478,4 +573,4 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> N
 
 def test_a_trial_run_leaves_nothing_to_resume(training: Train, tmp_path: Path) -> None:
     assert training(tmp_path, "--trainer.fast_dev_run=true") == tmp_path
-    assert find_resume_point(tmp_path) is None
+    assert resume_point_in(tmp_path) is None
