@@ -12,7 +12,6 @@ from lightning import LightningDataModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import (
     Callback,
-    EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
 )
@@ -23,6 +22,7 @@ from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import check_writable
 from bsmamba2.system.processes import is_first_process
+from bsmamba2.training.averaging import Averaging
 from bsmamba2.training.health import Health
 from bsmamba2.training.module import SeparationModule
 from bsmamba2.training.pictures import Pictures
@@ -56,7 +56,7 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("model.network.channels", "data.channels")
         parser.link_arguments("model.network.stems", "data.targets")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_whole)
-        parser.add_lightning_class_args(EMAWeightAveraging, "ema")
+        parser.add_lightning_class_args(Averaging, "ema")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(ResumePoints, "resume")
         parser.add_lightning_class_args(Health, "health")
