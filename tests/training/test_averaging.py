@@ -36,7 +36,8 @@ def test_until_the_average_begins_the_trained_weights_are_validated_and_saved(
     distances = [distance(content["state_dict"], content["current_model_state"]) for content in saved]
     assert [distance > 0 for distance in distances] == begun
     scores = [content["bsmamba2"]["metrics"]["val/usdr"] for content in saved]
-    assert len(set(scores)) == 3
+    # An average that begins after a validation equals the weights that were validated.
+    assert len(set(scores)) == (2 if "--ema.update_every_n_steps=0" in start else 3)
     (last,) = tmp_path.rglob("last.ckpt")
     assert all(torch.isfinite(value).all() for value in load_model(last).state_dict().values())
 
