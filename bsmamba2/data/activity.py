@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bsmamba2.audio.reading import read_blocks
-from bsmamba2.data.tracks import StemLocation, Track
+from bsmamba2.data.track_files import StemLocation
+from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import complete_file, sha256_of_text
 

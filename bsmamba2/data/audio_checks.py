@@ -10,7 +10,8 @@ from bsmamba2.audio.reading import AudioInfo, audio_info, read_blocks
 from bsmamba2.data.activity import StemActivity, StemScan
 from bsmamba2.data.findings import LOWEST_DB, CheckedTrack, Problem, Severity
 from bsmamba2.data.musdb import SAMPLE_RATE, TRACKS_WITH_WRONG_MIXTURE
-from bsmamba2.data.tracks import COMPRESSED_LIMIT_DB, ROUNDED_LIMIT_DB, SILENT_PEAK, StemLocation, find_sources
+from bsmamba2.data.track_files import StemLocation, track_files
+from bsmamba2.data.tracks import COMPRESSED_LIMIT_DB, ROUNDED_LIMIT_DB, SILENT_PEAK
 from bsmamba2.errors import InputError
 from bsmamba2.stem_names import MIXTURE
 
@@ -27,9 +28,10 @@ def measure_track(path: Path, window: int) -> CheckedTrack:
         window: Length of a window of activity in samples.
     """
     try:
-        sources = find_sources(path)
+        files = track_files(path)
     except (InputError, OSError) as error:
         return CheckedTrack(path, faults=[(None, str(error))])
+    sources = files.sources
     infos: dict[str, AudioInfo] = {}
     faults: Faults = []
     for name, (file, stream) in sources.items():
@@ -39,7 +41,7 @@ def measure_track(path: Path, window: int) -> CheckedTrack:
             # A stem file is one file: if a stream cannot be opened, the file cannot.
             faults.append((None if stream is not None else name, str(error)))
     if not infos:
-        return CheckedTrack(path, sources, faults=faults)
+        return CheckedTrack(path, sources, files.unused, faults=faults)
     samples = (infos.get(MIXTURE) or min(infos.values(), key=lambda info: info.length)).length
     scans = {name: StemScan(samples, window) for name in infos}
     level = _read_side_by_side(sources, scans, infos, faults)
@@ -54,6 +56,7 @@ def measure_track(path: Path, window: int) -> CheckedTrack:
     return CheckedTrack(
         path,
         sources,
+        files.unused,
         infos,
         samples,
         activities,

@@ -20,11 +20,12 @@ from bsmamba2.data.audio_checks import (
     wrong_lengths,
     wrong_sum,
 )
-from bsmamba2.data.decoding import DecodedDepth, decode_stem_files
+from bsmamba2.data.decoding import DecodedDepth, decode_tracks
 from bsmamba2.data.duplicate_checks import repeated_audio, repeated_names
 from bsmamba2.data.findings import CheckedTrack, DataReport, Problem
 from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.data.name_checks import (
+    formats_to_decode,
     found_tracks,
     kind_of,
     misplaced_files,
@@ -33,6 +34,7 @@ from bsmamba2.data.name_checks import (
     usual_stems,
     wrong_file_names,
 )
+from bsmamba2.data.track_files import track_files
 from bsmamba2.data.tracks import Split
 from bsmamba2.errors import InputError
 from bsmamba2.model.config import ModelConfig
@@ -50,8 +52,8 @@ def check_data(
 
     Args:
         root: Folder with train/ and perhaps valid/ and test/: {track}.stem.mp4 files, or {track}/{stem}.wav folders.
-        decoded: Folder to decode stem files to once, as {split}/{track}/{stem}.wav; files that an interrupted run
-            completed are kept.
+        decoded: Folder to decode all tracks to once, as {split}/{track}/{stem}.wav, if there are stem files or stems in
+            formats that cannot be read from any position; files that an interrupted run completed are kept.
         depth: Sample format of the decoded files; float neither rounds nor clips.
         index: File to write the index of active windows of train/ to, for the training option of the same name.
         segment_seconds: Length of a window of that index in seconds; that of the training segments.
@@ -111,6 +113,7 @@ def _problems_of_folders(
     for split in splits:
         yield from unlisted_or_empty(split)
         yield from misplaced_files(split, root)
+    yield from formats_to_decode(tracks)
     yield from compressed_sums(tracks)
     yield from missing_tracks(root, tracks)
     yield from inactive_stems(tracks, window)
@@ -135,20 +138,27 @@ def _write_index(report: DataReport, index: Path, window: int) -> str:
     tracks = [track for track in report.tracks if track.split == "train"]
     if any(problem.severity == "error" and problem.place.split("/")[0] == "train" for problem in report.problems):
         return f"index: {index} is not written, because there are errors in train/"
+    if any(track.path.is_dir() and track_files(track.path).to_decode for track in tracks):
+        return (
+            f"index: {index} is not written, because tracks must be decoded; decode them with --decoded and index those"
+        )
     activities = {track.name: {stem: track.activities[stem] for stem in track.stems} for track in tracks}
     write_index(index, activities, window)
     return f"index: {len(activities)} tracks in {index}"
 
 
+def _readable(report: DataReport) -> list[CheckedTrack]:
+    return [track for track in report.tracks if track.sources]
+
+
 def _decode(report: DataReport, output: Path, depth: DecodedDepth) -> str:
-    """Decodes the stem files that can be read to their end and returns a line about it."""
-    files = [track for track in report.tracks if not track.path.is_dir()]
-    whole = [track.path for track in files if set(track.activities) == set(track.sources)]
-    if not files:
-        return "decoded: nothing, because there is no stem file"
-    decoded = decode_stem_files(whole, output, depth)
+    """Decodes the tracks that can be read to their end and returns a line about it."""
+    if not any(not track.path.is_dir() or track_files(track.path).to_decode for track in _readable(report)):
+        return "decoded: nothing, because all stems can be read from any position already"
+    whole = [track.path for track in report.tracks if set(track.activities) == set(track.sources)]
+    decoded = decode_tracks(whole, output, depth)
     clipped = f", {decoded.clipped} samples beyond full scale clipped" if decoded.clipped else ""
     return (
-        f"decoded: {len(whole)} of {len(files)} stem files to {output} "
+        f"decoded: {len(whole)} of {len(report.tracks)} tracks to {output} "
         f"({decoded.written} files written, {decoded.kept} kept{clipped})"
     )

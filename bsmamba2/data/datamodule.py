@@ -1,5 +1,6 @@
 """Songs with stems as a Lightning data module."""
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,12 @@ from torch.utils.data import DataLoader
 from bsmamba2.data.activity import index_tracks
 from bsmamba2.data.augment import Augmentation
 from bsmamba2.data.excerpts import EpochNumbers, Excerpts, RandomMixes, SongExcerpts, Stems, collate
-from bsmamba2.data.tracks import Split, Track, find_tracks
+from bsmamba2.data.track_files import unused_files
+from bsmamba2.data.tracks import Split, Track, find_tracks, track_paths
 from bsmamba2.errors import InputError
+from bsmamba2.system.files import sha256_of_text
+
+log = logging.getLogger(__name__)
 
 
 class MusdbDataModule(LightningDataModule):
@@ -39,7 +44,8 @@ class MusdbDataModule(LightningDataModule):
         validation_seconds: Length of the fixed excerpt around the middle of each validation song; by default
             the whole song.
         workers: Processes that read excerpts.
-        cache: Folder for the index of active windows; by default the user's cache.
+        cache: Folder for the index of active windows, and for decoded stems of tracks that cannot be read from any
+            position; by default the user's cache.
         index: Index of active windows written by `bsmamba2 check-data`; by default one is made in the cache.
     """
 
@@ -98,7 +104,16 @@ class MusdbDataModule(LightningDataModule):
             )
 
     def prepare_data(self) -> None:
-        """Indexes the training songs once, so that every process finds the index in the cache."""
+        """Decodes and indexes the songs once, so that every process finds them and the index in the cache."""
+        paths = [
+            path
+            for split in ("train", "valid")
+            if (self.root / split).is_dir()
+            for path in track_paths(self.root / split)
+        ]
+        for sentence in unused_files(paths):
+            log.warning("%s", sentence)
+        self._tracks("valid")
         index_tracks(self._tracks("train"), self.segment, self.cache, self.index)
 
     def setup(self, stage: str) -> None:
@@ -143,6 +158,7 @@ class MusdbDataModule(LightningDataModule):
             shared_artists=self.shared_artists,
             sample_rate=self.sample_rate,
             channels=self.channels,
+            decoded=self.cache / "decoded" / sha256_of_text(str(self.root.resolve()))[:16],
         )
         strangers = [stem for stem in self.targets if stem not in tracks[0].stems]
         if strangers:

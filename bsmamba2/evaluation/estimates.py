@@ -6,13 +6,14 @@ from pathlib import Path
 
 from torch import Tensor
 
+from bsmamba2.audio.formats import AUDIO_SUFFIXES
 from bsmamba2.audio.reading import audio_info, read_audio
-from bsmamba2.data.tracks import STEM_SUFFIXES
+from bsmamba2.data.track_files import VIDEO_SUFFIXES, is_stem_name, stem_name
 from bsmamba2.errors import InputError
-from bsmamba2.evaluation.songs import INSTRUMENTAL_NAMES, NO_STEMS, Song, files_sha256, fit
+from bsmamba2.evaluation.songs import Song, files_sha256, fit
 from bsmamba2.stem_names import INSTRUMENTAL, MUSDB_STEMS, VOCALS
 
-ESTIMATE_SUFFIXES = (*STEM_SUFFIXES, ".mp3", ".m4a", ".ogg")
+ESTIMATE_SUFFIXES = AUDIO_SUFFIXES - set(VIDEO_SUFFIXES)
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +22,9 @@ def read_estimates(folder: Path, song: Song, stems: Sequence[str]) -> tuple[dict
     """Returns estimates (c, n) of stems, with the song's length and channels, and notes on adjustments.
 
     Longer ones are cut, shorter ones padded with zeros, and mono ones of a stereo song are copied to both channels.
-    The instrumental may have any name of `INSTRUMENTAL_NAMES`; without a file, it is the mixture without the estimate
-    of the vocals. If there are files of both and one is asked for, the other is returned too, as the estimate of
-    everything else.
+    The names are those of `bsmamba2.data.track_files.stem_name`. Without a file of the instrumental, it is the mixture
+    without the estimate of the vocals. If there are files of both and one is asked for, the other is returned too, as
+    the estimate of everything else.
 
     Args:
         folder: Contains a folder for each track, with the track's name, and in it a file for each stem.
@@ -75,7 +76,7 @@ def stems_in(folder: Path) -> tuple[str, ...]:
     """
     folders = sorted(folder.iterdir()) if folder.is_dir() else []
     found = {
-        path.name: {name for name in _files(path) if name.lower() not in NO_STEMS}
+        path.name: {name for name in _files(path) if is_stem_name(name)}
         for path in folders
         if path.is_dir() and not path.name.startswith(".")
     }
@@ -105,7 +106,7 @@ def _files(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in ESTIMATE_SUFFIXES or path.name.startswith("."):
             continue
-        name = INSTRUMENTAL if path.stem in INSTRUMENTAL_NAMES else path.stem
+        name = stem_name(path)
         if name in files:
             raise InputError(f"{files[name]} and {path.name} are both estimates of {name}; keep one")
         files[name] = path

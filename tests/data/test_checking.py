@@ -14,7 +14,8 @@ from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.activity import index_tracks
 from bsmamba2.data.checking import check_data, check_folder
 from bsmamba2.data.musdb import SAMPLE_RATE, STREAMS
-from bsmamba2.data.tracks import STEM_FILE, Track, find_tracks
+from bsmamba2.data.track_files import STEM_FILE
+from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.errors import InputError
 from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
@@ -136,14 +137,18 @@ def converted(old: str, new: str, format: Any) -> Callable[[Path], None]:
         (rewritten("bass.wav", lambda audio: audio.flip(-1)), "error", FIRST, "mixture minus sum of the stems is"),
         (rewritten("mixture.wav", lambda audio: 0.98 * audio), "note", FIRST, "in 1 tracks, as in files that were"),
         (rewritten("mixture.wav", lambda audio: 0.85 * audio), "error", FIRST, "is -15.1 dB of the mixture"),
-        (moved(f"{FIRST}/vocals.wav", f"{FIRST}/Vocals.wav"), "error", f"{FIRST}/Vocals.wav",
-         "is called 'Vocals' instead of 'vocals'; rename it"),
         (moved(f"{FIRST}/vocals.wav", f"{FIRST}/vocal.wav"), "error", f"{FIRST}/vocal.wav",
          "is called 'vocal' instead of 'vocals'; rename it"),
         (converted(f"{FIRST}/bass.wav", f"{FIRST}/guitar.flac", "flac"), "error", f"{FIRST}/guitar.flac",
          "is a stem that most tracks lack"),
-        (converted(f"{FIRST}/bass.wav", f"{FIRST}/bass.mp3", "mp3"), "error", f"{FIRST}/bass.mp3", "is not read; con"),
+        (converted(f"{FIRST}/bass.wav", f"{FIRST}/bass.mp3", "mp3"), "note", f"{FIRST}/bass.mp3",
+         "is not used, because bass.wav is"),
         (converted(f"{FIRST}/bass.wav", f"{FIRST}/bass.flac", "flac"), "error", FIRST, "the stem 'bass' is in"),
+        *[(converted(f"{FIRST}/mixture.wav", f"{FIRST}/{name}.wav", "wav"), "note", f"{FIRST}/{name}.wav",
+           "is not used, because")
+          for name in ("mix", "MASTER", "residual", "instrumental", "Accompaniment", "no_vocals")],
+        (copied(f"{FIRST}/bass.wav", f"{FIRST}/clip.mp4"), "note", f"{FIRST}/clip.mp4", "is not used, .* is a video"),
+        (copied(FIRST, f"{FIRST}/takes"), "note", f"{FIRST}/takes/bass.wav", "is not used, .* is in a folder inside"),
         (copied(f"{FIRST}/bass.wav", "train/Loose.wav"), "error", "train/Loose.wav", "is not read; a track is a"),
         (copied(f"{FIRST}/bass.wav", "Loose.wav"), "error", "Loose.wav", "is not read; tracks belong in train/"),
         (copied(f"{FIRST}/bass.wav", "train/E - 5.mp4"), "error", "train/E - 5.mp4", r"rename it to E - 5\.stem\.mp4"),
@@ -203,8 +208,16 @@ def test_a_stem_only_dataset_of_other_names_is_fine(tmp_path: Path, song_stems: 
 
 def test_a_misspelling_in_all_tracks_is_found(root: Path) -> None:
     for place in (FIRST, SECOND, THIRD, "test/D - 4"):
-        (root / place / "vocals.wav").rename(root / place / "Vocals.wav")
-    assert {text for _, _, text in problems(root)} == {"is called 'Vocals' instead of 'vocals'; rename it"}
+        (root / place / "vocals.wav").rename(root / place / "Vocal.wav")
+    assert {text for _, _, text in problems(root)} == {"is called 'Vocal' instead of 'vocals'; rename it"}
+
+
+def test_capital_letters_do_not_matter(root: Path) -> None:
+    for number, place in enumerate((FIRST, SECOND, THIRD)):
+        for name in ("vocals", "mixture"):
+            (root / place / f"{name}.wav").rename(root / place / f"{(name.title(), name.upper(), name)[number]}.WAV")
+    assert problems(root) == set()
+    assert check_folder(root, WINDOW).healthy
 
 
 def test_missing_official_tracks_are_reported(root: Path, musdb_root: Path, tmp_path: Path) -> None:
@@ -257,7 +270,7 @@ def test_stem_files_are_checked_stream_by_stream(stem_root: Path) -> None:
 def test_whole_stem_files_are_decoded_and_damaged_ones_left_out(stem_root: Path, tmp_path: Path) -> None:
     text, healthy = check_data(stem_root, decoded=tmp_path / "decoded", depth="16")
     assert not healthy
-    assert f"decoded: 1 of 2 stem files to {tmp_path / 'decoded'} (5 files written, 0 kept, " in text
+    assert f"decoded: 1 of 2 tracks to {tmp_path / 'decoded'} (5 files written, 0 kept, " in text
     assert sorted(path.name for path in (tmp_path / "decoded").rglob("*.wav")) == [
         "bass.wav", "drums.wav", "mixture.wav", "other.wav", "vocals.wav",
     ]  # fmt: skip
