@@ -104,6 +104,7 @@ class TrainingCLI(LightningCLI):
         # Lightning has one folder for the checkpoints of a run; all of ours are in it.
         self.config_init.resume.best = self.config_init.checkpoint
         self.config_init.resume.start = self.resume_point
+        self.config_init.resume.weights_check = self.config_init.health
         if self.resume_point is not None and self._continues:
             self.config_init.checkpoint.dirpath = str(self.resume_point.parent)
         kwargs["logger"] = self._continued_loggers() or False
@@ -201,7 +202,7 @@ def train(arguments: Sequence[str], data: type[LightningDataModule] = MusdbDataM
     paths = [callback.path for callback in cli.trainer.checkpoint_callbacks if isinstance(callback, ResumePoints)]
     paths += [Path(c.best_model_path) for c in cli.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
     written = [path for path in paths if path.is_file()]
-    if not written:
+    if not written or not cli.trainer.global_step:
         raise InputError("training ended before its first step, so there is no checkpoint; train for longer")
     if cli.trainer.is_global_zero:
         log.info("checkpoint: %s", written[-1])

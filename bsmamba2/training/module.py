@@ -13,13 +13,14 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from bsmamba2.data.excerpts import Excerpts, Stems
 from bsmamba2.data.tracks import mixture_of
-from bsmamba2.errors import InputError
+from bsmamba2.errors import DivergedError, InputError
 from bsmamba2.metrics import csdr, defined_median, usdr
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.scans import Scan
 from bsmamba2.separation.separator import Separator
 from bsmamba2.separation.settings import SeparationSettings
 from bsmamba2.training.losses import LossConfig, SeparationLoss
+from bsmamba2.training.resuming import LOSS, advice_to_resume, learning_rate
 from bsmamba2.weights.checkpoint import WeightsFile
 from bsmamba2.weights.store import find_model
 
@@ -128,12 +129,19 @@ class SeparationModule(LightningModule):
 
     def training_step(self, batch: Excerpts, batch_index: int) -> Tensor:
         """Returns the loss of a batch of stems (b, c, n) by name."""
-        estimates = self.network(mixture_of(batch.stems), recompute=self.recompute)
-        terms = self.loss.terms(estimates=estimates, references=self._references(batch.stems, dim=1))
-        loss = self.loss.total(terms)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(estimates))
-        self.log_dict({f"train/{name}": term for name, term in terms.items()}, batch_size=len(estimates))
+        terms = self._terms(batch)
+        loss, size = self.loss.total(terms), len(next(iter(batch.stems.values())))
+        self.log(LOSS, loss, prog_bar=True, batch_size=size)
+        self.log_dict({f"train/{name}": term for name, term in terms.items()}, batch_size=size)
         return loss
+
+    def loss_of(self, batch: Excerpts) -> Tensor:
+        """Returns the loss of a batch of stems (b, c, n) by name, without logging it."""
+        return self.loss.total(self._terms(batch))
+
+    def _terms(self, batch: Excerpts) -> dict[str, Tensor]:
+        estimates = self.network(mixture_of(batch.stems), recompute=self.recompute)
+        return self.loss.terms(estimates=estimates, references=self._references(batch.stems, dim=1))
 
     def configure_gradient_clipping(
         self,
@@ -158,12 +166,21 @@ class SeparationModule(LightningModule):
 
         Returns its name, mixture (c, n), estimates and references (s, c, n), and scores: loss, and cSDR and uSDR in
         dB, the means of its stems.
+
+        Raises:
+            DivergedError: An estimate is not finite.
         """
         name, stems = batch
         config = self.network.config
         mixture = mixture_of(stems)
         separator = Separator(self.network, self.validation, device=self.device)
-        estimates = torch.stack(list(separator(mixture, config.sample_rate).values())).to(self.device)
+        try:
+            estimates = torch.stack(list(separator(mixture, config.sample_rate).values())).to(self.device)
+        except DivergedError as error:
+            raise DivergedError(
+                f"training has diverged: the estimate of {name} is not finite after step {self.global_step}, at a "
+                f"learning rate of {learning_rate(self.trainer):.4g}; {advice_to_resume(self.trainer)}"
+            ) from error
         references = self._references(stems, dim=0)
         # Segment by segment: the spectra of a whole song would take too much memory.
         pieces = zip(*(t.split(config.segment, dim=-1) for t in (estimates, references)), strict=True)

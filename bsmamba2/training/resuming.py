@@ -1,6 +1,7 @@
 """Resuming: the checkpoints of a run, the record in them, and which one to resume from."""
 
 import logging
+import math
 import os
 import time
 import zipfile
@@ -144,11 +145,22 @@ class RunRecord(Callback):
         return self.data.batch_size * trainer.world_size
 
 
+class WeightsCheck(Protocol):
+    """Checks the weights of a training run."""
+
+    def check_weights(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
+        """Checks the weights on a batch.
+
+        Raises:
+            InputError: They have diverged.
+        """
+
+
 class ResumePoints(Checkpoint):
     """Writes `last.ckpt` at intervals, and keeps the one before as `previous.ckpt`.
 
-    They are written between two optimiser steps, and at the end of an epoch after its validation. The first follows the
-    first step, so that a run which has logged anything has a checkpoint.
+    They are written before the first step, between two optimiser steps, and at the end of an epoch after its
+    validation. Only weights with a finite loss are written, so that a run that diverges can be resumed from before.
 
     Args:
         every_steps: Optimiser steps between two checkpoints.
@@ -156,10 +168,12 @@ class ResumePoints(Checkpoint):
 
     Attributes:
         best: Writes the best checkpoints; these are in the same folder.
+        weights_check: Refuses weights that have diverged.
         start: The checkpoint that the run resumes, if it does.
     """
 
     best: ModelCheckpoint
+    weights_check: WeightsCheck
     start: Path | None = None
 
     def __init__(self, every_steps: int = 100, every_minutes: float = 10.0) -> None:
@@ -192,23 +206,31 @@ class ResumePoints(Checkpoint):
         return self.folder / LAST_FILE
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts counting steps and minutes."""
-        self.seen_step = trainer.global_step
-        self.saved_step = trainer.global_step or 1 - self.every_steps
+        """Starts counting steps and minutes, and writes the first checkpoint of the run."""
+        self.seen_step = self.saved_step = trainer.global_step
         self.saved_time = time.monotonic()
+        if not trainer.strategy.broadcast(_has_resume_point(self.folder)):
+            self._save(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Writes a checkpoint if it is due and no accumulated gradient is pending; a validation comes first."""
+        """Writes a checkpoint if it is due and no accumulated gradient is pending; a validation comes first.
+
+        Raises:
+            InputError: The weights have diverged.
+        """
         stepped = trainer.global_step > self.seen_step
         self.seen_step = trainer.global_step
-        if not stepped or _validation_follows(trainer, batch_idx):
+        if not stepped:
             return
+        validated = _validation_follows(trainer, batch_idx)
         late = time.monotonic() - self.saved_time >= 60 * self.every_minutes
         due = trainer.global_step - self.saved_step >= self.every_steps or trainer.global_step == trainer.max_steps
-        if trainer.strategy.broadcast(late) or due:
-            self._save(trainer)
+        if trainer.strategy.broadcast(late) or due or validated:
+            self.weights_check.check_weights(trainer, pl_module, batch)
+            if not validated:
+                self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes a checkpoint if there was a step since the last one."""
@@ -231,6 +253,19 @@ class ResumePoints(Checkpoint):
             if last.exists():
                 last.replace(previous)
             flush_and_rename(new, last)
+
+
+def advice_to_resume(trainer: Trainer) -> str:
+    """Returns what to do about weights that have diverged, which names the checkpoint from before."""
+    paths = [callback.path for callback in trainer.checkpoint_callbacks if isinstance(callback, ResumePoints)]
+    kept = next((path for path in paths if path.exists()), None)
+    return f"{f'resume from {kept}' if kept else 'start again'} with a lower --model.learning_rate"
+
+
+def learning_rate(trainer: Trainer) -> float:
+    """Returns the learning rate of the last step; NaN outside training."""
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    return max((float(group["lr"]) for group in groups), default=math.nan)
 
 
 def _validation_follows(trainer: Trainer, batch_index: int) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,6 +71,26 @@ class StopAt(Callback):
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.current_epoch == self.after_validation:
             raise KeyboardInterrupt
+
+
+class Explode(Callback):
+    """Makes the weights huge after a step, or in the validation after a step."""
+
+    def __init__(self, step: int = -1, validation: int = -1) -> None:
+        self.step, self.validation = step, validation
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            self._explode(module)
+
+    def on_validation_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        if trainer.global_step == self.validation:
+            self._explode(module)
+
+    def _explode(self, module: LightningModule) -> None:
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.mul_(1e30)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -288,11 +309,11 @@ def test_resume_after_kill_9(
     """A process with data loading workers is killed as it trains; the same options resume it."""
     more = ("--data.epoch_excerpts=24", "--trainer.max_epochs=2", "--resume.every_steps=3")
     workers = ("--data.workers=1", "--ckpt_path=last")
-    kill = (STOP_AT, "--trainer.callbacks.killed_after=9")
+    kill = (STOP_AT, "--trainer.callbacks.killed_after=7")
     killed = script(tmp_path, *more, *workers, *kill)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert "starting afresh" in killed.stderr
-    assert last_of(tmp_path)["global_step"] == 7
+    assert last_of(tmp_path)["global_step"] == 6
     with caplog.at_level("INFO", "bsmamba2"):
         training(tmp_path, *more, *workers)
     assert "resuming from" in caplog.text
@@ -426,13 +447,48 @@ def test_a_run_that_was_killed_before_its_first_step_is_started_again(script: Sc
         "--trainer.max_epochs=1",
         "--trainer.limit_val_batches=0",
     )
-    for step, expected in ((0, None), (1, 1)):
+    for step in (0, 1):
         killed = script(
             tmp_path, *more, "--resume.every_steps=100", STOP_AT, f"--trainer.callbacks.killed_after={step}"
         )
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-        point = resume_point_in(tmp_path)
-        assert (point and torch.load(point, weights_only=True)["global_step"]) == expected
+        assert last_of(tmp_path)["global_step"] == 0
+        assert ("starting afresh" in killed.stderr) == (step == 0)
+
+
+def test_resume_from_before_the_first_step(
+    training: Train, straight: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        training(tmp_path, STOP_AT, "--trainer.callbacks.batch=0")
+    assert last_of(tmp_path)["global_step"] == 0
+    training(tmp_path, "--ckpt_path=last")
+    assert differences(results(last_of(tmp_path)), straight()) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "kept"),
+    [
+        # At the next resume point, before a validation, and in a validation.
+        (("--model.learning_rate=1e30",), 0),
+        (("--model.learning_rate=1e30", "--resume.every_steps=100"), 0),
+        (("--trainer.callbacks=tests.training.test_resuming.Explode", "--trainer.callbacks.step=6"), 5),
+        (("--trainer.callbacks=tests.training.test_resuming.Explode", "--trainer.callbacks.validation=4"), 3),
+    ],
+)
+def test_a_run_that_diverges_can_be_resumed_from_before(
+    training: Train, tmp_path: Path, more: tuple[str, ...], kept: int
+) -> None:
+    with pytest.raises(InputError) as error:
+        training(tmp_path, *more)
+    (last,) = tmp_path.rglob("last.ckpt")
+    message = str(error.value)
+    assert re.search(r"not finite after step \d, at a learning rate of (1e\+30|0\.0005)", message), message
+    assert message.endswith(f"resume from {last} with a lower --model.learning_rate")
+    content = torch.load(last, weights_only=True)
+    assert content["global_step"] == kept
+    assert all(value.abs().max() < 100 for value in content["current_model_state"].values())
+    training(tmp_path, f"--ckpt_path={last}", "--model.learning_rate=1e-4", "--trainer.max_epochs=2")
 
 
 @pytest.mark.parametrize("logger", ["--trainer.logger=false", "--checkpoint.dirpath={root}/here"])
