@@ -2,6 +2,7 @@
 
 import logging
 import math
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -169,5 +170,11 @@ class MusdbDataModule(LightningDataModule):
 
 def _workers(count: int) -> dict[str, Any]:
     # spawn everywhere: it is what Windows and macOS have, and a forked process inherits the locks of torch's threads.
-    parallel = {"multiprocessing_context": "spawn", "persistent_workers": True} if count else {}
-    return {"num_workers": count, **parallel}
+    parallel: dict[str, Any] = {"multiprocessing_context": "spawn", "persistent_workers": True}
+    return {"num_workers": count, **(parallel | {"worker_init_fn": _ignore_signals} if count else {})}
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leaves Ctrl-C and signals that all processes of a job get to the main process, which needs one more batch."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -269,6 +269,9 @@ def _fit(cli: TrainingCLI) -> None:
     try:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.resume_point, weights_only=True)
     except SystemExit as stop:
+        last = cli.config_init.resume.path
+        if last.exists() and cli.trainer.is_global_zero:
+            log.warning("stopped; run the same command with --ckpt_path last to resume from %s", last)
         # Lightning's exit status after Ctrl-C; a signal has a different one.
         if stop.code == 1 and cli.trainer.interrupted:
             raise KeyboardInterrupt from stop

@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import complete_file, flush_and_rename, remove_unfinished
+from bsmamba2.system.stopping import DeferredStop
 from bsmamba2.system.versions import package_version
 from bsmamba2.weights.checkpoint import RECORD, TRAINING_SONGS
 
@@ -161,6 +162,8 @@ class ResumePoints(Checkpoint):
 
     They are written before the first step, between two optimiser steps, and at the end of an epoch after its
     validation. Only weights with a finite loss are written, so that a run that diverges can be resumed from before.
+    Ctrl-C or a signal to stop takes effect after the current step, and the validation that follows it, and a last
+    checkpoint; the second one takes effect at once.
 
     Args:
         every_steps: Optimiser steps between two checkpoints.
@@ -183,6 +186,7 @@ class ResumePoints(Checkpoint):
             )
         self.every_steps = every_steps
         self.every_minutes = every_minutes
+        self._stop = DeferredStop()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Picks the folder and removes leftovers of interrupted writes.
@@ -211,6 +215,8 @@ class ResumePoints(Checkpoint):
         self.saved_time = time.monotonic()
         if not trainer.strategy.broadcast(_has_resume_point(self.folder)):
             self._save(trainer)
+        # Now, because Lightning's own handlers would stop in the middle of a step.
+        self._stop.listen()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -227,15 +233,31 @@ class ResumePoints(Checkpoint):
         validated = _validation_follows(trainer, batch_idx)
         late = time.monotonic() - self.saved_time >= 60 * self.every_minutes
         due = trainer.global_step - self.saved_step >= self.every_steps or trainer.global_step == trainer.max_steps
-        if trainer.strategy.broadcast(late) or due or validated:
+        stopping = self._stopping(trainer)
+        if trainer.strategy.broadcast(late) or due or validated or stopping:
             self.weights_check.check_weights(trainer, pl_module, batch)
             if not validated:
                 self._save(trainer)
+        if stopping and not validated:
+            self._stop.stop()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes a checkpoint if there was a step since the last one."""
         if trainer.global_step > self.saved_step:
             self._save(trainer)
+        if self._stopping(trainer):
+            self._stop.stop()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restores the handlers of signals."""
+        self._stop.restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Restores the handlers of signals."""
+        self._stop.restore()
+
+    def _stopping(self, trainer: Trainer) -> bool:
+        return trainer.strategy.reduce_boolean_decision(self._stop.number is not None, all=False)
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]

@@ -251,6 +251,77 @@ def test_resume_from_a_best_checkpoint_gives_the_same_end(
     assert differences(weights, straight()["current_model_state"]) == []
 
 
+class Signal(Callback):
+    """Sends a signal to its own process before a batch, or in the validation of an epoch."""
+
+    def __init__(self, number: int, batch: int = -1, validation: int = -1, times: int = 1) -> None:
+        self.number, self.batch, self.validation, self.times = number, batch, validation, times
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch * BATCHES + batch_idx == self.batch:
+            self._send()
+
+    def on_validation_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        if trainer.current_epoch == self.validation:
+            self._send()
+
+    def _send(self) -> None:
+        for _ in range(self.times):
+            signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize(
+    ("more", "name", "stop", "steps"),
+    [
+        (SCHEDULE, "SIGINT", "batch=1", 2),
+        (SCHEDULE, "SIGTERM", "batch=8", 9),
+        # In the middle of a step, and before and in a validation.
+        (ACCUMULATED, "SIGTERM", "batch=2", 2),
+        (SCHEDULE, "SIGINT", "batch=7", 8),
+        (SCHEDULE, "SIGTERM", "validation=1", 8),
+        (VALIDATED_TWICE, "SIGTERM", "batch=1", 3),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
+def test_a_stopped_run_is_resumed_from_its_last_step(
+    straight: Callable[..., dict[str, Any]],
+    musdb_root: Path,
+    cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+    name: str,
+    stop: str,
+    steps: int,
+) -> None:
+    rare = (*more, "--resume.every_steps=100")
+    number, (kind, value) = signal.Signals[name], stop.split("=")
+    send = ("--trainer.callbacks=tests.training.test_resuming.Signal", f"--trainer.callbacks.number={int(number)}",
+            f"--trainer.callbacks.{kind}={value}")  # fmt: skip
+    line = arguments(TINY, musdb_root, cache, tmp_path, *rare)
+    status = None
+    try:
+        status = main(["train", *line, *send])
+    except SystemExit as ended:
+        status = ended.code
+    assert status == 128 + number
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert f"run the same command with --ckpt_path last to resume from {last}" in capsys.readouterr().err
+    assert last_of(tmp_path)["global_step"] == steps
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert main(["train", *line, "--ckpt_path=last"]) == 0
+    assert differences(results(last_of(tmp_path)), straight(*rare)) == []
+
+
+def test_a_second_signal_stops_at_once(training: Train, tmp_path: Path) -> None:
+    send = ("--trainer.callbacks=tests.training.test_resuming.Signal", "--trainer.callbacks.number=2")
+    with pytest.raises(KeyboardInterrupt):
+        training(
+            tmp_path, "--resume.every_steps=100", *send, "--trainer.callbacks.batch=2", "--trainer.callbacks.times=2"
+        )
+    assert last_of(tmp_path)["global_step"] == 0
+
+
 def test_resume_with_different_optimiser_options(training: Train, tmp_path: Path) -> None:
     training(tmp_path, "--trainer.max_epochs=1")
     slower = ("--model.learning_rate=1e-5", "--model.weight_decay=0.5", "--model.betas=[0.5,0.9]")
