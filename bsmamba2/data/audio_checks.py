@@ -11,8 +11,9 @@ from bsmamba2.data.activity import StemActivity, StemScan
 from bsmamba2.data.findings import LOWEST_DB, CheckedTrack, Problem, Severity
 from bsmamba2.data.musdb import SAMPLE_RATE, TRACKS_WITH_WRONG_MIXTURE
 from bsmamba2.data.track_files import StemLocation, track_files
-from bsmamba2.data.tracks import COMPRESSED_LIMIT_DB, ROUNDED_LIMIT_DB, SILENT_PEAK
+from bsmamba2.data.tracks import COMPRESSED_LIMIT_DB, ROUNDED_LIMIT_DB
 from bsmamba2.errors import InputError
+from bsmamba2.metrics import SILENT_PEAK
 from bsmamba2.stem_names import MIXTURE
 
 CHANNELS = 2

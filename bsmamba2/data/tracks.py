@@ -17,8 +17,6 @@ from bsmamba2.data.track_files import STEM_FILE, STEM_SUFFIXES, StemLocation, Tr
 from bsmamba2.errors import InputError
 from bsmamba2.stem_names import MIXTURE
 
-# Two 16-bit steps: anything below is dither.
-SILENT_PEAK = 2**-14
 # Limits of mixture minus sum relative to the mixture. Separate compression of the stems leaves -25 to -33 dB in the
 # previews of MUSDB18; rounding to 16 bits leaves -94 dB of full scale.
 COMPRESSED_LIMIT_DB = -20.0

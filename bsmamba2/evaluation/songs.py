@@ -14,7 +14,6 @@ from bsmamba2.audio.reading import audio_info
 from bsmamba2.data.track_files import STEM_SUFFIXES
 from bsmamba2.data.tracks import (
     COMPRESSED_LIMIT_DB,
-    SILENT_PEAK,
     Split,
     Track,
     mixture_of,
@@ -23,6 +22,7 @@ from bsmamba2.data.tracks import (
 )
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.results import RUN
+from bsmamba2.metrics import is_silent
 from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, VOCALS
 from bsmamba2.system.files import sha256_of, sha256_of_text
 
@@ -161,8 +161,8 @@ def read_song(track: Track) -> Song:
         notes.append(f"{next(iter(stems))} is the only stem: everything else is the mixture without it")
     elif MIXTURE in audio:
         notes += _note_of_sum(mixture, stems)
-    silent = [name for name, samples in stems.items() if samples.abs().amax() <= SILENT_PEAK]
-    notes += [f"the reference of {name} is silent: its uSDR measures only the level of the estimate" for name in silent]
+    silent = [name for name, samples in stems.items() if is_silent(samples)]
+    notes += [f"the reference of {name} is silent, so only leakage measures its estimate" for name in silent]
     return Song(track.name, mixture, stems, rates[measure], tuple(notes))
 
 

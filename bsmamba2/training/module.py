@@ -1,5 +1,6 @@
 """Network, loss and optimiser as one Lightning module."""
 
+import logging
 import math
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -14,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from bsmamba2.data.excerpts import Excerpts, Stems
 from bsmamba2.data.tracks import mixture_of
 from bsmamba2.errors import DivergedError, InputError
-from bsmamba2.metrics import csdr, defined_median, usdr
+from bsmamba2.metrics import csdr, defined_median, is_silent, leakage, usdr
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.scans import Scan
 from bsmamba2.separation.separator import Separator
@@ -25,6 +26,11 @@ from bsmamba2.weights.checkpoint import WeightsFile
 from bsmamba2.weights.store import find_model
 
 Scores = dict[str, float]
+# The score that counts stems whose reference is silent.
+SILENT = "silent"
+MOST_SONGS_NAMED = 10
+
+log = logging.getLogger(__name__)
 
 
 class SeparationModule(LightningModule):
@@ -88,6 +94,7 @@ class SeparationModule(LightningModule):
         self.compiled = compile
         self.gradient_norm = math.nan
         self.validation_scores: dict[str, Scores] = {}
+        self._silence_reported = False
         self.initial_songs: tuple[str, ...] = ()
         if init_from is not None:
             file = WeightsFile.read(find_model(init_from))
@@ -164,8 +171,9 @@ class SeparationModule(LightningModule):
     def validation_step(self, batch: tuple[str, Stems], batch_index: int) -> dict[str, Any]:
         """Separates a song as `separate` does everywhere, and scores it.
 
-        Returns its name, mixture (c, n), estimates and references (s, c, n), and scores: loss, and cSDR and uSDR in
-        dB, the means of its stems.
+        Returns its name, mixture (c, n), estimates and references (s, c, n), and scores: loss, the number of stems
+        whose reference is silent, the means of cSDR and uSDR in dB over the others, and that of the leakage in dBFS.
+        They are NaN if they are not defined for any stem.
 
         Raises:
             DivergedError: An estimate is not finite.
@@ -190,22 +198,47 @@ class SeparationModule(LightningModule):
             "loss": torch.stack(losses).mean().item(),
             "csdr": _mean([csdr(**pair, sample_rate=config.sample_rate) for pair in pairs]),
             "usdr": _mean([usdr(**pair) for pair in pairs]),
+            "leakage_dbfs": _mean(
+                [leakage(**pair, mixture=mixture, sample_rate=config.sample_rate).dbfs for pair in pairs]
+            ),
+            SILENT: sum(is_silent(reference) for reference in references),
         }
         self.validation_scores[name] = scores
         audio = {"mixture": mixture, "estimates": estimates, "references": references}
         return {"name": name, "scores": scores, **{kind: tensor.cpu() for kind, tensor in audio.items()}}
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the scores of all songs (mean loss, mean uSDR, median cSDR) and of each song."""
+        """Logs the scores of all songs (mean loss, mean uSDR, median cSDR and leakage) and of each song.
+
+        Scores that are not defined are left out, and the stems with a silent reference counted.
+        """
         songs = self._gathered_scores()
         scores = list(songs.values())
         self.log("val/loss", _mean([score["loss"] for score in scores]), sync_dist=True)
         self.log("val/usdr", _mean([score["usdr"] for score in scores]), prog_bar=True, sync_dist=True)
         medians = torch.tensor([score["csdr"] for score in scores], dtype=torch.float64)
         self.log("val/csdr", defined_median(medians), prog_bar=True, sync_dist=True)
+        leaked = defined_median(torch.tensor([score["leakage_dbfs"] for score in scores], dtype=torch.float64))
+        if not math.isnan(leaked):
+            self.log("val/leakage_dbfs", leaked, sync_dist=True)
+        silent = [name for name, score in songs.items() if score[SILENT]]
+        self.log("val/silent_references", float(sum(score[SILENT] for score in scores)), sync_dist=True)
+        if silent and not self._silence_reported:
+            self._silence_reported = True
+            more = f" and {len(silent) - MOST_SONGS_NAMED} more" if len(silent) > MOST_SONGS_NAMED else ""
+            log.warning(
+                "uSDR and cSDR leave out stems that are silent, in %d of %d validation songs: %s%s",
+                len(silent),
+                len(songs),
+                "; ".join(silent[:MOST_SONGS_NAMED]),
+                more,
+            )
         if self.logger is not None and not self.trainer.sanity_checking:
             named = {
-                f"val_tracks/{kind}/{name}": value for name, score in songs.items() for kind, value in score.items()
+                f"val_tracks/{kind}/{name}": value
+                for name, score in songs.items()
+                for kind, value in score.items()
+                if kind != SILENT and not math.isnan(value)
             }
             self.logger.log_metrics(named, self.global_step)
 

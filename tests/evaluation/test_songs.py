@@ -191,8 +191,7 @@ def test_silent_references_are_noted(tmp_path: Path, audio: dict[str, Tensor]) -
     quiet = {"bass": torch.zeros(2, 4410), "drums": torch.full((2, 4410), 2.0**-15)}
     quiet["vocals"] = quiet["bass"].index_fill(1, torch.tensor([7]), 0.001)
     assert read_song(write_track(tmp_path / "A", audio | quiet)).notes == tuple(
-        f"the reference of {name} is silent: its uSDR measures only the level of the estimate"
-        for name in ("drums", "bass")
+        f"the reference of {name} is silent, so only leakage measures its estimate" for name in ("drums", "bass")
     )
 
 

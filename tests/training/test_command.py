@@ -158,6 +158,28 @@ def test_validation_scores_are_those_of_the_songs(tmp_path: Path, tiny_config: M
     assert metrics["val/loss"] > 0
 
 
+def test_silent_references_do_not_choose_checkpoints(
+    tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = shutil.copytree(musdb_root, tmp_path / "root")
+    for name in ("Silent", "Two"):
+        folder = shutil.copytree(root / "train" / "Two - Second", root / "valid" / f"{name} - Valid")
+        if name == "Silent":
+            write_audio(folder / "vocals.wav", torch.zeros(2, 2 * SAMPLE_RATE), SAMPLE_RATE)
+    more = ("--data.shared_artists=true", "--trainer.max_epochs=1", "--model.network.stems=[vocals,bass]")
+    path = train(options(tiny_config, root, tmp_path / "run", *more))
+    metrics = torch.load(path, weights_only=True)["bsmamba2"]["metrics"]
+    events = EventAccumulator(str(next((tmp_path / "run").rglob("events.out.tfevents.*")).parent)).Reload()
+    usdrs = [events.Scalars(f"val_tracks/usdr/{name} - Valid")[-1].value for name in ("Silent", "Two")]
+    assert metrics["val/usdr"] == pytest.approx(sum(usdrs) / 2, abs=1e-3)
+    # That of the silent song is that of its bass alone; the uSDR of its vocals would be below -60 dB.
+    assert min(usdrs) > -20
+    assert metrics["val/silent_references"] == 1
+    assert -120 <= metrics["val/leakage_dbfs"] < 0
+    silent = [record.getMessage() for record in caplog.records if "silent" in record.getMessage()]
+    assert silent == ["uSDR and cSDR leave out stems that are silent, in 1 of 2 validation songs: Silent - Valid"]
+
+
 def test_weights_to_start_from(tmp_path: Path, tiny_config: ModelConfig, tiny_network: BSMamba2) -> None:
     path = tmp_path / "start.safetensors"
     save_model(tiny_network, path)
