@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -29,6 +29,7 @@ Scores = dict[str, float]
 # The score that counts stems whose reference is silent.
 SILENT = "silent"
 MOST_SONGS_NAMED = 10
+TRAINED_PRECISIONS = ("bf16-mixed", "16-mixed", "32-true", "64-true")
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,14 @@ class SeparationModule(LightningModule):
             file = WeightsFile.read(find_model(init_from))
             file.load_into(self.network)
             self.initial_songs = file.training_songs
+
+    def setup(self, stage: str) -> None:
+        """Checks the precision of the trainer.
+
+        Raises:
+            InputError: The weights would have 16 bits.
+        """
+        check_precision(self.trainer)
 
     def on_fit_start(self) -> None:
         """Compiles the network where asked to."""
@@ -270,6 +279,19 @@ class SeparationModule(LightningModule):
 
     def _references(self, stems: Stems, dim: int) -> Tensor:
         return torch.stack([stems[stem] for stem in self.network.config.stems], dim)
+
+
+def check_precision(trainer: Trainer) -> None:
+    """Checks that a trainer keeps the weights in at least single precision.
+
+    Raises:
+        InputError: It does not.
+    """
+    if trainer.precision not in TRAINED_PRECISIONS:
+        raise InputError(
+            f"trainer.precision={trainer.precision} is not allowed, because weights of 16 bits are too coarse for "
+            f"small steps and averages; give {', '.join(TRAINED_PRECISIONS)}"
+        )
 
 
 def _mean(values: list[float]) -> float:

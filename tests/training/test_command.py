@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from jsonargparse import ArgumentError
+from lightning import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 import bsmamba2.model.dual_path
 import bsmamba2.model.ssd
@@ -400,6 +402,8 @@ def test_only_a_checkpoint_of_the_same_network_is_resumed(
         ("--checkpoint.save_last=true", "save_weights_only and checkpoint.save_last are not allowed"),
         ("--trainer.overfit_batches=2", "overfit_batches is not allowed"),
         ("--seed_everything=-1", "-1"),
+        ("--trainer.precision=bf16-true", "precision=bf16-true is not allowed, .*; give bf16-mixed, 16-mixed"),
+        ("--trainer.precision=16-true", "precision=16-true is not allowed"),
     ],
 )
 def test_what_cannot_be_trained_is_one_sentence(
@@ -409,6 +413,20 @@ def test_what_cannot_be_trained_is_one_sentence(
         pytest.skip("this machine has a GPU")
     with pytest.raises(InputError, match=message):
         train(options(tiny_config, musdb_root, tmp_path, option))
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_other_precisions_train_and_validate(
+    tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path, precision: str
+) -> None:
+    path = train(options(tiny_config, musdb_root, tmp_path, f"--trainer.precision={precision}"))
+    assert load_model(path).config == tiny_config
+
+
+def test_a_precision_is_also_refused_from_python(tiny_config: ModelConfig) -> None:
+    trainer = Trainer(accelerator="cpu", precision="bf16-true", max_epochs=1, logger=False, enable_checkpointing=False)
+    with pytest.raises(InputError, match=r"precision=bf16-true is not allowed, .*; give bf16-mixed"):
+        trainer.fit(SeparationModule(tiny_config), DataLoader([0]))  # type: ignore[arg-type]
 
 
 def test_a_seed_is_a_number(tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path) -> None:
