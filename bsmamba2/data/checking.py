@@ -16,6 +16,7 @@ from bsmamba2.data.audio_checks import (
     short_track,
     silent_stems,
     unreadable_audio,
+    usual_format,
     wrong_formats,
     wrong_lengths,
     wrong_sum,
@@ -23,7 +24,7 @@ from bsmamba2.data.audio_checks import (
 from bsmamba2.data.decoding import DecodedDepth, decode_tracks
 from bsmamba2.data.duplicate_checks import repeated_audio, repeated_names
 from bsmamba2.data.findings import CheckedTrack, DataReport, Problem
-from bsmamba2.data.musdb import SAMPLE_RATE
+from bsmamba2.data.musdb import CHANNELS, SAMPLE_RATE
 from bsmamba2.data.name_checks import (
     formats_to_decode,
     found_tracks,
@@ -46,6 +47,8 @@ def check_data(
     depth: DecodedDepth = "float",
     index: Path | None = None,
     segment_seconds: float = ModelConfig.segment_seconds,
+    sample_rate: int | None = None,
+    channels: int | None = None,
     json: bool = False,
 ) -> tuple[str, bool]:
     """Lists what is wrong with a folder of songs with stems.
@@ -57,6 +60,8 @@ def check_data(
         depth: Sample format of the decoded files; float neither rounds nor clips.
         index: File to write the index of active windows of train/ to, for the training option of the same name.
         segment_seconds: Length of a window of that index in seconds; that of the training segments.
+        sample_rate: Sampling rate in Hz that all stems have to have, the network's; by default that of most tracks.
+        channels: Number of channels that all stems have to have, the network's; by default that of most tracks.
         json: Print JSON.
 
     Returns:
@@ -65,14 +70,19 @@ def check_data(
     Raises:
         InputError: The folder does not exist, or something cannot be written.
     """
-    window = round(segment_seconds * SAMPLE_RATE) if math.isfinite(segment_seconds) else 0
+    usual_rate, usual_channels = usual_format(path for split in _splits(root) for path in found_tracks(split))
+    sample_rate = usual_rate if sample_rate is None else sample_rate
+    channels = usual_channels if channels is None else channels
+    if sample_rate < 1 or channels < 1:
+        raise InputError(f"sample_rate={sample_rate}, channels={channels} is not allowed; give at least 1 of each")
+    window = round(segment_seconds * sample_rate) if math.isfinite(segment_seconds) else 0
     if window < 1:
         raise InputError(f"segment_seconds={segment_seconds} is not allowed; give at least the length of a sample")
     if decoded is not None and decoded.resolve() == root.resolve():
         raise InputError(
             f"{decoded} is the folder to decode, which would then contain each track twice; give another one"
         )
-    report = check_folder(root, window)
+    report = check_folder(root, window, sample_rate, channels)
     remarks = []
     if index is not None:
         remarks.append(_write_index(report, index, window))
@@ -82,28 +92,39 @@ def check_data(
     return report.to_json() if json else report.text(), report.healthy
 
 
-def check_folder(root: Path, window: int) -> DataReport:
+def check_folder(root: Path, window: int, sample_rate: int = SAMPLE_RATE, channels: int = CHANNELS) -> DataReport:
     """Returns the report on a folder; a file that cannot be read is reported, not raised.
 
     Args:
         root: Folder with train/ and perhaps valid/ and test/.
         window: Length of a window in samples.
+        sample_rate: Sampling rate in Hz that all stems have to have.
+        channels: Number of channels that all stems have to have.
 
     Raises:
         InputError: The folder does not exist, or has none of the three.
     """
+    splits = _splits(root)
+    paths = [path for split in splits for path in found_tracks(split)]
+    tracks = [measure_track(path, window) for path in tqdm(paths, "checking tracks", unit="track", disable=None)]
+    # A stem file that cannot be opened has the same fault in every stem.
+    problems = dict.fromkeys(
+        [
+            *_problems_of_folders(root, splits, tracks, window),
+            *_problems_of_tracks(tracks, window),
+            *(problem for track in tracks for problem in wrong_formats(track, sample_rate, channels)),
+        ]
+    )
+    return DataReport(root, kind_of(tracks), tracks, sorted(problems, key=lambda problem: problem.severity))
+
+
+def _splits(root: Path) -> list[Path]:
     if not root.is_dir():
         raise InputError(f"there is no folder {root}; give the one that contains train/, valid/ or test/")
     splits = [root / split for split in get_args(Split) if (root / split).is_dir()]
     if not splits:
         raise InputError(f"{root} contains none of the folders train/, valid/ and test/; give the folder above them")
-    paths = [path for split in splits for path in found_tracks(split)]
-    tracks = [measure_track(path, window) for path in tqdm(paths, "checking tracks", unit="track", disable=None)]
-    # A stem file that cannot be opened has the same fault in every stem.
-    problems = dict.fromkeys(
-        [*_problems_of_folders(root, splits, tracks, window), *_problems_of_tracks(tracks, window)]
-    )
-    return DataReport(root, kind_of(tracks), tracks, sorted(problems, key=lambda problem: problem.severity))
+    return splits
 
 
 def _problems_of_folders(
@@ -124,7 +145,6 @@ def _problems_of_tracks(tracks: Sequence[CheckedTrack], window: int) -> Iterator
     for track in tracks:
         yield from wrong_file_names(track, usual)
         yield from unreadable_audio(track)
-        yield from wrong_formats(track)
         yield from wrong_lengths(track)
         yield from short_track(track, window)
         yield from silent_stems(track)

@@ -9,7 +9,6 @@ from typing import Literal
 
 from bsmamba2.audio.reading import AudioInfo
 from bsmamba2.data.activity import StemActivity
-from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.data.track_files import StemLocation
 from bsmamba2.data.tracks import track_name
 from bsmamba2.stem_names import MIXTURE
@@ -89,7 +88,7 @@ class CheckedTrack:
     @property
     def seconds(self) -> float | None:
         """The length that is used in seconds; None if nothing can be opened."""
-        return None if self.samples is None else self.samples / SAMPLE_RATE
+        return None if self.samples is None else self.samples / next(iter(self.infos.values())).sample_rate
 
     def problem(self, severity: Severity, text: str, stem: str | None = None, file: Path | None = None) -> Problem:
         """Returns a problem of the track, of one of its stems, or of a file in its folder."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bsmamba2.audio.reading import AudioInfo, audio_info, read_audio
 from bsmamba2.data.decoding import decode_tracks, decoded_folder
-from bsmamba2.data.musdb import OFFICIAL_VALIDATION_TRACKS, SAMPLE_RATE
+from bsmamba2.data.musdb import CHANNELS, OFFICIAL_VALIDATION_TRACKS, SAMPLE_RATE
 from bsmamba2.data.track_files import STEM_FILE, STEM_SUFFIXES, StemLocation, TrackFiles, track_files
 from bsmamba2.errors import InputError
 from bsmamba2.stem_names import MIXTURE
@@ -87,7 +87,7 @@ def find_tracks(
     validation_artists: Sequence[str] | None = None,
     shared_artists: bool = False,
     sample_rate: int = SAMPLE_RATE,
-    channels: int = 2,
+    channels: int = CHANNELS,
     decoded: Path | None = None,
 ) -> list[Track]:
     """Returns the tracks of a split in the order of their names.
@@ -241,7 +241,7 @@ def _common_length(path: Path, sources: Mapping[str, StemLocation], sample_rate:
         if info.sample_rate != sample_rate or info.channels != channels:
             raise InputError(
                 f"the stem {stem} of {path} has {info.sample_rate} Hz and {info.channels} channels; the network takes "
-                f"{sample_rate} Hz and {channels}"
+                f"{sample_rate} Hz and {channels}; convert it, or give --model.network.sample_rate and channels"
             )
         if MIXTURE in infos and info.length < infos[MIXTURE].length:
             raise InputError(

@@ -318,6 +318,37 @@ def test_the_report_is_a_table_and_json(root: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("rate", "channels"), [(48000, 2), (16000, 1), (SAMPLE_RATE, 1)])
+@pytest.mark.parametrize("given", [True, False])
+def test_data_of_any_rate_and_channels_is_checked_and_indexed(
+    tmp_path: Path, song_stems: dict[str, Tensor], rate: int, channels: int, given: bool
+) -> None:
+    """By default, the format is that of most tracks."""
+    for number in range(3):
+        for name in ("dialog", "music"):
+            audio = song_stems["vocals" if name == "dialog" else "other"][:channels, 9000 * number :]
+            write_audio(tmp_path / "train" / f"A - {number}" / f"{name}.wav", audio, rate)
+    index, seconds = tmp_path / "index.json", WINDOW / rate
+    options = {"sample_rate": rate, "channels": channels} if given else {}
+    text, healthy = check_data(tmp_path, index=index, segment_seconds=seconds, **options)  # type: ignore[arg-type]
+    assert healthy, text
+    minutes = sum(88200 - 9000 * number for number in range(3)) / rate / 60
+    assert f"train: 3 tracks, {minutes:.1f} minutes" in text
+    tracks = find_tracks(
+        tmp_path, "train", validation_tracks=["A - 0"], shared_artists=True, sample_rate=rate, channels=channels
+    )
+    assert index_tracks(tracks, WINDOW, tmp_path, index).windows["music"]
+    write_audio(tmp_path / "train" / "A - 1" / "music.wav", song_stems["other"], 22050)
+    text, healthy = check_data(tmp_path, segment_seconds=seconds, **options)  # type: ignore[arg-type]
+    assert f"A - 1/music.wav: has 22050 Hz and 2 channels instead of {rate} Hz and {channels}" in text
+    assert not healthy
+
+
+def test_a_rate_that_does_not_exist_is_an_error(root: Path) -> None:
+    with pytest.raises(InputError, match="sample_rate=0, channels=2 is not allowed"):
+        check_data(root, sample_rate=0)
+
+
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_segment_of_no_length_is_an_error(root: Path, seconds: float) -> None:
     with pytest.raises(InputError, match=r"segment_seconds=.* is not allowed"):
