@@ -24,7 +24,7 @@ from bsmamba2.system.files import check_writable
 from bsmamba2.system.processes import is_first_process
 from bsmamba2.training.averaging import Averaging
 from bsmamba2.training.health import Health
-from bsmamba2.training.module import SeparationModule, check_precision
+from bsmamba2.training.module import SeparationModule
 from bsmamba2.training.pictures import Pictures
 from bsmamba2.training.progress import TrainingProgressBar
 from bsmamba2.training.resuming import (
@@ -36,6 +36,7 @@ from bsmamba2.training.resuming import (
     RunRecord,
     find_resume_point,
 )
+from bsmamba2.training.trainers import check_trainer
 from bsmamba2.weights.checkpoint import RECORD, WeightsFile, load_model
 
 DEFAULT_SEED = 42
@@ -192,7 +193,7 @@ def train(arguments: Sequence[str], data: type[LightningDataModule] = MusdbDataM
         if cli.config.ckpt_path != Path(LAST_KEYWORD):
             # A run that starts from a checkpoint of a different run has its own best checkpoints.
             warnings.filterwarnings("ignore", "The dirpath has changed")
-        check_precision(cli.trainer)
+        check_trainer(cli.trainer)
         check_writable(Path(cli.trainer.default_root_dir))
         if cli.resume_point is not None:
             _check_resume_point(cli.resume_point, cli.model)
@@ -223,10 +224,6 @@ def _check_options(options: Namespace) -> None:
         raise InputError(
             "checkpoint.save_weights_only and checkpoint.save_last are not allowed: checkpoints contain the averaged "
             "weights and everything needed to resume, and last.ckpt is always written; leave them out"
-        )
-    if options.trainer.overfit_batches:
-        raise InputError(
-            "trainer.overfit_batches is not allowed, because every epoch has its own excerpts; use few tracks instead"
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -22,6 +22,7 @@ from bsmamba2.separation.separator import Separator
 from bsmamba2.separation.settings import SeparationSettings
 from bsmamba2.training.losses import LossConfig, SeparationLoss
 from bsmamba2.training.resuming import LOSS, advice_to_resume, learning_rate
+from bsmamba2.training.trainers import check_trainer
 from bsmamba2.weights.checkpoint import WeightsFile
 from bsmamba2.weights.store import find_model
 
@@ -29,7 +30,6 @@ Scores = dict[str, float]
 # The score that counts stems whose reference is silent.
 SILENT = "silent"
 MOST_SONGS_NAMED = 10
-TRAINED_PRECISIONS = ("bf16-mixed", "16-mixed", "32-true", "64-true")
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,8 @@ class SeparationModule(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        # Lightning's load_from_checkpoint gives it as it was saved.
+        network = ModelConfig.from_dict(network) if isinstance(network, dict) else network
         if not (0 < learning_rate < math.inf and 0 <= weight_decay < math.inf and all(0 <= beta < 1 for beta in betas)):
             raise InputError(
                 f"learning_rate={learning_rate}, betas={betas}, weight_decay={weight_decay} is not "
@@ -103,12 +105,12 @@ class SeparationModule(LightningModule):
             self.initial_songs = file.training_songs
 
     def setup(self, stage: str) -> None:
-        """Checks the precision of the trainer.
+        """Checks the trainer.
 
         Raises:
-            InputError: The weights would have 16 bits.
+            InputError: One of its settings or callbacks cannot be used.
         """
-        check_precision(self.trainer)
+        check_trainer(self.trainer)
 
     def on_fit_start(self) -> None:
         """Compiles the network where asked to."""
@@ -279,19 +281,6 @@ class SeparationModule(LightningModule):
 
     def _references(self, stems: Stems, dim: int) -> Tensor:
         return torch.stack([stems[stem] for stem in self.network.config.stems], dim)
-
-
-def check_precision(trainer: Trainer) -> None:
-    """Checks that a trainer keeps the weights in at least single precision.
-
-    Raises:
-        InputError: It does not.
-    """
-    if trainer.precision not in TRAINED_PRECISIONS:
-        raise InputError(
-            f"trainer.precision={trainer.precision} is not allowed, because weights of 16 bits are too coarse for "
-            f"small steps and averages; give {', '.join(TRAINED_PRECISIONS)}"
-        )
 
 
 def _mean(values: list[float]) -> float:
