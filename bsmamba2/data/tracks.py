@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,13 +175,13 @@ def track_paths(folder: Path) -> list[Path]:
     names = [track_name(path) for path in paths]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError(f"the track {twice[0]!r} is in {folder} twice, as a stem file and as a folder; keep one")
+        raise InputError(f"the track {twice[0]!r} is in {folder} twice; keep one")
     return paths
 
 
 def track_name(path: Path) -> str:
-    """Returns the name of the track in a stem file or folder."""
-    return path.name.removesuffix(STEM_FILE)
+    """Returns the name of the track in a stem file or folder, in one form of Unicode: file systems change it."""
+    return unicodedata.normalize("NFC", path.name.removesuffix(STEM_FILE))
 
 
 def track_artist(path: Path) -> str:
@@ -195,6 +196,7 @@ def mixture_of(stems: dict[str, Tensor]) -> Tensor:
 
 def _named(paths: Sequence[Path], tracks: Sequence[str], artists: Sequence[str]) -> set[str]:
     artists_of = {track_name(path): track_artist(path) for path in paths}
+    tracks, artists = ([unicodedata.normalize("NFC", name) for name in given] for given in (tracks, artists))
     missing = [name for name in tracks if name not in artists_of]
     missing += [name for name in artists if name not in artists_of.values()]
     if missing:

@@ -9,6 +9,7 @@ from torch import Tensor
 from bsmamba2.audio.formats import AUDIO_SUFFIXES
 from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.data.track_files import VIDEO_SUFFIXES, is_stem_name, stem_name
+from bsmamba2.data.tracks import track_name
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.songs import Song, files_sha256, fit
 from bsmamba2.stem_names import INSTRUMENTAL, MUSDB_STEMS, VOCALS
@@ -35,7 +36,7 @@ def read_estimates(folder: Path, song: Song, stems: Sequence[str]) -> tuple[dict
         InputError: A file is missing, ambiguous or cannot be read, or its sampling rate or channels do not fit the
             song.
     """
-    files = _files(folder / song.name)
+    files = _files(_track_folder(folder, song.name))
     by_subtraction = INSTRUMENTAL in stems and INSTRUMENTAL not in files and VOCALS in files
     both = (VOCALS, INSTRUMENTAL)
     related = [name for name in both if name in files] if set(both) & set(stems) else []
@@ -55,13 +56,13 @@ def read_estimates(folder: Path, song: Song, stems: Sequence[str]) -> tuple[dict
     return {name: estimates[name] for name in dict.fromkeys([*stems, *estimates])}, tuple(notes)
 
 
-def estimates_sha256(folder: Path, track_name: str) -> str:
+def estimates_sha256(folder: Path, track: str) -> str:
     """Returns the SHA-256 of stem names and the bytes of the files of one track, independent of their folder.
 
     Raises:
         InputError: The folder of this track does not exist, two files are of the same stem, or a file cannot be read.
     """
-    return files_sha256(_files(folder / track_name))
+    return files_sha256(_files(_track_folder(folder, track)))
 
 
 def stems_in(folder: Path) -> tuple[str, ...]:
@@ -95,6 +96,13 @@ def stems_in(folder: Path) -> tuple[str, ...]:
     if left_out:
         log.warning("stems left out, because some tracks in %s lack them: %s", folder, ", ".join(sorted(lacking)))
     return (*(name for name in MUSDB_STEMS if name in shared), *sorted(shared - set(MUSDB_STEMS)))
+
+
+def _track_folder(folder: Path, name: str) -> Path:
+    """Returns the folder of a track, whose name may be in a different form of Unicode than that of the song."""
+    if (folder / name).exists() or not folder.is_dir():
+        return folder / name
+    return next((path for path in sorted(folder.iterdir()) if track_name(path) == name), folder / name)
 
 
 def _files(folder: Path) -> dict[str, Path]:

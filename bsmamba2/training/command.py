@@ -23,6 +23,7 @@ from bsmamba2.errors import InputError
 from bsmamba2.system.files import check_writable
 from bsmamba2.system.processes import is_first_process
 from bsmamba2.training.averaging import Averaging
+from bsmamba2.training.best import BestCheckpoints
 from bsmamba2.training.health import Health
 from bsmamba2.training.module import SeparationModule
 from bsmamba2.training.pictures import Pictures
@@ -58,7 +59,7 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("model.network.stems", "data.targets")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_whole)
         parser.add_lightning_class_args(Averaging, "ema")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoints, "checkpoint")
         parser.add_lightning_class_args(ResumePoints, "resume")
         parser.add_lightning_class_args(Health, "health")
         parser.add_lightning_class_args(Pictures, "pictures")

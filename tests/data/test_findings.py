@@ -18,8 +18,12 @@ def folder_track(name: str, **found: object) -> CheckedTrack:
 
 
 FOUND = folder_track(
-    "A - 1", infos={"bass": AudioInfo(90 * 48000, 48000, 2, "16")}, samples=90 * 48000, active_shares={"bass": 0.256}, mixture_minus_sum_db=LOWEST_DB
-)  # fmt: skip
+    "A - 1",
+    infos={"bass": AudioInfo(90 * 48000, 48000, 2, "16")},
+    samples=90 * 48000,
+    active_shares={"bass": 0.256},
+    mixture_minus_sum_db=LOWEST_DB,
+)
 
 
 def test_a_problem_is_of_the_track_a_stem_or_a_file() -> None:

@@ -1,5 +1,6 @@
 import math
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -191,6 +192,15 @@ def test_weights_to_start_from(tmp_path: Path, tiny_config: ModelConfig, tiny_ne
         SeparationModule(replace(tiny_config, depth=2), init_from=path)
     with pytest.raises(InputError, match="neither a file nor a published model"):
         SeparationModule(tiny_config, init_from="nothing")
+
+
+def test_scores_in_the_names_of_checkpoints(tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path) -> None:
+    more = ("--checkpoint.filename={epoch}-{val/usdr:.2f}", "--checkpoint.save_top_k=1", "--trainer.max_epochs=3")
+    path = train(options(tiny_config, musdb_root, tmp_path, *more))
+    score = torch.load(path, weights_only=True)["bsmamba2"]["metrics"]["val/usdr"]
+    assert re.fullmatch(r"epoch=\d-val_usdr=-?\d+\.\d\d\.ckpt", path.name)
+    assert path.stem.endswith(f"val_usdr={score:.2f}")
+    assert sorted(file.name for file in path.parent.iterdir()) == sorted([path.name, "last.ckpt", "previous.ckpt"])
 
 
 def test_only_matrices_decay_on_request(tiny_config: ModelConfig) -> None:
@@ -406,6 +416,7 @@ def test_only_a_checkpoint_of_the_same_network_is_resumed(
             "--trainer.callbacks=BatchSizeFinder",
             "the callback BatchSizeFinder cannot be used, .*give --data.batch_size",
         ),
+        ("--trainer.callbacks=BackboneFinetuning", "callback BackboneFinetuning cannot be used"),
         ("--trainer.callbacks=LearningRateFinder", "LearningRateFinder cannot be used, .*give --model.learning_rate"),
         ("--trainer.callbacks=EMAWeightAveraging", "a second callback that averages weights cannot be used"),
     ],
