@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class BestCheckpoints(ModelCheckpoint):
-    """Lightning's checkpoints of the best validations; scores such as `val/usdr` can be part of the names of their files.
+    """Lightning's checkpoints of the best validations, whose names can contain scores such as `val/usdr`.
 
     Lightning would make a folder of what is in front of the slash.
     """

@@ -199,13 +199,13 @@ def test_only_stems_that_every_track_has_are_listed(
         stems_in(tmp_path)
 
 
-@pytest.mark.parametrize(("song", "estimates"), [("NFD", "NFC"), ("NFC", "NFD")])
+@pytest.mark.parametrize(("of_song", "of_estimates"), [("NFD", "NFC"), ("NFC", "NFD")])
 def test_names_may_be_composed_or_decomposed(
-    tmp_path: Path, song_stems: dict[str, Tensor], song: Literal["NFC", "NFD"], estimates: Literal["NFC", "NFD"]
+    tmp_path: Path, song_stems: dict[str, Tensor], of_song: Literal["NFC", "NFD"], of_estimates: Literal["NFC", "NFD"]
 ) -> None:
     """A Mac writes e followed by an accent, other systems one letter."""
     name = "Caf\u00e9 - \u00e9t\u00e9"
-    for root, form in (("songs", song), ("estimates", estimates)):
+    for root, form in (("songs", of_song), ("estimates", of_estimates)):
         folder = tmp_path / root / unicodedata.normalize(form, name)
         stem = unicodedata.normalize(form, "r\u00eave")
         write_audio(folder / f"{stem}.wav", song_stems["vocals"], 44100)
