@@ -12,7 +12,7 @@ from bsmamba2.audio.reading import AudioInfo, audio_info, read_blocks
 from bsmamba2.audio.writing import audio_writer, count_beyond_full_scale
 from bsmamba2.data.track_files import STEM_FILE, StemLocation, track_files
 from bsmamba2.errors import InputError
-from bsmamba2.system.files import complete_file, remove_unfinished
+from bsmamba2.system.files import complete_file, locked, remove_unfinished
 
 DecodedDepth = Literal["16", "24", "float"]
 
@@ -35,8 +35,9 @@ class Decoded:
 def decode_tracks(paths: Sequence[Path], output: Path, depth: DecodedDepth = "float") -> Decoded:
     """Writes mixture and stems of tracks to `{output}/{split}/{track}/{stem}.wav`, the split being their folder.
 
-    A file appears only once it is complete; files of an earlier run are kept unless their source has changed. Samples
-    that an encoder added after the length stated by a stem file are left out, as in training.
+    A file appears only once it is complete; files of an earlier run are kept unless their source has changed. Another
+    process that decodes to the same folder is waited for. Samples that an encoder added after the length stated by a
+    stem file are left out, as in training.
 
     Args:
         paths: Stem files and track folders.
@@ -46,6 +47,11 @@ def decode_tracks(paths: Sequence[Path], output: Path, depth: DecodedDepth = "fl
     Raises:
         InputError: A track cannot be read, or a file cannot be written.
     """
+    with locked(output):
+        return _decoded(paths, output, depth)
+
+
+def _decoded(paths: Sequence[Path], output: Path, depth: DecodedDepth) -> Decoded:
     written = kept = clipped = 0
     jobs = [(path, stem, source) for path in paths for stem, source in track_files(path).sources.items()]
     for path, stem, source in tqdm(jobs, "decoding tracks", unit="stem", disable=None):

@@ -1,9 +1,10 @@
 """The command `train`: LightningCLI with this package's module and data."""
 
+import contextlib
 import errno
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.errors import InputError
-from bsmamba2.system.files import check_writable
+from bsmamba2.system.files import check_writable, locked
 from bsmamba2.system.processes import is_first_process
 from bsmamba2.training.averaging import Averaging
 from bsmamba2.training.best import BestCheckpoints
@@ -93,6 +94,7 @@ class TrainingCLI(LightningCLI):
         init_from, logger = self.config.model.init_from, self.config.trainer.logger
         # Now, because the loggers decide where the run is, and so which checkpoint is its last.
         self.loggers = _loggers(logger, self.root)
+        self.resume_point: Path | None = None
         self.resume_point = self._resume_point()
         if self.resume_point is not None:
             self.config.model.init_from = None
@@ -127,18 +129,21 @@ class TrainingCLI(LightningCLI):
         """Returns the loggers; the default one continues the log of the run that is resumed."""
         if self.resume_point is None or not self._continues:
             return self.loggers
-        step = WeightsFile.read(self.resume_point).content["global_step"]
-        tables = [Path(logger.log_dir) / METRICS_TABLE for logger in self.loggers if isinstance(logger, CSVLogger)]
-        if is_first_process():
-            for table in tables:
-                # Lightning would delete it.
-                if table.exists():
-                    table.replace(table.with_stem(f"{table.stem}-to-step-{step}"))
         run = self.resume_point.parent.parent
         if self.config.trainer.logger not in (None, True) or run.parent != self.root / LIGHTNING_LOGS:
             return self.loggers
         # Discard what the interrupted run logged after the checkpoint.
+        step = WeightsFile.read(self.resume_point).content["global_step"]
         return [TensorBoardLogger(self.root, LIGHTNING_LOGS, version=run.name, purge_step=step)]
+
+    def keep_tables(self) -> None:
+        """Renames the tables of metrics of the run that is resumed, which Lightning would delete."""
+        if self.resume_point is None or not self._continues or not is_first_process():
+            return
+        step = WeightsFile.read(self.resume_point).content["global_step"]
+        for table in [Path(logger.log_dir) / METRICS_TABLE for logger in self.loggers if isinstance(logger, CSVLogger)]:
+            if table.exists():
+                table.replace(table.with_stem(f"{table.stem}-to-step-{step}"))
 
     def _resume_point(self) -> Path | None:
         given: Path | None = self.config.ckpt_path
@@ -154,22 +159,36 @@ class TrainingCLI(LightningCLI):
             log.warning("there is no checkpoint where this command writes them; resuming from %s", found)
         return found
 
+    @property
+    def checkpoints_folder(self) -> Path | None:
+        """The folder of the run's checkpoints; None if the logger has not decided."""
+        if self.resume_point is not None and self._continues:
+            return self.resume_point.parent
+        if self.config.checkpoint.dirpath is not None:
+            return Path(self.config.checkpoint.dirpath).absolute()
+        if not self.loggers:
+            return self.root / CHECKPOINTS_FOLDER
+        version = self.loggers[0].version
+        run = version if isinstance(version, str) else f"version_{version}"
+        return None if version is None else self._runs_folder / run / CHECKPOINTS_FOLDER
+
+    @property
+    def _runs_folder(self) -> Path:
+        logger = self.loggers[0]
+        return Path(logger.save_dir or self.root).absolute() / str(logger.name)
+
     def _own_folders(self) -> tuple[list[Path], Path | None]:
         """Returns where this command has written checkpoints, if ever, and the folder below which to search otherwise.
 
         It is None for a run that has a name of its own: the others are of different runs.
         """
-        if self.config.checkpoint.dirpath is not None:
-            return [Path(self.config.checkpoint.dirpath).absolute()], self.root
-        if not self.loggers:
-            return [self.root / CHECKPOINTS_FOLDER], self.root
-        logger = self.loggers[0]
-        runs = Path(logger.save_dir or self.root).absolute() / str(logger.name)
-        named = isinstance(logger.version, str)
-        run = runs / (str(logger.version) if named else f"version_{logger.version}")
-        if named or run.is_dir():
-            return [run / CHECKPOINTS_FOLDER], None
-        return sorted(runs.glob(f"*/{CHECKPOINTS_FOLDER}")), self.root
+        folder = self.checkpoints_folder
+        if folder is not None and (self.config.checkpoint.dirpath is not None or not self.loggers):
+            return [folder], self.root
+        # A number that is not that of a run is the next free one.
+        if folder is not None and (isinstance(self.loggers[0].version, str) or folder.parent.is_dir()):
+            return [folder], None
+        return sorted(self._runs_folder.glob(f"*/{CHECKPOINTS_FOLDER}")), self.root
 
 
 def train(arguments: Sequence[str], data: type[LightningDataModule] = MusdbDataModule) -> Path:
@@ -198,7 +217,9 @@ def train(arguments: Sequence[str], data: type[LightningDataModule] = MusdbDataM
         check_writable(Path(cli.trainer.default_root_dir))
         if cli.resume_point is not None:
             _check_resume_point(cli.resume_point, cli.model)
-        _fit(cli)
+        with _locked(cli.checkpoints_folder):
+            cli.keep_tables()
+            _fit(cli)
     if cli.trainer.fast_dev_run:  # type: ignore[attr-defined]
         log.info("the trial run succeeded; it writes no checkpoint")
         return cli.root
@@ -210,6 +231,17 @@ def train(arguments: Sequence[str], data: type[LightningDataModule] = MusdbDataM
     if cli.trainer.is_global_zero:
         log.info("checkpoint: %s", written[-1])
     return written[-1]
+
+
+@contextlib.contextmanager
+def _locked(folder: Path | None) -> Iterator[None]:
+    """Locks the checkpoints of a run for this process and those that it starts."""
+    if folder is None or not is_first_process():
+        yield
+        return
+    refusal = f"another training run is writing to {folder}; wait for it, or give another --trainer.default_root_dir"
+    with locked(folder, refusal):
+        yield
 
 
 def _check_options(options: Namespace) -> None:

@@ -200,7 +200,9 @@ def test_scores_in_the_names_of_checkpoints(tmp_path: Path, tiny_config: ModelCo
     score = torch.load(path, weights_only=True)["bsmamba2"]["metrics"]["val/usdr"]
     assert re.fullmatch(r"epoch=\d-val_usdr=-?\d+\.\d\d\.ckpt", path.name)
     assert path.stem.endswith(f"val_usdr={score:.2f}")
-    assert sorted(file.name for file in path.parent.iterdir()) == sorted([path.name, "last.ckpt", "previous.ckpt"])
+    assert sorted(file.name for file in path.parent.iterdir()) == sorted(
+        [".lock", path.name, "last.ckpt", "previous.ckpt"]
+    )
 
 
 def test_only_matrices_decay_on_request(tiny_config: ModelConfig) -> None:

@@ -527,6 +527,28 @@ def test_a_run_that_was_killed_before_its_first_step_is_started_again(script: Sc
         assert ("starting afresh" in killed.stderr) == (step == 0)
 
 
+class Intruder(Callback):
+    """Starts the same command while it trains, and keeps its error."""
+
+    error: InputError | None = None
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        if trainer.global_step == 1:
+            (last,) = Path(trainer.default_root_dir).rglob("last.ckpt")
+            before = {path: path.read_bytes() for path in last.parent.parent.rglob("*") if path.is_file()}
+            try:
+                train(arguments(TINY, Path("none"), Path("none"), Path(trainer.default_root_dir), "--ckpt_path=last"))
+            except InputError as error:
+                type(self).error = error
+            assert {path: path.read_bytes() for path in last.parent.parent.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_is_running_is_not_started_a_second_time(training: Train, tmp_path: Path) -> None:
+    training(tmp_path, "--trainer.callbacks=tests.training.test_resuming.Intruder", "--trainer.max_epochs=1")
+    assert re.search(r"another training run is writing to .*version_0.checkpoints; wait for it", str(Intruder.error))
+    training(tmp_path, "--ckpt_path=last")
+
+
 def test_resume_from_before_the_first_step(
     training: Train, straight: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
