@@ -1,14 +1,16 @@
 """Whether a folder of songs with stems can be trained on, and everything that is wrong with it."""
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from tqdm import tqdm
 
-from bsmamba2.data.activity import write_index
+from bsmamba2.data.activity import MOST_THREADS, write_index
 from bsmamba2.data.audio_checks import (
     compressed_sums,
     inactive_stems,
@@ -106,7 +108,14 @@ def check_folder(root: Path, window: int, sample_rate: int = SAMPLE_RATE, channe
     """
     splits = _splits(root)
     paths = [path for split in splits for path in found_tracks(split)]
-    tracks = [measure_track(path, window) for path in tqdm(paths, "checking tracks", unit="track", disable=None)]
+    with ThreadPoolExecutor(MOST_THREADS) as pool:
+        scans = pool.map(measure_track, paths, itertools.repeat(window))
+        try:
+            tracks = list(tqdm(scans, "checking tracks", len(paths), unit="track", disable=None))
+        except BaseException:
+            # The pool would read the rest first.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     # A stem file that cannot be opened has the same fault in every stem.
     problems = dict.fromkeys(
         [

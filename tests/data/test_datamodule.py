@@ -117,7 +117,7 @@ def test_batches_do_not_depend_on_the_workers(musdb_root: Path, tmp_path: Path) 
 def test_a_given_index_is_used(musdb_root: Path, tmp_path: Path) -> None:
     """The index is made if it does not exist, and the hash is that of the training songs."""
     data = ready(musdb_root, tmp_path / "cache", index=tmp_path / "index.json")
-    assert [file.name for file in tmp_path.iterdir()] == ["index.json"]
+    assert (tmp_path / "index.json").is_file()
     again = ready(musdb_root, tmp_path / "cache", index=tmp_path / "index.json")
     cached = ready(musdb_root, tmp_path / "cache")
     others = ready(musdb_root, tmp_path / "cache", validation_artists=["One"])
