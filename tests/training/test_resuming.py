@@ -299,7 +299,7 @@ def test_a_stopped_run_is_resumed_from_its_last_step(
     send = ("--trainer.callbacks=tests.training.test_resuming.Signal", f"--trainer.callbacks.number={int(number)}",
             f"--trainer.callbacks.{kind}={value}")  # fmt: skip
     line = arguments(TINY, musdb_root, cache, tmp_path, *rare)
-    status = None
+    status: Any = None
     try:
         status = main(["train", *line, *send])
     except SystemExit as ended:

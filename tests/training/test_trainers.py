@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import (
     LearningRateFinder,
     StochasticWeightAveraging,
 )
-from lightning.pytorch.tuner import Tuner
+from lightning.pytorch.tuner.tuning import Tuner
 
 from bsmamba2 import load_model
 from bsmamba2.data.datamodule import MusdbDataModule
@@ -24,7 +24,7 @@ from tests.training.test_command import options
 
 
 def trainer(folder: Path, **settings: Any) -> Trainer:
-    plain = {"accelerator": "cpu", "max_epochs": 1, "logger": False, "enable_progress_bar": False}
+    plain: dict[str, Any] = {"accelerator": "cpu", "max_epochs": 1, "logger": False, "enable_progress_bar": False}
     return Trainer(default_root_dir=folder, enable_checkpointing=False, **(plain | settings))
 
 
