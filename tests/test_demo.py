@@ -126,7 +126,7 @@ def test_the_demo_trains_on_the_song(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = str(ROOT / "configs" / "tiny.yaml")
-    assert main(["demo", "--train", "--config", config, "--training-minutes", "0.05"]) == 0
+    assert main(["demo", "--train", "--config", config, "--training-minutes", "0.01"]) == 0
     printed = capsys.readouterr().out
     for words in (
         "mixture as estimate",

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from bsmamba2.data.activity import ActivityIndex, index_tracks
 from bsmamba2.data.augment import Augmentation
-from bsmamba2.data.excerpts import EpochNumbers, Excerpts, RandomMixes, SongExcerpts, Stems, collate
+from bsmamba2.data.excerpts import EpochNumbers, Excerpts, RandomMixes, SongExcerpts, Stems, collate, start_worker
 from bsmamba2.data.track_files import unused_files
 from bsmamba2.data.tracks import Split, Track, find_tracks, track_paths
 from bsmamba2.errors import InputError
@@ -184,11 +183,5 @@ class MusdbDataModule(LightningDataModule):
 
 def _workers(count: int) -> dict[str, Any]:
     # spawn everywhere: it is what Windows and macOS have, and a forked process inherits the locks of torch's threads.
-    parallel: dict[str, Any] = {"multiprocessing_context": "spawn", "persistent_workers": True}
-    return {"num_workers": count, **(parallel | {"worker_init_fn": _ignore_signals} if count else {})}
-
-
-def _ignore_signals(worker: int) -> None:
-    """Leaves Ctrl-C and signals that all processes of a job get to the main process, which needs one more batch."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    parallel = {"multiprocessing_context": "spawn", "persistent_workers": True, "worker_init_fn": start_worker}
+    return {"num_workers": count, **(parallel if count else {})}

@@ -25,7 +25,7 @@ from bsmamba2.separation.settings import SeparationSettings
 from bsmamba2.separation.stems import StemSettings, write_stems
 from bsmamba2.system.files import check_writable
 from bsmamba2.system.processes import Processes
-from bsmamba2.weights.checkpoint import load_model
+from bsmamba2.weights.checkpoint import WeightsFile
 from bsmamba2.weights.registry import DEFAULT_MODEL
 
 State = Literal["done", "skipped", "failed"]
@@ -55,6 +55,7 @@ def separate_files(
     stem_settings: StemSettings = StemSettings(),
     settings: SeparationSettings = SeparationSettings(),
     processes: Processes = Processes(),
+    hop_length: int | None = None,
 ) -> list[Outcome]:
     """Writes the stems of songs, with their sampling rate, length, channels, bit depth, tags and cover.
 
@@ -70,16 +71,18 @@ def separate_files(
         stem_settings: Which stems are written, and how.
         settings: How to separate.
         processes: How many processes share the songs.
+        hop_length: Distance between frames in samples, for a model whose file does not contain it.
 
     Raises:
         InputError: An option cannot be used; nothing was written.
     """
     if processes.several and STANDARD_INPUT in map(str, inputs):
         raise InputError("several processes cannot share the standard input; give files, or one device")
-    network = load_model(model)
+    file = WeightsFile.find(model)
+    network = file.network(part=stem_settings.part, **file.fields_of(stem_settings.stems, hop_length))
     # Here and not only in each process: a wrong setting is reported once, before there is a folder.
     settings.check_for(network)
-    names = stem_settings.names(network.config.stems)
+    names = stem_settings.names(network.config)
     with standard_input(inputs) as spooled:
         songs = find_song_files(inputs, destination.output, spooled)
         paths = stem_paths(songs, destination, names, stem_settings.format)

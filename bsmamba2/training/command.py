@@ -25,6 +25,7 @@ from bsmamba2.system.files import check_writable, locked
 from bsmamba2.system.processes import is_first_process
 from bsmamba2.training.averaging import Averaging
 from bsmamba2.training.best import BestCheckpoints
+from bsmamba2.training.configs import with_config_files
 from bsmamba2.training.health import Health
 from bsmamba2.training.module import SeparationModule
 from bsmamba2.training.pictures import Pictures
@@ -319,13 +320,14 @@ def _fit(cli: TrainingCLI) -> None:
 
 
 def _parsed(arguments: Sequence[str], data: type[LightningDataModule]) -> TrainingCLI:
+    files = with_config_files(arguments)
     try:
         return TrainingCLI(
             SeparationModule,
             data,
             seed_everything_default=DEFAULT_SEED,
             save_config_kwargs={"overwrite": True},
-            args=list(arguments),
+            args=files,
             run=False,
             auto_configure_optimizers=False,
             parser_kwargs={

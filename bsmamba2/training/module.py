@@ -24,7 +24,6 @@ from bsmamba2.training.losses import LossConfig, SeparationLoss
 from bsmamba2.training.resuming import LOSS, advice_to_resume, learning_rate
 from bsmamba2.training.trainers import check_trainer
 from bsmamba2.weights.checkpoint import WeightsFile
-from bsmamba2.weights.store import find_model
 
 Scores = dict[str, float]
 # The score that counts stems whose reference is silent.
@@ -100,7 +99,7 @@ class SeparationModule(LightningModule):
         self._silence_reported = False
         self.initial_songs: tuple[str, ...] = ()
         if init_from is not None:
-            file = WeightsFile.read(find_model(init_from))
+            file = WeightsFile.find(init_from)
             file.load_into(self.network)
             self.initial_songs = file.training_songs
 
@@ -121,9 +120,11 @@ class SeparationModule(LightningModule):
         """Returns AdamW over all parameters, at the peak learning rate."""
         groups: list[dict[str, Any]] = [{"params": list(self.parameters())}]
         if self.decayed == "matrices":
+            # A_log has two axes in Mamba-1, but is no matrix.
+            named = [(value, value.ndim > 1 and not name.endswith("A_log")) for name, value in self.named_parameters()]
             groups = [
-                {"params": [parameter for parameter in self.parameters() if parameter.ndim > 1]},
-                {"params": [parameter for parameter in self.parameters() if parameter.ndim <= 1], "weight_decay": 0.0},
+                {"params": [value for value, is_matrix in named if is_matrix]},
+                {"params": [value for value, is_matrix in named if not is_matrix], "weight_decay": 0.0},
             ]
         return torch.optim.AdamW(groups, self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
 
