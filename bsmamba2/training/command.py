@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.errors import InputError
-from bsmamba2.system.files import check_writable, locked
+from bsmamba2.system.files import LOCK, check_writable, locked
 from bsmamba2.system.processes import is_first_process
 from bsmamba2.training.averaging import Averaging
 from bsmamba2.training.best import BestCheckpoints
@@ -218,7 +218,7 @@ def train(arguments: Sequence[str], data: type[LightningDataModule] = MusdbDataM
         check_writable(Path(cli.trainer.default_root_dir))
         if cli.resume_point is not None:
             _check_resume_point(cli.resume_point, cli.model)
-        with _locked(cli.checkpoints_folder):
+        with _locked(None if cli.trainer.fast_dev_run else cli.checkpoints_folder):  # type: ignore[attr-defined]
             cli.keep_tables()
             _fit(cli)
     if cli.trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -236,13 +236,20 @@ def train(arguments: Sequence[str], data: type[LightningDataModule] = MusdbDataM
 
 @contextlib.contextmanager
 def _locked(folder: Path | None) -> Iterator[None]:
-    """Locks the checkpoints of a run for this process and those that it starts."""
+    """Locks the checkpoints of a run for this process and those that it starts, and removes a folder without any."""
     if folder is None or not is_first_process():
         yield
         return
     refusal = f"another training run is writing to {folder}; wait for it, or give another --trainer.default_root_dir"
     with locked(folder, refusal):
-        yield
+        try:
+            yield
+        finally:
+            if [path.name for path in folder.iterdir()] == [LOCK]:
+                (folder / LOCK).unlink()
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+                    folder.parent.rmdir()
 
 
 def _check_options(options: Namespace) -> None:

@@ -174,8 +174,9 @@ class Health(Callback):
         Raises:
             DivergedError: It is not.
         """
-        with torch.no_grad(), trainer.precision_plugin.train_step_context():
-            loss = cast(SupportsLoss, pl_module).loss_of(batch)
+        # With gradients, although they are not used: compiled layers would be compiled again without.
+        with trainer.precision_plugin.train_step_context():
+            loss = cast(SupportsLoss, pl_module).loss_of(batch).detach()
         if not trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(loss)), all=True):
             raise DivergedError(
                 f"training has diverged: the loss is not finite after step {trainer.global_step}, "

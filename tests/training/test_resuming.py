@@ -568,6 +568,12 @@ def test_a_run_that_is_running_is_not_started_a_second_time(training: Train, tmp
     training(tmp_path, "--ckpt_path=last")
 
 
+def test_a_run_that_fails_at_its_start_leaves_nothing(tiny_config: ModelConfig, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no folder"):
+        train(arguments(tiny_config, tmp_path / "none", tmp_path, tmp_path / "run"))
+    assert [path.name for path in (tmp_path / "run").rglob("*") if path.name != "lightning_logs"] == []
+
+
 def test_resume_from_before_the_first_step(
     training: Train, straight: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
