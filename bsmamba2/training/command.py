@@ -304,9 +304,22 @@ def _listed(value: Any) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
+@contextlib.contextmanager
+def _first_exception() -> Iterator[None]:
+    """Raises what stopped training, where Lightning's clean-up fails: while data loading processes start."""
+    try:
+        yield
+    except RuntimeError as error:
+        stopped = error.__context__
+        if isinstance(stopped, SystemExit | KeyboardInterrupt | InputError):
+            raise stopped from None
+        raise
+
+
 def _fit(cli: TrainingCLI) -> None:
     try:
-        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.resume_point, weights_only=True)
+        with _first_exception():
+            cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.resume_point, weights_only=True)
     except SystemExit as stop:
         last = cli.config_init.resume.path
         if last.exists() and cli.trainer.is_global_zero:

@@ -16,8 +16,11 @@ import pytest
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader
 
 from bsmamba2.cli import main
+from bsmamba2.data.datamodule import MusdbDataModule
+from bsmamba2.data.excerpts import Excerpts
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.training.command import train
@@ -316,6 +319,30 @@ def test_a_stopped_run_is_resumed_from_its_last_step(
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert main(["train", *line, "--ckpt_path=last"]) == 0
     assert differences(results(last_of(tmp_path)), straight(*rare)) == []
+
+
+class StoppedLoading(MusdbDataModule):
+    """Is stopped when it starts to load data."""
+
+    def train_dataloader(self) -> DataLoader[Excerpts]:
+        loader = super().train_dataloader()
+        return StoppedLoader(loader.dataset, sampler=loader.sampler)
+
+
+class StoppedLoader(DataLoader[Excerpts]):
+    """Cannot be iterated over because a signal arrives first."""
+
+    def __iter__(self) -> Any:
+        raise SystemExit(143)
+
+
+def test_a_run_that_is_stopped_while_data_loading_starts(
+    tiny_config: ModelConfig, musdb_root: Path, cache: Path, tmp_path: Path
+) -> None:
+    """Lightning's clean-up fails then."""
+    with pytest.raises(SystemExit) as stop:
+        train(arguments(tiny_config, musdb_root, cache, tmp_path), StoppedLoading)
+    assert stop.value.code == 143
 
 
 def test_a_second_signal_stops_at_once(training: Train, tmp_path: Path) -> None:
