@@ -11,11 +11,13 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader
 
 from bsmamba2.cli import main
@@ -501,6 +503,37 @@ def test_resume_takes_the_newest_run(training: Train, tmp_path: Path, caplog: py
     assert resume_point_in(tmp_path) == newest / "version_2" / "checkpoints" / "last.ckpt"
 
 
+class ServerLogger(Logger):
+    """Gives a run its version when it starts, as Weights & Biases does."""
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__()
+        self._save_dir = save_dir
+        self._version: str | None = None
+
+    @property
+    def save_dir(self) -> str:
+        return self._save_dir
+
+    @property
+    def name(self) -> str:
+        return "project"
+
+    @property
+    def version(self) -> str | None:
+        return self._version
+
+    @property
+    def experiment(self) -> Any:
+        self._version = self._version or uuid4().hex[:8]
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        pass
+
+    def log_hyperparams(self, *arguments: Any, **more: Any) -> None:
+        pass
+
+
 CSV = "--trainer.logger=CSVLogger"
 TENSORBOARD = "--trainer.logger=TensorBoardLogger"
 SAVE_DIR = "--trainer.logger.save_dir"
@@ -514,6 +547,7 @@ SAVE_DIR = "--trainer.logger.save_dir"
         (TENSORBOARD, f"{SAVE_DIR}={{outside}}", "--trainer.logger.name=mine"),
         ("--trainer.logger+=CSVLogger", f"{SAVE_DIR}={{outside}}", "--trainer.logger+=TensorBoardLogger",
          f"{SAVE_DIR}={{root}}"),
+        ("--trainer.logger=tests.training.test_resuming.ServerLogger", f"{SAVE_DIR}={{outside}}"),
         ("--trainer.logger=false",),
         ("--trainer.logger=true", "--checkpoint.dirpath={outside}"),
     ],
