@@ -17,7 +17,7 @@ from torch import Tensor
 from bsmamba2.audio import BLOCK
 from bsmamba2.audio.resampling import Resampler
 from bsmamba2.audio.sample_queue import SampleQueue
-from bsmamba2.errors import InputError
+from bsmamba2.errors import DivergedError, InputError
 from bsmamba2.model import BSMamba2
 from bsmamba2.separation.overlap_add import overlap_add
 from bsmamba2.separation.settings import Precision, SeparationSettings
@@ -188,7 +188,7 @@ class Separator:
                 torch.cuda.empty_cache()
         return_memory()
         if not estimates.isfinite().all():
-            raise InputError(
+            raise DivergedError(
                 "the network returned values that are not finite; choose the precision float32, or check the weights"
             )
         return estimates
