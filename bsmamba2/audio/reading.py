@@ -22,15 +22,9 @@ from av.sidedata.sidedata import Type as SideData
 from torch import Tensor
 
 from bsmamba2.audio import BLOCK
-from bsmamba2.audio.containers import (
-    ends_with_matroska_segment,
-    has_all_mp3_bytes,
-    has_mp3_frame_count,
-    is_one_ogg_stream,
-    last_ogg_page,
-    mp4_counts_in_samples,
-)
+from bsmamba2.audio.containers import is_one_ogg_stream
 from bsmamba2.audio.formats import DEPTHS, Depth
+from bsmamba2.audio.kinds import file_kind
 from bsmamba2.errors import InputError
 
 # Sizes in the header of a file that was written to a pipe, where its writer could not go back: zero, or the largest
@@ -156,45 +150,36 @@ class _Stream:
         self.ticks_are_samples = source.time_base == Fraction(1, source.sample_rate)
         self.start_time = source.start_time or 0
         self.packer: av.AudioResampler | None = None
-        self.codec = source.codec_context.name
+        name, self.codec = container.format.name, source.codec_context.name
         with path.open("rb") as file:
-            checks = {"ogg": last_ogg_page, "matroska,webm": ends_with_matroska_segment, "mp3": has_all_mp3_bytes}
-            whole = checks.get(container.format.name)
-            if whole is not None and not whole(file):
+            self.kind = file_kind(name, self.codec, file, self.sample_rate)
+            if not self.kind.whole(file):
                 raise InputError(f"{path} {TRUNCATED}")
-            if container.format.name == "ogg" and len(container.streams) == 1 and not is_one_ogg_stream(file):
+            if name == "ogg" and len(container.streams) == 1 and not is_one_ogg_stream(file):
                 raise InputError(f"{path} has several songs one after another; convert it to WAV first")
-            guessed = container.format.name == "mp3" and not has_mp3_frame_count(file)
-            seconds = None if guessed else _duration_seconds(container, source)
-            self.length = None if seconds is None else round(seconds * self.sample_rate)
-            opus = self.codec == "opus"
-            if opus and self.length is not None and container.format.name == "ogg":
-                # Its duration includes the encoder's delay (RFC 7845, section 4.2).
-                extradata = source.codec_context.extradata or b""
-                self.length -= int.from_bytes(extradata[10:12], "little")
-            self.is_ogg_vorbis = container.format.name == "ogg" and self.codec == "vorbis"
-            if self.is_ogg_vorbis:
-                # FFmpeg cuts too much off the end if all audio is on one Ogg page, so `blocks` does the cutting.
-                source.codec_context.flags2 |= Flags2.skip_manual
-            self.ends_exactly = self.length is not None and (
-                container.format.name == "mp3" or self.is_ogg_vorbis or mp4_counts_in_samples(file, self.sample_rate)
-            )
             self.depth = _lossless_depth(source, file)
-        exact = self.ticks_are_samples and not opus
-        self.slack = 0 if exact or self.ends_exactly else round(CLOCK_SECONDS * self.sample_rate)
+        seconds = None if self.kind.length == "none" else _duration_seconds(source)
+        self.length = None if seconds is None else round(seconds * self.sample_rate)
+        self.is_ogg_vorbis = (name, self.codec) == ("ogg", "vorbis")
+        if self.is_ogg_vorbis:
+            # FFmpeg cuts too much off the end if all audio is on one Ogg page, so `blocks` does the cutting.
+            source.codec_context.flags2 |= Flags2.skip_manual
+        if (name, self.codec) == ("ogg", "opus") and self.length is not None:
+            # Its duration includes the encoder's delay (RFC 7845, section 4.2).
+            self.length -= int.from_bytes((source.codec_context.extradata or b"")[10:12], "little")
+        exact = self.kind.length == "samples" or (self.ticks_are_samples and self.codec != "opus")
+        self.slack = 0 if exact else round(CLOCK_SECONDS * self.sample_rate)
 
     def blocks(self, start: int, length: int | None) -> Iterator[Tensor]:
         """Yields audio (c, n) from sample start on."""
         stops = [start + length] if length is not None else []
-        if self.length is not None and self.ends_exactly:
+        if self.length is not None and self.kind.cut:
             stops.append(self.length)
         stop = min(stops, default=None)
         position = None
-        # In other formats positions after a seek are wrong (FLAC in Ogg, ADPCM), or decoding needs more context (Opus).
-        seeks = self.ticks_are_samples and "mp4" in self.container.format.name and self.codec in ("aac", "alac")
         # AAC frames overlap: the first frame decoded after a seek is incomplete, so start a few frames earlier.
         runway = 4 * (self.source.codec_context.frame_size or 1024)
-        if seeks and start > runway:
+        if self.kind.seeks and self.ticks_are_samples and start > runway:
             self.container.seek(start - runway + self.start_time, stream=self.source)
         else:
             position = 0
@@ -313,10 +298,8 @@ def native_name(path: Path) -> str | bytes:
     return str(path) if os.name == "nt" else os.fsencode(path)
 
 
-def _duration_seconds(container: av.container.InputContainer, source: av.AudioStream) -> Fraction | None:
-    """Returns the duration stated by the container; None if there is none or it is a guess from the bit rate."""
-    if container.format.name in ("aac", "ac3", "eac3", "dts", "loas"):
-        return None
+def _duration_seconds(source: av.AudioStream) -> Fraction | None:
+    """Returns the duration stated by the container; None if there is none."""
     if source.duration is not None and source.time_base is not None:
         return source.duration * source.time_base
     clock = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", source.metadata.get("DURATION", ""))
