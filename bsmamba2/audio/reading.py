@@ -4,7 +4,6 @@ Audio is (c, n) float32, full scale at 1.
 """
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,18 +24,11 @@ from bsmamba2.audio import BLOCK
 from bsmamba2.audio.containers import is_one_ogg_stream
 from bsmamba2.audio.formats import DEPTHS, Depth
 from bsmamba2.audio.kinds import file_kind
+from bsmamba2.audio.sample_files import TRUNCATED, open_samples
 from bsmamba2.errors import InputError
 
-# Sizes in the header of a file that was written to a pipe, where its writer could not go back: zero, or the largest
-# number, perhaps rounded down to whole blocks.
-UNKNOWN_SIZES = (range(1), range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
-# First bytes of WAV, RF64, W64, AIFF, FLAC, AU and CAF files.
-SAMPLE_FILES = (b"RIFF", b"RF64", b"riff", b"FORM", b"fLaC", b".snd", b"caff")
-# libsndfile's log of sizes that differ: the one in the header, then the one it found.
-SIZES = re.compile(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 # How much shorter a stream may be than its container states, because containers round to their own clock.
 CLOCK_SECONDS = 0.1
-TRUNCATED = "is truncated: it is shorter than its header states; get the whole file"
 # Sample formats of the frames of a lossless codec.
 FRAME_DEPTHS: dict[str, Depth] = {"u8": "8", "s16": "16", "s32": "32", "flt": "float", "dbl": "double", "s64": "double"}
 
@@ -117,17 +109,19 @@ class _Sound:
 
     slack = 0
 
-    def __init__(self, path: Path, sound: soundfile.SoundFile) -> None:
+    def __init__(self, path: Path, sound: soundfile.SoundFile, length: int) -> None:
         self.path, self.sound = path, sound
-        self.length: int | None = sound.frames
+        self.length: int | None = length
+        self._end = length
         self.sample_rate, self.channels = sound.samplerate, sound.channels
         self.depth: Depth | None = DEPTHS[sound.subtype]
 
     def blocks(self, start: int, length: int | None) -> Iterator[Tensor]:
         """Yields audio (c, n) from sample start on."""
         try:
-            self.sound.seek(min(start, self.sound.frames))
-            left = self.sound.frames if length is None else length
+            start = min(start, self._end)
+            self.sound.seek(start)
+            left = self._end - start if length is None else min(length, self._end - start)
             while left and (samples := self.sound.read(min(BLOCK, left), dtype="float32", always_2d=True)).size:
                 left -= len(samples)
                 yield torch.from_numpy(np.ascontiguousarray(samples.T))
@@ -234,10 +228,11 @@ def _opened(path: Path, stream: int | None) -> Iterator[_Sound | _Stream]:
             raise InputError(f"{path} is a folder; give an audio file")
         if not path.stat().st_size:
             raise InputError(f"{path} is an empty file; give a file with audio in it")
-        sound = _sound(path) if stream is None else None
-        if sound is not None:
+        opened = open_samples(path) if stream is None else None
+        if opened is not None:
+            sound, length = opened
             with sound:
-                yield _Sound(path, sound)
+                yield _Sound(path, sound, length)
             return
         # Opened here, so that no name is taken for a URL; and a playlist must not open other files.
         with path.open("rb") as file, av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
@@ -253,36 +248,6 @@ def _opened(path: Path, stream: int | None) -> Iterator[_Sound | _Stream]:
         raise InputError(f"{path} cannot be read ({_reason(error)}); check the file and its permissions") from error
 
 
-def _sound(path: Path) -> soundfile.SoundFile | None:
-    """Returns a file whose samples libsndfile can count, opened; None for all others, which PyAV reads.
-
-    libsndfile would lose samples of an MP3 file without a table of contents.
-    """
-    with path.open("rb") as file:
-        if file.read(4) not in SAMPLE_FILES:
-            return None
-    try:
-        sound = soundfile.SoundFile(native_name(path))
-    except (soundfile.LibsndfileError, TypeError):
-        return None
-    if sound.subtype not in DEPTHS or sound.frames > 2**62:
-        sound.close()
-        return None
-    # It silently reads what is left of a truncated file.
-    sizes = SIZES.findall(sound.extra_info)
-    if any(
-        int(stated) > int(found) and not any(int(stated) in unknown for unknown in UNKNOWN_SIZES)
-        for stated, found in sizes
-    ):
-        sound.close()
-        raise InputError(f"{path} {TRUNCATED}")
-    # It mistakes the floats of some W64 files for these integers.
-    if (sound.format, sound.subtype) == ("W64", "PCM_32"):
-        sound.close()
-        return None
-    return sound
-
-
 def channel_layout(path: Path) -> str | None:
     """Returns FFmpeg's name of a file's channel layout, such as 5.1, or None if it states none."""
     try:
@@ -291,11 +256,6 @@ def channel_layout(path: Path) -> str | None:
     except (av.FFmpegError, IndexError, ValueError):
         return None
     return None if "channels" in name else name
-
-
-def native_name(path: Path) -> str | bytes:
-    """Returns a path as soundfile needs it: bytes, as it fails on names that are not UTF-8; text on Windows."""
-    return str(path) if os.name == "nt" else os.fsencode(path)
 
 
 def _duration_seconds(source: av.AudioStream) -> Fraction | None:
