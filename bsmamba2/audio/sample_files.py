@@ -4,7 +4,6 @@ libsndfile takes chunks after the samples for samples (W64), and a size of zero 
 here.
 """
 
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import BinaryIO
 
 import soundfile
 
+from bsmamba2.audio.file_section import FileSection
 from bsmamba2.audio.formats import DEPTHS
 from bsmamba2.errors import InputError
 
@@ -63,7 +63,7 @@ def open_samples(path: Path) -> tuple[soundfile.SoundFile, int] | None:
     corrected = tag or (data is not None and data.corrections)
     try:
         if corrected:
-            source = _CorrectedFile(path, tag, data.corrections if data else {})
+            source = FileSection(path, tag, corrections=data.corrections if data else None)
         sound = soundfile.SoundFile(source if corrected else native_name(path))
     except (soundfile.LibsndfileError, TypeError):
         return None
@@ -180,41 +180,6 @@ def _chunks(
         place += -(place - start) % alignment
         if place < begin:
             return
-
-
-class _CorrectedFile(io.RawIOBase):
-    """A file without its first bytes (a tag), and with other bytes in some places (wrong sizes)."""
-
-    def __init__(self, path: Path, skipped: int, corrections: dict[int, bytes]) -> None:
-        self._file = path.open("rb")
-        self._skipped, self._corrections = skipped, corrections
-        self._file.seek(skipped)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        return self._file.seek(offset + (self._skipped if whence == os.SEEK_SET else 0), whence) - self._skipped
-
-    def tell(self) -> int:
-        return self._file.tell() - self._skipped
-
-    def readinto(self, buffer, /) -> int:  # type: ignore[no-untyped-def]
-        begin = self._file.tell()
-        view = memoryview(buffer).cast("B")
-        count = self._file.readinto(view)
-        for place, content in self._corrections.items():
-            for offset, value in enumerate(content, place - begin):
-                if 0 <= offset < count:
-                    view[offset] = value
-        return count
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 def native_name(path: Path) -> str | bytes:

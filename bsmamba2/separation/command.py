@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tqdm import tqdm
 
+from bsmamba2.audio.irregularities import Irregularities
 from bsmamba2.errors import InputError
 from bsmamba2.separation.paths import (
     STANDARD_INPUT,
@@ -28,7 +29,7 @@ from bsmamba2.system.processes import Processes
 from bsmamba2.weights.checkpoint import load_model
 from bsmamba2.weights.registry import DEFAULT_MODEL
 
-State = Literal["done", "skipped", "failed"]
+State = Literal["done", "incomplete", "skipped", "failed"]
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ class Outcome:
 
     Args:
         source: Its file.
-        state: done, skipped or failed.
+        state: done, skipped or failed; incomplete if the stems were written, but a part of the song cannot be decoded
+            and is silent in them.
         remark: The reason for a failure, or a note about the stems; may be empty.
     """
 
@@ -138,10 +140,11 @@ def _separate(
         log.info("skipped: %s: all its stems exist", song.path)
         return Outcome(song.path, "skipped", "all its stems exist")
     started = time.monotonic()
+    found = Irregularities()
     layout = "{desc} {percentage:3.0f}% {bar} {remaining}"
     try:
         with tqdm(total=1.0, desc=song.track, disable=None if bar else True, bar_format=layout) as shown:
-            remark = write_stems(separator, song.path, paths, stem_settings, partial(_move, shown))
+            remark = write_stems(separator, song.path, paths, stem_settings, partial(_move, shown), found)
     except InputError as error:
         log.error("failed: %s", error)
         return Outcome(song.path, "failed", str(error))
@@ -150,8 +153,10 @@ def _separate(
         log.exception("failed: %s", song.path)
         return Outcome(song.path, "failed", f"{song.path} failed with an unexpected {type(error).__name__}: {error}")
     places = ", ".join(str(path) for path in paths.values())
-    log.info("done: %s -> %s in %.1f s%s", song.path, places, time.monotonic() - started, remark and f"; {remark}")
-    return Outcome(song.path, "done", remark)
+    state: State = "incomplete" if found.holes else "done"
+    elapsed = time.monotonic() - started
+    log.info("%s: %s -> %s in %.1f s%s", state, song.path, places, elapsed, remark and f"; {remark}")
+    return Outcome(song.path, state, remark)
 
 
 def _move(bar: "tqdm[Any]", done: float) -> None:
@@ -159,8 +164,10 @@ def _move(bar: "tqdm[Any]", done: float) -> None:
 
 
 def _log_summary(outcomes: Sequence[Outcome]) -> None:
-    counts = {state: [o for o in outcomes if o.state == state] for state in ("done", "skipped", "failed")}
-    log.info("%s", ", ".join(f"{state} {len(found)}" for state, found in counts.items()))
+    counts = {state: [o for o in outcomes if o.state == state] for state in get_args(State)}
+    log.info(
+        "%s", ", ".join(f"{state} {len(found)}" for state, found in counts.items() if found or state != "incomplete")
+    )
     if len(outcomes) > 1:
         for state, found in counts.items():
             for outcome in found:

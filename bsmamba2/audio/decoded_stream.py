@@ -1,0 +1,509 @@
+"""One audio stream of a file that FFmpeg's libraries read: its packets, its clock, and what is missing."""
+
+import itertools
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import av
+import av.logging
+import numpy as np
+import torch
+from av.codec.context import Flags2
+from av.sidedata.sidedata import Type as SideData
+from av.stream import Disposition
+from torch import Tensor
+
+from bsmamba2.audio import BLOCK
+from bsmamba2.audio.containers import Mp4Track, mp4_track
+from bsmamba2.audio.formats import Depth
+from bsmamba2.audio.irregularities import Hole, Irregularities, describe_holes
+from bsmamba2.audio.kinds import MP4_FILES, Holes, file_kind
+from bsmamba2.audio.mpeg import lost_aac_frames, mp3_length
+from bsmamba2.audio.ogg import OggPages
+from bsmamba2.audio.sample_files import TRUNCATED
+from bsmamba2.errors import InputError
+
+# How much shorter a stream may be than its container states, because containers round to their own clock. A smaller
+# jump of the time stamps is no pause either.
+CLOCK_SECONDS = 0.1
+# Sound that begins less than this behind the picture begins with it.
+SYNCHRONOUS_SECONDS = 0.002
+# A longer pause is a broken clock, if the file does not state that it is so long.
+LONGEST_PAUSE_SECONDS = 3600
+# Bytes of headers between two packets, at most.
+HEADER_BYTES = 64
+# Sample formats of the frames of a lossless codec.
+FRAME_DEPTHS: dict[str, Depth] = {"u8": "8", "s16": "16", "s32": "32", "flt": "float", "dbl": "double", "s64": "double"}
+# First bytes of tags between the packets.
+TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+# Codecs whose decoders compare checksums only if asked to.
+CHECKED_CODECS = ("flac", "tta")
+UNMARKED = "its last page is not marked as the last, so that it may have been longer"
+# Time stamps of Vorbis are early or late by up to a quarter of its longest blocks; those of other codecs are exact.
+VORBIS_STAMP_SAMPLES = 2048
+# In others positions after a seek are wrong (ADPCM), or decoding needs more context (Opus).
+SEEKABLE_CODECS = ("aac", "alac")
+
+
+class DecodedStream:
+    """One audio stream of a file open in FFmpeg's libraries; its blocks can be read once.
+
+    Attributes:
+        length: Its number of samples; None if only decoding shows it.
+        sample_rate: Its sampling rate in Hz.
+        channels: Its number of channels.
+        depth: Its sample format; None for lossy audio.
+
+    Args:
+        path: The file, for messages.
+        container: The file, open.
+        number: Number of the audio stream.
+        file: Its bytes, opened apart from the container.
+        pages: The pages of an Ogg file.
+
+    Raises:
+        InputError: The stream cannot be decoded, or the file is truncated.
+    """
+
+    def __init__(
+        self, path: Path, container: av.container.InputContainer, number: int, file: BinaryIO, pages: OggPages | None
+    ) -> None:
+        self._path, self._container, self._pages = path, container, pages
+        self._source = source = container.streams.audio[number]
+        # Only part of a file, or an unknown codec.
+        if source.codec_context is None or not source.sample_rate or not source.channels:
+            raise InputError(
+                f"{path} is damaged or not audio that can be read; get the whole file or convert it to WAV"
+            )
+        self.sample_rate, self.channels = source.sample_rate, source.channels
+        self._packer: av.AudioResampler | None = None
+        self._format, self._codec = container.format.name, source.codec_context.name
+        self._kind = file_kind(self._format, self._codec, file, self.sample_rate)
+        if not self._kind.whole(file):
+            raise InputError(f"{path} {TRUNCATED}")
+        self._track = mp4_track(file, source.id) if self._format == MP4_FILES else Mp4Track()
+        self._lost_frames = lost_aac_frames(file) if self._format == "aac" else {}
+        self.depth = _lossless_depth(container, source)
+        if (self._format, self._codec) == ("ogg", "vorbis"):
+            # FFmpeg cuts too much off the end if all audio is on one Ogg page, so `blocks` does the cutting.
+            source.codec_context.flags2 |= Flags2.skip_manual
+        if self._codec in CHECKED_CODECS:
+            source.codec_context.options = {"err_detect": "crccheck+explode"}
+        # The first time stamp and the latest end of the packets, an error that ended reading, and whether nothing could
+        # be decoded behind the last frame.
+        self._first_stamp, self._end = None, Fraction(0)
+        self._error: av.FFmpegError | None = None
+        self._damaged_end = False
+        self._frames = self._decoded()
+        self._first = next(self._frames, None)
+        self._zero = self._zero_seconds()
+        self._stated_end = None if self._kind.length == "decoding" else self._stated_end_seconds()
+        self.length = None
+        if (self._format, self._kind.length) == ("mp3", "samples"):
+            self.length = mp3_length(file)
+        elif self._stated_end is not None:
+            self.length = max(0, round((self._stated_end - self._zero) * self.sample_rate))
+        self._slack = 0 if self._kind.length == "samples" else round(CLOCK_SECONDS * self.sample_rate)
+
+    def blocks(self, start: int, length: int | None, found: Irregularities | None) -> Iterator[Tensor]:
+        """Yields audio (c, n) from sample start on.
+
+        Args:
+            start: First sample.
+            length: Number of samples; None to read to the end.
+            found: Where holes and notes are added; None if a hole is an error.
+
+        Raises:
+            InputError: The file ends before its stated end, or has a hole and found is None.
+        """
+        stop = None if length is None else start + length
+        if self.length is not None and self._kind.cut:
+            stop = self.length if stop is None else min(stop, self.length)
+        waiting: list[np.ndarray] = []
+        ready = 0
+        for position, samples in self._pieces(start, stop, found):
+            piece = samples[:, max(0, start - position) : None if stop is None else max(0, stop - position)]
+            # An empty piece would keep its whole frame in memory.
+            if piece.shape[1]:
+                waiting.append(piece)
+                ready += piece.shape[1]
+            if ready >= BLOCK:
+                yield _joined(waiting)
+                waiting, ready = [], 0
+        if waiting:
+            yield _joined(waiting)
+
+    def _pieces(self, start: int, stop: int | None, found: Irregularities | None) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields position and samples (c, n) of what follows one another, from sample start or earlier up to stop."""
+        line = _TimeLine(start, stop, found)
+        if self._pages is not None and not self._pages.marked and stop == self.length:
+            line.add_note(UNMARKED)
+        for decoded in self._from(start):
+            samples = self._samples(decoded.frame)
+            if self._codec == "vorbis":
+                samples = samples[:, _skipped(decoded.frame) :]
+            silence = self._silence_before(decoded, line)
+            yield from self._silence(silence, line)
+            if line.is_over():
+                break
+            yield line.position, samples
+            line.advance(samples.shape[1])
+            if line.is_over():
+                break
+        else:
+            yield from self._silence(self._silence_at_the_end(line), line)
+
+    def _from(self, start: int) -> Iterator["_Decoded"]:
+        """Yields frames from before sample start, or from the first."""
+        # AAC frames overlap: the first frame decoded after a seek is incomplete, so start a few frames earlier.
+        runway = 4 * (self._source.codec_context.frame_size or 1024)
+        exact = self._track.even_packets and self._source.time_base == Fraction(1, self.sample_rate)
+        if not exact or self._codec not in SEEKABLE_CODECS or start <= runway:
+            return itertools.chain([] if self._first is None else [self._first], self._frames)
+        self._container.seek(round(self._zero * self.sample_rate) + start - runway, stream=self._source)
+        return self._decoded()
+
+    def _silence_before(self, decoded: "_Decoded", line: "_TimeLine") -> int:
+        """Returns the samples that are missing before a frame, and notes why."""
+        length, rate = decoded.frame.samples, self.sample_rate
+        if self._kind.holes in ("bytes", "packets"):
+            if decoded.lost:
+                self._add_hole(line, decoded.lost)
+            return decoded.lost
+        stamp = _stamp(decoded.frame)
+        if stamp is None:
+            line.expected += length
+            return 0
+        at = (stamp - self._zero) * rate
+        first, jump = line.expected is None, at - (line.expected or 0)
+        line.expected = at + length
+        if first and line.start > 0 and decoded is not self._first:
+            # After a seek.
+            line.position = round(at)
+            return 0
+        missing = round(at) - line.left_out - line.position
+        if self._pages is not None:
+            least = VORBIS_STAMP_SAMPLES if self._codec == "vorbis" else length / 2
+            if self._pages.intact or missing < least or not self._is_believed(at, missing):
+                return 0
+            self._add_hole(line, missing)
+            return missing
+        damaged = decoded.damaged
+        least = SYNCHRONOUS_SECONDS if first and self._is_film else CLOCK_SECONDS
+        if abs(jump) < (length / 2 if damaged and not first else least * rate):
+            return 0
+        if jump < 0 or missing <= 0 or not self._is_believed(at, missing):
+            # The clock jumps, and time is counted from here.
+            line.left_out += missing
+            missing = length if decoded.damaged else 0
+            line.left_out -= missing
+        elif not damaged and not self._is_film:
+            line.add_note(
+                f"a pause of {missing / rate:.3g} s at {line.position / rate:.2f} s is left out, as in players"
+            )
+            line.left_out += missing
+            return 0
+        if damaged and missing:
+            self._add_hole(line, missing)
+        return missing
+
+    def _is_believed(self, at: Fraction, missing: int) -> bool:
+        """Whether a jump of the time stamps can be true: it leads to no place behind the stated end, nor very far."""
+        seconds = self._zero + at / self.sample_rate
+        if self._stated_end is not None:
+            return seconds <= self._stated_end + Fraction(CLOCK_SECONDS)
+        return missing <= LONGEST_PAUSE_SECONDS * self.sample_rate
+
+    def _silence_at_the_end(self, line: "_TimeLine") -> int:
+        """Returns the samples that the packets behind the last frame lack.
+
+        Raises:
+            InputError: The file ends before its stated end.
+        """
+        end, missing = self.length, 0 if self.length is None else self.length - line.position
+        counts = self._kind.holes in ("bytes", "packets")
+        if not counts:
+            if self._damaged_end:
+                missing = round((self._end - self._zero) * self.sample_rate) - line.left_out - line.position
+            if self._stated_end is not None and self._end + Fraction(self._slack, self.sample_rate) >= self._stated_end:
+                end = None
+        damaged = self._damaged_end or line.has_holes
+        if missing > 0 and damaged and self._error is None and (end is None or counts):
+            self._add_hole(line, missing)
+            return missing
+        if end is not None and missing > self._slack:
+            raise InputError(f"{self._path} ends before its sample {end - self._slack}; it is truncated or empty")
+        if self._error is not None and self.length is None and not self._reached_its_guess():
+            raise InputError(f"{self._path} is damaged and cannot be read to its end ({reason(self._error)})")
+        return 0
+
+    def _reached_its_guess(self) -> bool:
+        """Whether the packets end where FFmpeg, which looked at the end of the file, supposes it."""
+        begin, duration = self._source.start_time, self._source.duration
+        if begin is None or duration is None:
+            return False
+        return self._end >= (begin + duration) * _time_base(self._source) - Fraction(CLOCK_SECONDS)
+
+    def _silence(self, count: int, line: "_TimeLine") -> Iterator[tuple[int, np.ndarray]]:
+        while count > 0 and not line.is_over():
+            size = min(count, BLOCK)
+            yield line.position, np.zeros((self.channels, size), np.float32)
+            line.advance(size)
+            count -= size
+
+    def _add_hole(self, line: "_TimeLine", length: int) -> None:
+        hole = line.wanted(Hole(line.position, length))
+        line.has_holes = True
+        if hole is None:
+            return
+        if line.found is None:
+            places = describe_holes([hole], self.sample_rate)
+            raise InputError(f"{self._path} is damaged: {places}; get a copy that is whole")
+        line.found.holes.append(hole)
+
+    def _decoded(self) -> Iterator["_Decoded"]:
+        """Yields the frames of the stream; a packet that cannot be decoded does not end it."""
+        damaged, lost, number = False, 0, 0
+        sizes = _PacketSizes(self._kind.holes, self.sample_rate)
+        behind: int | None = None
+        for packet in self._packets():
+            place, size = packet.pos, packet.size
+            if size and place is not None and behind is not None:
+                # Between the packets there is nothing but headers.
+                damaged |= self._kind.holes == "stamps and bytes" and place - behind > HEADER_BYTES
+            behind = None if place is None else place + size
+            if packet.stream_index != self._source.index:
+                continue
+            if size:
+                damaged |= packet.is_corrupt
+                lost += self._lost_frames.get(number, 0) * sizes.samples
+                number += 1
+                self._follow(packet)
+            try:
+                frames, missing = packet.decode(), 0
+                if size:
+                    sizes.add(size, bytes(memoryview(packet)[:2]) if size > 1 else b"")
+            except av.FFmpegError:
+                # Bytes behind the last packet are not part of it, but the library takes them for one.
+                frames = self._beginning(packet, sizes)
+                missing = sizes.lost_samples(packet, len(frames) > 0)
+                damaged |= not frames
+            lost += 0 if frames else missing
+            for frame in frames:
+                sizes.samples = frame.samples
+                yield _Decoded(frame, damaged, lost)
+                damaged, lost = False, missing
+            self._damaged_end = damaged or lost > 0
+
+    def _packets(self) -> Iterator[av.Packet]:
+        """Yields the packets; an error of the container ends them, and is kept."""
+        try:
+            yield from self._container.demux(*([] if self._kind.holes == "stamps and bytes" else [self._source]))
+        except av.FFmpegError as error:
+            self._error = error
+
+    def _follow(self, packet: av.Packet) -> None:
+        if packet.pts is not None:
+            if self._first_stamp is None:
+                self._first_stamp = packet.pts
+            self._end = max(self._end, (packet.pts + (packet.duration or 0)) * _time_base(self._source))
+
+    def _beginning(self, packet: av.Packet, sizes: "_PacketSizes") -> list[av.AudioFrame]:
+        """Returns the frames of a packet without what follows its first bytes, as many as other packets have."""
+        if self._kind.holes != "bytes" or not sizes.mean or packet.size <= sizes.last or not sizes.begins(packet):
+            return []
+        try:
+            return list(self._source.codec_context.decode(av.Packet(bytes(packet)[: sizes.last])))
+        except av.FFmpegError:
+            return []
+
+    def _zero_seconds(self) -> Fraction:
+        """Returns the time stamp of sample 0: where a film begins, or else where the sound begins."""
+        pictures = [
+            video.start_time * _time_base(video)
+            for video in self._container.streams.video
+            if not video.disposition & Disposition.attached_pic and video.start_time is not None
+        ]
+        self._is_film = bool(pictures)
+        first = None if self._first is None else _stamp(self._first.frame)
+        if self._pages is not None and not self._source.start_time:
+            # FFmpeg's time stamps are late by the encoder's delay if all audio is on one Ogg page.
+            first = Fraction(0)
+        begin = Fraction(0) if first is None else first
+        if (first is None or (self._first and self._first.damaged)) and self._source.start_time is not None:
+            begin = min(begin, self._source.start_time * _time_base(self._source))
+        return min([begin, *pictures])
+
+    def _stated_end_seconds(self) -> Fraction | None:
+        """Returns the time stamp of the end that the container states; None if it states none."""
+        source, scale = self._source, _time_base(self._source)
+        if self._format == "matroska,webm":
+            clock = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", source.metadata.get("DURATION", ""))
+            if clock is not None:
+                return 3600 * Fraction(clock[1]) + 60 * Fraction(clock[2]) + Fraction(clock[3])
+            whole = None if self._is_film else self._container.duration
+            return None if whole is None else Fraction(whole, av.time_base)
+        if not source.duration:
+            return None
+        begin = source.start_time or 0
+        if self._format == MP4_FILES and self._first_stamp is not None and source.duration >= self._track.media_ticks:
+            # The duration of the media includes the encoder's delay, that of an edit list does not.
+            begin = self._first_stamp
+        if (self._format, self._codec) == ("ogg", "opus"):
+            # Its duration is the position of its end, with the encoder's delay (RFC 7845, section 4.2).
+            begin = -int.from_bytes((source.codec_context.extradata or b"")[10:12], "little")
+        return (begin + source.duration) * scale
+
+    def _samples(self, frame: av.AudioFrame) -> np.ndarray:
+        if (frame.sample_rate, frame.layout.nb_channels) != (self.sample_rate, self.channels):
+            raise InputError(f"{self._path} changes its sampling rate or channels midway; convert it to WAV first")
+        wide = frame.format.name in ("s64", "s64p")
+        if wide or (frame.format.is_planar and self.channels >= 8):
+            # PyAV accepts neither eight planes nor 64-bit integers.
+            if self._packer is None:
+                name = "dbl" if wide else frame.format.packed.name
+                self._packer = av.AudioResampler(name, frame.layout, self.sample_rate)
+            [frame] = self._packer.resample(frame)
+        samples = frame.to_ndarray()
+        if not frame.format.is_planar:
+            samples = samples.reshape(-1, self.channels).T
+        if samples.dtype.kind == "f":
+            return samples.astype(np.float32, copy=False)
+        full_scale = 2.0 ** (8 * samples.dtype.itemsize - 1)
+        return ((samples - (full_scale if samples.dtype.kind == "u" else 0)) / full_scale).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A frame, whether something before it could not be decoded, and how many samples that had by its bytes."""
+
+    frame: av.AudioFrame
+    damaged: bool
+    lost: int
+
+
+class _TimeLine:
+    """Where the samples are: those wanted, and those so far; and where to report what is found on the way."""
+
+    def __init__(self, start: int, stop: int | None, found: Irregularities | None) -> None:
+        self.start, self.stop, self.found = start, stop, found
+        self.position = 0
+        # Where the time stamps continue, and the samples of pauses and jumps in them that were left out.
+        self.expected: Fraction | None = None
+        self.left_out = 0
+        self.has_holes = False
+
+    def advance(self, count: int) -> None:
+        self.position += count
+
+    def is_over(self) -> bool:
+        return self.stop is not None and self.position >= self.stop
+
+    def wanted(self, hole: Hole) -> Hole | None:
+        """Returns the part of a hole that is wanted, if any."""
+        begin, end = max(hole.start, self.start), hole.start + hole.length
+        end = end if self.stop is None else min(end, self.stop)
+        return Hole(begin, end - begin) if begin < end else None
+
+    def add_note(self, note: str) -> None:
+        if self.found is not None and not self.is_over() and self.position >= self.start:
+            self.found.notes.append(note)
+
+
+class _PacketSizes:
+    """The sizes of packets that could be decoded, to tell how much audio was in bytes that cannot be."""
+
+    def __init__(self, holes: Holes, sample_rate: int) -> None:
+        self._holes, self._sample_rate = holes, sample_rate
+        self._sizes: deque[int] = deque(maxlen=16)
+        self._mark = b""
+        self.samples = 0
+
+    def add(self, size: int, mark: bytes) -> None:
+        self._sizes.append(size)
+        self._mark = mark
+
+    @property
+    def mean(self) -> float:
+        return sum(self._sizes) / len(self._sizes) if self._sizes else 0.0
+
+    @property
+    def last(self) -> int:
+        return self._sizes[-1] if self._sizes else 0
+
+    def begins(self, packet: av.Packet) -> bool:
+        """Whether a packet begins as the last one did."""
+        return bytes(memoryview(packet)[:2]) == self._mark
+
+    def lost_samples(self, packet: av.Packet, first_decoded: bool) -> int:
+        """Returns the samples of a packet that cannot be decoded, or of what follows its first frame."""
+        if self._holes == "packets":
+            duration = (packet.duration or 0) * _time_base(packet)
+            return round(duration * self._sample_rate) or self.samples
+        if self._holes != "bytes" or not self._sizes:
+            return self.samples if self._holes == "bytes" else 0
+        begins, size = self.begins(packet), packet.size - (self.last if first_decoded else 0)
+        if any(bytes(memoryview(packet)[: len(tag)]) == tag for tag in TAGS):
+            return 0
+        count = round(size / self.mean)
+        # Packets of one size leave a hole of whole packets; other bytes were put between them.
+        if max(self._sizes) - min(self._sizes) <= 2 and abs(size - count * self.mean) > 2 * count + 2:
+            return self.samples if begins and not first_decoded else 0
+        return self.samples * (max(1, count) if begins and not first_decoded else count)
+
+
+def reason(error: Exception) -> str:
+    """Returns what an error says, without numbers and names of files."""
+    return getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+
+
+def _stamp(frame: av.AudioFrame) -> Fraction | None:
+    """Returns the time of the first sample of a frame that is heard, in seconds."""
+    if frame.pts is None or frame.time_base is None:
+        return None
+    return frame.pts * frame.time_base + Fraction(_skipped(frame), frame.sample_rate)
+
+
+def _skipped(frame: av.AudioFrame) -> int:
+    """Returns the samples to skip at the beginning of a frame, if the decoder was told not to do so."""
+    cut = frame.side_data.get(SideData.SKIP_SAMPLES, b"")  # type: ignore[call-overload]
+    return int.from_bytes(bytes(cut)[:4], "little")
+
+
+def _time_base(stream: av.stream.Stream | av.Packet) -> Fraction:
+    return stream.time_base or Fraction(0)
+
+
+def _lossless_depth(container: av.container.InputContainer, source: av.AudioStream) -> Depth | None:
+    codec = source.codec_context.codec
+    # DTS is lossless in one of its profiles, and WavPack is unless it is told otherwise.
+    lossy = codec.name == "dca" and source.profile != "DTS-HD MA"
+    if not codec.lossless or lossy or source.format is None:
+        return None
+    plain = re.match(r"pcm_[su](8|16|24|32)", codec.name)
+    if plain:
+        return cast(Depth, plain[1])
+    depth = FRAME_DEPTHS.get(source.format.name.removesuffix("p"))
+    return _stated_depth(container, source) if depth == "32" else depth
+
+
+def _stated_depth(container: av.container.InputContainer, source: av.AudioStream) -> Depth:
+    """Returns the depth of samples that come in frames of 32 bits: FFmpeg's bits_per_raw_sample, which PyAV prints."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        description = container.dumps_format()
+    finally:
+        av.logging.set_level(level)
+    stated = re.search(rf"^  Stream #0:{source.index}\b.*\bs32p? \((\d+) bit\)", description, re.MULTILINE)
+    bits = int(stated[1]) if stated else 32
+    return next((cast(Depth, str(depth)) for depth in (8, 16, 24) if bits <= depth), "32")
+
+
+def _joined(pieces: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(pieces, axis=1))
