@@ -35,8 +35,10 @@ CLOCK_SECONDS = 0.1
 SYNCHRONOUS_SECONDS = 0.002
 # A longer pause is a broken clock, if the file does not state that it is so long.
 LONGEST_PAUSE_SECONDS = 3600
+# Ways to find holes by time stamps.
+STAMPS = ("stamps", "stamps and bytes", "pages")
 # Bytes of headers between two packets, at most.
-HEADER_BYTES = 64
+PACKET_HEADER_BYTES = 64
 # Sample formats of the frames of a lossless codec.
 FRAME_DEPTHS: dict[str, Depth] = {"u8": "8", "s16": "16", "s32": "32", "flt": "float", "dbl": "double", "s64": "double"}
 # First bytes of tags between the packets.
@@ -83,26 +85,28 @@ class DecodedStream:
         self.sample_rate, self.channels = source.sample_rate, source.channels
         self._packer: av.AudioResampler | None = None
         self._format, self._codec = container.format.name, source.codec_context.name
+        self._tick_seconds = float(source.time_base or 0)
         self._kind = file_kind(self._format, self._codec, file, self.sample_rate)
         if not self._kind.whole(file):
             raise InputError(f"{path} {TRUNCATED}")
         self._track = mp4_track(file, source.id) if self._format == MP4_FILES else Mp4Track()
         self._lost_frames = lost_aac_frames(file) if self._format == "aac" else {}
         self.depth = _lossless_depth(container, source)
-        if (self._format, self._codec) == ("ogg", "vorbis"):
+        self._skips = (self._format, self._codec) == ("ogg", "vorbis")
+        if self._skips:
             # FFmpeg cuts too much off the end if all audio is on one Ogg page, so `blocks` does the cutting.
             source.codec_context.flags2 |= Flags2.skip_manual
         if self._codec in CHECKED_CODECS:
             source.codec_context.options = {"err_detect": "crccheck+explode"}
-        # The first time stamp and the latest end of the packets, an error that ended reading, and whether nothing could
-        # be decoded behind the last frame.
-        self._first_stamp, self._end = None, Fraction(0)
+        # The first time stamp and the latest end of the packets, an error that ended reading, whether nothing behind
+        # the last frame could be decoded, and whether the last packet was cut.
+        self._first_stamp, self._end = None, 0.0
         self._error: av.FFmpegError | None = None
-        self._damaged_end = False
+        self._damaged_end = self._is_cut = False
         self._frames = self._decoded()
         self._first = next(self._frames, None)
         self._zero = self._zero_seconds()
-        self._stated_end = None if self._kind.length == "decoding" else self._stated_end_seconds()
+        self._stated_end = None if self._kind.length in ("decoding", "doubtful") else self._stated_end_seconds()
         self.length = None
         if (self._format, self._kind.length) == ("mp3", "samples"):
             self.length = mp3_length(file)
@@ -145,7 +149,7 @@ class DecodedStream:
             line.add_note(UNMARKED)
         for decoded in self._from(start):
             samples = self._samples(decoded.frame)
-            if self._codec == "vorbis":
+            if self._skips:
                 samples = samples[:, _skipped(decoded.frame) :]
             silence = self._silence_before(decoded, line)
             yield from self._silence(silence, line)
@@ -171,13 +175,16 @@ class DecodedStream:
     def _silence_before(self, decoded: "_Decoded", line: "_TimeLine") -> int:
         """Returns the samples that are missing before a frame, and notes why."""
         length, rate = decoded.frame.samples, self.sample_rate
-        if self._kind.holes in ("bytes", "packets"):
+        if self._kind.holes not in STAMPS:
             if decoded.lost:
                 self._add_hole(line, decoded.lost)
+            elif decoded.skipped and not line.has_skipped:
+                line.has_skipped = True
+                line.add_note(f"bytes that are not audio are skipped, first at {line.position / rate:.2f} s")
             return decoded.lost
-        stamp = _stamp(decoded.frame)
+        stamp = self._stamp(decoded.frame)
         if stamp is None:
-            line.expected += length
+            line.expected = None if line.expected is None else line.expected + length
             return 0
         at = (stamp - self._zero) * rate
         first, jump = line.expected is None, at - (line.expected or 0)
@@ -212,11 +219,11 @@ class DecodedStream:
             self._add_hole(line, missing)
         return missing
 
-    def _is_believed(self, at: Fraction, missing: int) -> bool:
+    def _is_believed(self, at: float, missing: int) -> bool:
         """Whether a jump of the time stamps can be true: it leads to no place behind the stated end, nor very far."""
         seconds = self._zero + at / self.sample_rate
         if self._stated_end is not None:
-            return seconds <= self._stated_end + Fraction(CLOCK_SECONDS)
+            return seconds <= self._stated_end + CLOCK_SECONDS
         return missing <= LONGEST_PAUSE_SECONDS * self.sample_rate
 
     def _silence_at_the_end(self, line: "_TimeLine") -> int:
@@ -225,29 +232,38 @@ class DecodedStream:
         Raises:
             InputError: The file ends before its stated end.
         """
-        end, missing = self.length, 0 if self.length is None else self.length - line.position
-        counts = self._kind.holes in ("bytes", "packets")
-        if not counts:
-            if self._damaged_end:
-                missing = round((self._end - self._zero) * self.sample_rate) - line.left_out - line.position
-            if self._stated_end is not None and self._end + Fraction(self._slack, self.sample_rate) >= self._stated_end:
-                end = None
-        damaged = self._damaged_end or line.has_holes
-        if missing > 0 and damaged and self._error is None and (end is None or counts):
-            self._add_hole(line, missing)
-            return missing
-        if end is not None and missing > self._slack:
-            raise InputError(f"{self._path} ends before its sample {end - self._slack}; it is truncated or empty")
-        if self._error is not None and self.length is None and not self._reached_its_guess():
+        missing = 0 if self.length is None else self.length - line.position
+        if self._kind.holes not in STAMPS:
+            filled = missing if self._damaged_end or (line.has_holes and missing > self._slack) else 0
+        else:
+            behind = round((self._end - self._zero) * self.sample_rate) - line.left_out - line.position
+            filled = behind if self._damaged_end else 0
+            if self._stated_end is not None and self._end + self._slack / self.sample_rate >= self._stated_end:
+                missing = 0
+        missing -= max(0, filled)
+        # A packet that is cut is the end of a truncated file.
+        if missing > self._slack or (self._is_cut and self.length is not None and filled > 0):
+            end = (self.length or 0) - self._slack
+            raise InputError(f"{self._path} ends before its sample {end}; it is truncated or empty")
+        if self._error is not None and self.length is None and not self._reaches_its_guess():
             raise InputError(f"{self._path} is damaged and cannot be read to its end ({reason(self._error)})")
-        return 0
+        if filled > 0:
+            self._add_hole(line, filled)
+        elif self._kind.length == "doubtful" and not self._reaches_its_guess():
+            stated = ((self._source.start_time or 0) + self._source.duration) * self._tick_seconds
+            line.add_note(f"its header states {stated:.2f} s of sound, of which {self._end:.2f} s were found")
+        return max(0, filled)
 
-    def _reached_its_guess(self) -> bool:
-        """Whether the packets end where FFmpeg, which looked at the end of the file, supposes it."""
-        begin, duration = self._source.start_time, self._source.duration
-        if begin is None or duration is None:
+    def _reaches_its_guess(self) -> bool:
+        """Whether the packets end where FFmpeg, which also looks at the end of the file, supposes it."""
+        source, container = self._source, self._container
+        if source.duration is not None:
+            supposed = ((source.start_time or 0) + source.duration) * self._tick_seconds
+        elif container.duration is not None:
+            supposed = ((container.start_time or 0) + container.duration) / av.time_base
+        else:
             return False
-        return self._end >= (begin + duration) * _time_base(self._source) - Fraction(CLOCK_SECONDS)
+        return self._end >= supposed - CLOCK_SECONDS
 
     def _silence(self, count: int, line: "_TimeLine") -> Iterator[tuple[int, np.ndarray]]:
         while count > 0 and not line.is_over():
@@ -268,42 +284,46 @@ class DecodedStream:
 
     def _decoded(self) -> Iterator["_Decoded"]:
         """Yields the frames of the stream; a packet that cannot be decoded does not end it."""
-        damaged, lost, number = False, 0, 0
-        sizes = _PacketSizes(self._kind.holes, self.sample_rate)
+        damaged, skipped, lost, number = False, False, 0, 0
+        sizes = _PacketSizes(self._kind.holes, self._tick_seconds * self.sample_rate)
         behind: int | None = None
         for packet in self._packets():
             place, size = packet.pos, packet.size
-            if size and place is not None and behind is not None:
+            if size and place is not None and behind is not None and place - behind > PACKET_HEADER_BYTES:
                 # Between the packets there is nothing but headers.
-                damaged |= self._kind.holes == "stamps and bytes" and place - behind > HEADER_BYTES
+                damaged |= self._kind.holes == "stamps and bytes"
+                skipped |= self._kind.holes in ("packets and bytes", "bytes")
+                lost += sizes.lost_between(place - behind) if self._format != "aac" else 0
             behind = None if place is None else place + size
             if packet.stream_index != self._source.index:
                 continue
             if size:
+                self._is_cut = packet.is_corrupt
                 damaged |= packet.is_corrupt
                 lost += self._lost_frames.get(number, 0) * sizes.samples
                 number += 1
                 self._follow(packet)
             try:
                 frames, missing = packet.decode(), 0
-                if size:
-                    sizes.add(size, bytes(memoryview(packet)[:2]) if size > 1 else b"")
+                if size and self._kind.holes == "bytes":
+                    sizes.add(packet)
             except av.FFmpegError:
                 # Bytes behind the last packet are not part of it, but the library takes them for one.
                 frames = self._beginning(packet, sizes)
                 missing = sizes.lost_samples(packet, len(frames) > 0)
                 damaged |= not frames
+                skipped |= self._kind.holes == "bytes" and missing == 0 and not sizes.is_tag(packet)
             lost += 0 if frames else missing
             for frame in frames:
                 sizes.samples = frame.samples
-                yield _Decoded(frame, damaged, lost)
-                damaged, lost = False, missing
+                yield _Decoded(frame, damaged, lost, skipped)
+                damaged, lost, skipped = False, missing, False
             self._damaged_end = damaged or lost > 0
 
     def _packets(self) -> Iterator[av.Packet]:
         """Yields the packets; an error of the container ends them, and is kept."""
         try:
-            yield from self._container.demux(*([] if self._kind.holes == "stamps and bytes" else [self._source]))
+            yield from self._container.demux(*([] if self._kind.holes.endswith("and bytes") else [self._source]))
         except av.FFmpegError as error:
             self._error = error
 
@@ -311,7 +331,7 @@ class DecodedStream:
         if packet.pts is not None:
             if self._first_stamp is None:
                 self._first_stamp = packet.pts
-            self._end = max(self._end, (packet.pts + (packet.duration or 0)) * _time_base(self._source))
+            self._end = max(self._end, (packet.pts + (packet.duration or 0)) * self._tick_seconds)
 
     def _beginning(self, packet: av.Packet, sizes: "_PacketSizes") -> list[av.AudioFrame]:
         """Returns the frames of a packet without what follows its first bytes, as many as other packets have."""
@@ -322,32 +342,38 @@ class DecodedStream:
         except av.FFmpegError:
             return []
 
-    def _zero_seconds(self) -> Fraction:
+    def _stamp(self, frame: av.AudioFrame) -> float | None:
+        """Returns the time of the first sample of a frame that is not skipped, in seconds."""
+        if frame.pts is None:
+            return None
+        return frame.pts * self._tick_seconds + (_skipped(frame) / self.sample_rate if self._skips else 0)
+
+    def _zero_seconds(self) -> float:
         """Returns the time stamp of sample 0: where a film begins, or else where the sound begins."""
-        pictures = [
-            video.start_time * _time_base(video)
+        videos = [
+            video.start_time * float(video.time_base or 0)
             for video in self._container.streams.video
             if not video.disposition & Disposition.attached_pic and video.start_time is not None
         ]
-        self._is_film = bool(pictures)
-        first = None if self._first is None else _stamp(self._first.frame)
+        self._is_film = bool(videos)
+        first = None if self._first is None else self._stamp(self._first.frame)
         if self._pages is not None and not self._source.start_time:
             # FFmpeg's time stamps are late by the encoder's delay if all audio is on one Ogg page.
-            first = Fraction(0)
-        begin = Fraction(0) if first is None else first
+            first = 0.0
+        begin = first or 0.0
         if (first is None or (self._first and self._first.damaged)) and self._source.start_time is not None:
-            begin = min(begin, self._source.start_time * _time_base(self._source))
-        return min([begin, *pictures])
+            begin = min(begin, self._source.start_time * self._tick_seconds)
+        return min([begin, *videos])
 
-    def _stated_end_seconds(self) -> Fraction | None:
+    def _stated_end_seconds(self) -> float | None:
         """Returns the time stamp of the end that the container states; None if it states none."""
-        source, scale = self._source, _time_base(self._source)
+        source = self._source
         if self._format == "matroska,webm":
             clock = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", source.metadata.get("DURATION", ""))
             if clock is not None:
-                return 3600 * Fraction(clock[1]) + 60 * Fraction(clock[2]) + Fraction(clock[3])
+                return 3600 * int(clock[1]) + 60 * int(clock[2]) + float(clock[3])
             whole = None if self._is_film else self._container.duration
-            return None if whole is None else Fraction(whole, av.time_base)
+            return None if whole is None else whole / av.time_base
         if not source.duration:
             return None
         begin = source.start_time or 0
@@ -357,7 +383,7 @@ class DecodedStream:
         if (self._format, self._codec) == ("ogg", "opus"):
             # Its duration is the position of its end, with the encoder's delay (RFC 7845, section 4.2).
             begin = -int.from_bytes((source.codec_context.extradata or b"")[10:12], "little")
-        return (begin + source.duration) * scale
+        return (begin + source.duration) * self._tick_seconds
 
     def _samples(self, frame: av.AudioFrame) -> np.ndarray:
         if (frame.sample_rate, frame.layout.nb_channels) != (self.sample_rate, self.channels):
@@ -380,11 +406,12 @@ class DecodedStream:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """A frame, whether something before it could not be decoded, and how many samples that had by its bytes."""
+    """A frame, and what is before it: something that could not be decoded, its number of samples, bytes of no audio."""
 
     frame: av.AudioFrame
     damaged: bool
     lost: int
+    skipped: bool
 
 
 class _TimeLine:
@@ -394,9 +421,9 @@ class _TimeLine:
         self.start, self.stop, self.found = start, stop, found
         self.position = 0
         # Where the time stamps continue, and the samples of pauses and jumps in them that were left out.
-        self.expected: Fraction | None = None
+        self.expected: float | None = None
         self.left_out = 0
-        self.has_holes = False
+        self.has_holes = self.has_skipped = False
 
     def advance(self, count: int) -> None:
         self.position += count
@@ -416,17 +443,17 @@ class _TimeLine:
 
 
 class _PacketSizes:
-    """The sizes of packets that could be decoded, to tell how much audio was in bytes that cannot be."""
+    """The sizes of packets that could be decoded, to estimate how much audio was in bytes that cannot be."""
 
-    def __init__(self, holes: Holes, sample_rate: int) -> None:
-        self._holes, self._sample_rate = holes, sample_rate
+    def __init__(self, holes: Holes, samples_per_tick: float) -> None:
+        self._holes, self._samples_per_tick = holes, samples_per_tick
         self._sizes: deque[int] = deque(maxlen=16)
         self._mark = b""
         self.samples = 0
 
-    def add(self, size: int, mark: bytes) -> None:
-        self._sizes.append(size)
-        self._mark = mark
+    def add(self, packet: av.Packet) -> None:
+        self._sizes.append(packet.size)
+        self._mark = bytes(memoryview(packet)[:2])
 
     @property
     def mean(self) -> float:
@@ -440,43 +467,39 @@ class _PacketSizes:
         """Whether a packet begins as the last one did."""
         return bytes(memoryview(packet)[:2]) == self._mark
 
+    def is_tag(self, packet: av.Packet) -> bool:
+        """Whether a packet is a tag between frames."""
+        return bytes(memoryview(packet)[:16]).startswith(TAGS)
+
+    def lost_between(self, size: int) -> int:
+        """Returns the samples of so many bytes between packets that are known by their bytes alone."""
+        return round(size / self.mean) * self.samples if self._holes == "bytes" and self._sizes else 0
+
     def lost_samples(self, packet: av.Packet, first_decoded: bool) -> int:
         """Returns the samples of a packet that cannot be decoded, or of what follows its first frame."""
-        if self._holes == "packets":
-            duration = (packet.duration or 0) * _time_base(packet)
-            return round(duration * self._sample_rate) or self.samples
+        if self._holes.startswith("packets"):
+            return round((packet.duration or 0) * self._samples_per_tick) or self.samples
         if self._holes != "bytes" or not self._sizes:
             return self.samples if self._holes == "bytes" else 0
         begins, size = self.begins(packet), packet.size - (self.last if first_decoded else 0)
-        if any(bytes(memoryview(packet)[: len(tag)]) == tag for tag in TAGS):
+        if self.is_tag(packet):
             return 0
         count = round(size / self.mean)
         # Packets of one size leave a hole of whole packets; other bytes were put between them.
-        if max(self._sizes) - min(self._sizes) <= 2 and abs(size - count * self.mean) > 2 * count + 2:
+        if max(self._sizes) - min(self._sizes) <= 2 and abs(size - count * self.mean) > 3:
             return self.samples if begins and not first_decoded else 0
         return self.samples * (max(1, count) if begins and not first_decoded else count)
 
 
 def reason(error: Exception) -> str:
-    """Returns what an error says, without numbers and names of files."""
+    """Returns the message of an error, without numbers and names of files."""
     return getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
 
 
-def _stamp(frame: av.AudioFrame) -> Fraction | None:
-    """Returns the time of the first sample of a frame that is heard, in seconds."""
-    if frame.pts is None or frame.time_base is None:
-        return None
-    return frame.pts * frame.time_base + Fraction(_skipped(frame), frame.sample_rate)
-
-
 def _skipped(frame: av.AudioFrame) -> int:
-    """Returns the samples to skip at the beginning of a frame, if the decoder was told not to do so."""
+    """Returns the samples to skip at the beginning of a frame, if the decoder is set not to do so."""
     cut = frame.side_data.get(SideData.SKIP_SAMPLES, b"")  # type: ignore[call-overload]
     return int.from_bytes(bytes(cut)[:4], "little")
-
-
-def _time_base(stream: av.stream.Stream | av.Packet) -> Fraction:
-    return stream.time_base or Fraction(0)
 
 
 def _lossless_depth(container: av.container.InputContainer, source: av.AudioStream) -> Depth | None:

@@ -77,8 +77,8 @@ def read_blocks(
 ) -> Iterator[Tensor]:
     """Yields audio (c, n) of a file, or of one audio stream of a stem file, block by block.
 
-    The encoder's delay is skipped if the file states it, so that the first sample is the first of the song. In a file
-    with pictures, the first sample is that at the beginning of the film, and pauses of the sound are silent.
+    The encoder's delay is skipped if the file states it, so that the first sample is the first of the song. In a film
+    the first sample is at its beginning, and pauses of the sound are silent.
 
     Args:
         path: The file.
@@ -181,6 +181,8 @@ def _opened(path: Path, stream: int | None) -> Iterator["_Sound | _Songs | Decod
             raise InputError(f"{path} does not exist; check the path")
         if path.is_dir():
             raise InputError(f"{path} is a folder; give an audio file")
+        if not path.is_file():
+            raise InputError(f"{path} is a pipe or a device, which cannot be read twice; copy it to a file")
         if not path.stat().st_size:
             raise InputError(f"{path} is an empty file; give a file with audio in it")
         opened = open_samples(path) if stream is None else None

@@ -18,7 +18,8 @@ from bsmamba2.separation.paths import (
     Destination,
     SongFile,
     find_song_files,
-    standard_input,
+    is_pipe,
+    piped_inputs,
     stem_paths,
 )
 from bsmamba2.separation.separator import Separator
@@ -76,13 +77,13 @@ def separate_files(
     Raises:
         InputError: An option cannot be used; nothing was written.
     """
-    if processes.several and STANDARD_INPUT in map(str, inputs):
-        raise InputError("several processes cannot share the standard input; give files, or one device")
+    if processes.several and any(str(given) == STANDARD_INPUT or is_pipe(Path(given)) for given in inputs):
+        raise InputError("several processes cannot share the standard input or another pipe; give files, or one device")
     network = load_model(model)
     # Here and not only in each process: a wrong setting is reported once, before there is a folder.
     settings.check_for(network)
     names = stem_settings.names(network.config.stems)
-    with standard_input(inputs) as spooled:
+    with piped_inputs(inputs) as spooled:
         songs = find_song_files(inputs, destination.output, spooled)
         paths = stem_paths(songs, destination, names, stem_settings.format)
         if not destination.overwrite:
