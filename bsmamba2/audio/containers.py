@@ -86,7 +86,8 @@ def _clock(header: bytes) -> tuple[int, int]:
 
 def _edits(file: BinaryIO, track: Atom) -> int:
     try:
-        content = _content(file, track, b"edts", b"elst")
+        # The box in it has a header of 8 bytes.
+        content = _content(file, track, b"edts")[8:]
     except StopIteration:
         return 0
     wide = content[0] == 1

@@ -4,7 +4,7 @@ import itertools
 import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -45,11 +45,8 @@ FRAME_DEPTHS: dict[str, Depth] = {"u8": "8", "s16": "16", "s32": "32", "flt": "f
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 # Codecs whose decoders compare checksums only if asked to.
 CHECKED_CODECS = ("flac", "tta")
-UNMARKED = "its last page is not marked as the last, so that it may have been longer"
 # Time stamps of Vorbis are early or late by up to a quarter of its longest blocks; those of other codecs are exact.
 VORBIS_STAMP_SAMPLES = 2048
-# In others positions after a seek are wrong (ADPCM), or decoding needs more context (Opus).
-SEEKABLE_CODECS = ("aac", "alac")
 
 
 class DecodedStream:
@@ -145,9 +142,12 @@ class DecodedStream:
     def _pieces(self, start: int, stop: int | None, found: Irregularities | None) -> Iterator[tuple[int, np.ndarray]]:
         """Yields position and samples (c, n) of what follows one another, from sample start or earlier up to stop."""
         line = _TimeLine(start, stop, found)
+        is_part = stop is not None and stop != self.length
+        if self._pages is not None and not self._pages.intact:
+            line.add_note("some of its pages are missing or damaged")
         if self._pages is not None and not self._pages.marked and stop == self.length:
-            line.add_note(UNMARKED)
-        for decoded in self._from(start):
+            line.add_note("its last page is not marked as the last, so that it may have been longer")
+        for decoded in self._from(start, is_part):
             samples = self._samples(decoded.frame)
             if self._skips:
                 samples = samples[:, _skipped(decoded.frame) :]
@@ -162,15 +162,38 @@ class DecodedStream:
         else:
             yield from self._silence(self._silence_at_the_end(line), line)
 
-    def _from(self, start: int) -> Iterator["_Decoded"]:
-        """Yields frames from before sample start, or from the first."""
+    def _from(self, start: int, is_part: bool) -> Iterator["_Decoded"]:
+        """Yields frames from before sample start, or from the first.
+
+        In other codecs positions after a seek are wrong (ADPCM), or decoding needs more context (Opus). In AAC the
+        samples are the same except for noise that the encoder left to the decoder, so only parts of it are sought,
+        which training reads at random.
+        """
         # AAC frames overlap: the first frame decoded after a seek is incomplete, so start a few frames earlier.
         runway = 4 * (self._source.codec_context.frame_size or 1024)
         exact = self._track.even_packets and self._source.time_base == Fraction(1, self.sample_rate)
-        if not exact or self._codec not in SEEKABLE_CODECS or start <= runway:
-            return itertools.chain([] if self._first is None else [self._first], self._frames)
+        seekable = exact and (self._codec == "alac" or (self._codec == "aac" and is_part))
+        if not seekable or start <= runway:
+            frames = itertools.chain([] if self._first is None else [self._first], self._frames)
+            return frames if self._pages is None or self._pages.intact else self._stamped(frames)
         self._container.seek(round(self._zero * self.sample_rate) + start - runway, stream=self._source)
         return self._decoded()
+
+    def _stamped(self, frames: Iterator["_Decoded"]) -> Iterator["_Decoded"]:
+        """Gives frames without a time, as are those between a hole and the end of an Ogg page, that of what follows."""
+        waiting: list[_Decoded] = []
+        for decoded in frames:
+            waiting.append(decoded)
+            if decoded.stamp is not None:
+                yield from self._backwards(waiting, decoded.stamp + decoded.frame.samples / self.sample_rate)
+                waiting = []
+        yield from self._backwards(waiting, self._stated_end)
+
+    def _backwards(self, waiting: list["_Decoded"], end: float | None) -> Iterator["_Decoded"]:
+        left = sum(decoded.frame.samples for decoded in waiting)
+        for decoded in waiting:
+            yield decoded if end is None else replace(decoded, stamp=end - left / self.sample_rate)
+            left -= decoded.frame.samples
 
     def _silence_before(self, decoded: "_Decoded", line: "_TimeLine") -> int:
         """Returns the samples that are missing before a frame, and notes why."""
@@ -182,7 +205,7 @@ class DecodedStream:
                 line.has_skipped = True
                 line.add_note(f"bytes that are not audio are skipped, first at {line.position / rate:.2f} s")
             return decoded.lost
-        stamp = self._stamp(decoded.frame)
+        stamp = decoded.stamp
         if stamp is None:
             line.expected = None if line.expected is None else line.expected + length
             return 0
@@ -190,9 +213,9 @@ class DecodedStream:
         first, jump = line.expected is None, at - (line.expected or 0)
         line.expected = at + length
         if first and line.start > 0 and decoded is not self._first:
-            # After a seek.
-            line.position = round(at)
-            return 0
+            # After a seek; before the first frame of a film it is silent.
+            line.position = min(round(at), line.start)
+            return round(at) - line.position
         missing = round(at) - line.left_out - line.position
         if self._pages is not None:
             least = VORBIS_STAMP_SAMPLES if self._codec == "vorbis" else length / 2
@@ -233,7 +256,10 @@ class DecodedStream:
             InputError: The file ends before its stated end.
         """
         missing = 0 if self.length is None else self.length - line.position
-        if self._kind.holes not in STAMPS:
+        if self._pages is not None:
+            # The library lets the last packet before a hole last until the end.
+            filled = 0 if self._pages.intact or missing <= self._slack else missing
+        elif self._kind.holes not in STAMPS:
             filled = missing if self._damaged_end or (line.has_holes and missing > self._slack) else 0
         else:
             behind = round((self._end - self._zero) * self.sample_rate) - line.left_out - line.position
@@ -306,7 +332,9 @@ class DecodedStream:
             try:
                 frames, missing = packet.decode(), 0
                 if size and self._kind.holes == "bytes":
-                    sizes.add(packet)
+                    missing = sizes.add(packet)
+                    skipped |= missing < 0
+                    missing = max(0, missing)
             except av.FFmpegError:
                 # Bytes behind the last packet are not part of it, but the library takes them for one.
                 frames = self._beginning(packet, sizes)
@@ -316,9 +344,16 @@ class DecodedStream:
             lost += 0 if frames else missing
             for frame in frames:
                 sizes.samples = frame.samples
-                yield _Decoded(frame, damaged, lost, skipped)
+                yield _Decoded(frame, self._stamp(frame), damaged, lost, skipped)
                 damaged, lost, skipped = False, missing, False
+            if frames and self._track.even_packets and self._is_short(packet, frames):
+                damaged = True
             self._damaged_end = damaged or lost > 0
+
+    def _is_short(self, packet: av.Packet, frames: list[av.AudioFrame]) -> bool:
+        """Whether a packet gives fewer samples than it states, as damaged Opus does."""
+        stated = (packet.duration or 0) * self._tick_seconds * self.sample_rate
+        return sum(frame.samples for frame in frames) < 0.75 * stated and not packet.has_sidedata("skip_samples")
 
     def _packets(self) -> Iterator[av.Packet]:
         """Yields the packets; an error of the container ends them, and is kept."""
@@ -356,7 +391,7 @@ class DecodedStream:
             if not video.disposition & Disposition.attached_pic and video.start_time is not None
         ]
         self._is_film = bool(videos)
-        first = None if self._first is None else self._stamp(self._first.frame)
+        first = None if self._first is None else self._first.stamp
         if self._pages is not None and not self._source.start_time:
             # FFmpeg's time stamps are late by the encoder's delay if all audio is on one Ogg page.
             first = 0.0
@@ -406,9 +441,10 @@ class DecodedStream:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """A frame, and what is before it: something that could not be decoded, its number of samples, bytes of no audio."""
+    """A frame with its time; and what is before it: what cannot be decoded, its samples, and bytes of no audio."""
 
     frame: av.AudioFrame
+    stamp: float | None
     damaged: bool
     lost: int
     skipped: bool
@@ -438,7 +474,7 @@ class _TimeLine:
         return Hole(begin, end - begin) if begin < end else None
 
     def add_note(self, note: str) -> None:
-        if self.found is not None and not self.is_over() and self.position >= self.start:
+        if self.found is not None and not self.is_over():
             self.found.notes.append(note)
 
 
@@ -451,9 +487,19 @@ class _PacketSizes:
         self._mark = b""
         self.samples = 0
 
-    def add(self, packet: av.Packet) -> None:
+    def add(self, packet: av.Packet) -> int:
+        """Returns the samples of what a packet that can be decoded has behind it, -1 if that is not audio."""
+        extra = packet.size - self.mean
+        if self._is_constant() and extra > 3:
+            # Its decoder ignores bytes that it does not need.
+            count = round(extra / self.mean)
+            return count * self.samples if abs(extra - count * self.mean) <= 3 else -1
         self._sizes.append(packet.size)
         self._mark = bytes(memoryview(packet)[:2])
+        return 0
+
+    def _is_constant(self) -> bool:
+        return len(self._sizes) == self._sizes.maxlen and max(self._sizes) - min(self._sizes) <= 2
 
     @property
     def mean(self) -> float:
@@ -486,7 +532,7 @@ class _PacketSizes:
             return 0
         count = round(size / self.mean)
         # Packets of one size leave a hole of whole packets; other bytes were put between them.
-        if max(self._sizes) - min(self._sizes) <= 2 and abs(size - count * self.mean) > 3:
+        if self._is_constant() and abs(size - count * self.mean) > 3:
             return self.samples if begins and not first_decoded else 0
         return self.samples * (max(1, count) if begins and not first_decoded else count)
 

@@ -76,13 +76,13 @@ KINDS = (
         applies=lambda file, sample_rate: mp3_length(file) is not None, whole=has_all_mp3_bytes,
         truncation="fewer bytes or frames than its Xing, Info or VBRI header counts",
         remark="Delay and padding of the encoder are left out. Tags and other bytes behind the last frame are ignored.",
-        tried=("LAME, constant bit rate", "LAME, variable bit rate",),
+        tried=("LAME, constant bit rate", "LAME, variable bit rate"),
     ),
     FileKind(
         "MP3 without, joined MP3, MP2", ("mp3",), (), "decoding", False, "bytes", whole=has_all_mp3_bytes,
         truncation="cannot be recognised",
         remark="Read to the last frame. The songs of joined files follow one another, as in players.",
-        tried=("LAME without header", "two joined", "MP2",),
+        tried=("LAME without header", "two joined", "MP2"),
     ),
     FileKind(
         "AAC (ADTS)", ("aac",), (), "decoding", False, "bytes", truncation="cannot be recognised",
@@ -92,72 +92,72 @@ KINDS = (
     FileKind(
         "AC-3, E-AC-3, DTS, TrueHD, AAC (LATM)", ("ac3", "eac3", "dts", "truehd", "mlp", "loas"), (), "decoding", False,
         "bytes", truncation="cannot be recognised", remark="Read to the last frame.",
-        tried=("AC-3", "E-AC-3", "DTS", "TrueHD", "MLP", "LATM",),
+        tried=("AC-3", "E-AC-3", "DTS", "TrueHD", "MLP", "LATM"),
     ),
     FileKind(
         "Ogg Vorbis", ("ogg",), ("vorbis",), "samples", True, "pages",
         truncation="the last page is incomplete or damaged",
         remark="Joined files are read through. A recording of a radio begins at its first page. If no page is marked "
         "as the last, this is reported.",
-        tried=("Vorbis", "Vorbis, two joined",),
+        tried=("Vorbis", "Vorbis, two joined"),
     ),
     FileKind(
         "Ogg Opus, FLAC, Speex", ("ogg",), (), "clock", False, "pages",
         truncation="the last page is incomplete or damaged",
         remark="As Ogg Vorbis.",
-        tried=("Opus", "FLAC in Ogg",),
+        tried=("Opus", "FLAC in Ogg"),
     ),
     FileKind(
         "MP4, M4A, MOV whose clock is the sampling rate", (MP4_FILES,), (), "samples", True,
         applies=mp4_counts_in_samples, whole=has_all_mp4_boxes,
         truncation="a box or the last packet ends before the stated end",
         remark="Delay and padding of the encoder are left out, by the edit list or iTunSMPB.",
-        tried=("AAC with a clock of 44100", "ALAC in M4A with a clock of 44100",),
+        tried=("AAC with a clock of 44100", "ALAC in M4A with a clock of 44100"),
     ),
     FileKind(
         "MP4, M4A, MOV, 3GP with another clock or in fragments", (MP4_FILES,), (), whole=has_all_mp4_boxes,
         truncation="a box or the last packet ends before the stated end",
         remark="The delay of the encoder is left out, by the edit list or iTunSMPB. A fragmented file that is cut "
         "between two fragments cannot be recognised.",
-        tried=("AAC in M4A", "ALAC in MOV", "AAC in 3GP", "Opus in MP4", "fragments", "DASH fragments from a pipe",),
+        tried=("AAC in M4A", "ALAC in MOV", "AAC in 3GP", "Opus in MP4", "fragments", "DASH fragments from a pipe"),
     ),
     FileKind(
         "Matroska, WebM", ("matroska,webm",), (), holes="stamps and bytes", whole=ends_with_matroska_segment,
         truncation="the segment or the last packet ends before the stated end",
         remark="From a pipe neither is stated, and the file is read to its end.",
-        tried=("AAC in MKA", "Opus in WebM", "Vorbis in WebM", "FLAC in MKA", "AAC in MKA from a pipe",),
+        tried=("AAC in MKA", "Opus in WebM", "Vorbis in WebM", "FLAC in MKA", "AAC in MKA from a pipe"),
     ),
     FileKind(
         "WMA, WMV", ("asf",), (), "decoding", whole=has_all_asf_bytes,
         truncation="fewer bytes than the header states; from a pipe, cannot be recognised",
         remark="The stated duration is that of the film, or of the packets.",
-        tried=("WMA 2", "WMA 1", "WMA 2 from a pipe",),
+        tried=("WMA 2", "WMA 1", "WMA 2 from a pipe"),
     ),
     FileKind(
         "AVI", ("avi",), (), "doubtful", False, "packets and bytes", whole=has_all_avi_bytes,
         truncation="fewer bytes than the header states; from a pipe, cannot be recognised",
         remark="It has no time stamps: sound that begins late begins at once.",
-        tried=("MP3 in AVI", "samples in AVI", "MP3 in AVI from a pipe",),
+        tried=("MP3 in AVI", "samples in AVI", "MP3 in AVI from a pipe"),
     ),
     FileKind(
         "FLV", ("flv",), (), "decoding", False, "stamps and bytes", whole=has_all_flv_bytes,
         truncation="fewer bytes than its metadata state; from a pipe, cannot be recognised",
-        tried=("AAC in FLV", "MP3 in FLV from a pipe",),
+        tried=("AAC in FLV", "MP3 in FLV from a pipe"),
     ),
     FileKind(
         "MPEG transport and program streams, NUT", ("mpegts", "mpeg", "nut"), (), "decoding",
         truncation="cannot be recognised",
-        tried=("AAC in a transport stream", "MP2 in a program stream", "AAC in NUT",),
+        tried=("AAC in a transport stream", "MP2 in a program stream", "AAC in NUT"),
     ),
     FileKind(
         "WavPack, TTA", ("wv", "tta"), (), "samples", False, "packets",
         truncation="fewer samples than the header states",
-        tried=("WavPack", "TTA",),
+        tried=("WavPack", "TTA"),
     ),
     FileKind(
         "WAV, AIFF, AU, W64 of coded samples", ("wav", "aiff", "au", "w64"), (), "decoding", False, "packets",
         truncation="fewer bytes than the data chunk states", remark="ADPCM, μ-law, MP3 in WAV, and others.",
-        tried=("IMA ADPCM in WAV", "IMA ADPCM in WAV from a pipe", "μ-law in AU",),
+        tried=("IMA ADPCM in WAV", "IMA ADPCM in WAV from a pipe", "μ-law in AU"),
     ),
     FileKind(
         "CAF of coded samples", ("caf",), (), "clock", False, "packets",
@@ -165,18 +165,22 @@ KINDS = (
         tried=("ALAC in CAF",),
     ),
     FileKind("VOC", ("voc",), (), "doubtful", False, "packets", truncation="cannot be recognised",
-        tried=("VOC", "VOC from a pipe",),
+        tried=("VOC", "VOC from a pipe"),
     ),
     FileKind(
-        "RealMedia, telephony", ("rm", "ircam", "sbc", "aptx", "g722", "amr"), (), "decoding", False, "packets",
-        truncation="cannot be recognised",
-        tried=("AC-3 in RealMedia", "SBC",),
+        "RealMedia", ("rm",), (), "doubtful", truncation="cannot be recognised", tried=("AC-3 in RealMedia",),
+    ),
+    FileKind(
+        "IRCAM, G.722, SBC, aptX, AMR", ("ircam", "g722", "sbc", "aptx", "amr"), (), "decoding", False, "packets",
+        truncation="cannot be recognised", tried=("IRCAM",),
     ),
     FileKind(
         "DSF (DSD)", ("dsf",), (), "clock", False, "packets", remark="The last block may be filled up.",
         tried=("DSD of one tone",),
     ),
-    FileKind("others", (), (), "clock", False, "packets", remark="What FFmpeg's libraries decode, to the stated end."),
+    FileKind(
+        "others", (), (), "clock", False, "packets", remark="Whatever FFmpeg's libraries decode.", tried=("AST",),
+    ),
 )  # fmt: skip
 
 
@@ -219,6 +223,6 @@ def kinds_as_markdown() -> str:
     rows = ["| file | length | truncated if | holes by | | tried |", "|---|---|---|---|---|---|"]
     for kind in (*SAMPLE_KINDS, *KINDS):
         holes = "–" if kind in SAMPLE_KINDS else HOLES[kind.holes]
-        cells = (kind.name, LENGTHS[kind.length], kind.truncation, holes, kind.remark, ", ".join(kind.tried) or "–")
+        cells = (kind.name, LENGTHS[kind.length], kind.truncation, holes, kind.remark, "; ".join(kind.tried))
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"

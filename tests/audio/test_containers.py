@@ -65,6 +65,11 @@ def test_the_track_of_mp4(tmp_path: Path) -> None:
     assert runs == 2
     uneven = content[:place] + struct.pack(">I", 3) + content[place + 4 :]
     assert not mp4_track(io.BytesIO(uneven), 1).even_packets
+    place = content.index(b"elst") + 8
+    assert content[place : place + 4] == bytes([0, 0, 0, 1])
+    # A second edit in place of the metadata behind the table.
+    edited = content[:place] + bytes([0, 0, 0, 2]) + content[place + 4 :]
+    assert not mp4_track(io.BytesIO(edited), 1).even_packets
 
 
 @pytest.mark.parametrize("share", [0.2, 0.9, 0.9999])
