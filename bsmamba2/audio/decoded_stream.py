@@ -23,7 +23,7 @@ from bsmamba2.audio.containers import Mp4Track, mp4_track
 from bsmamba2.audio.formats import Depth
 from bsmamba2.audio.irregularities import Hole, Irregularities, describe_holes
 from bsmamba2.audio.kinds import MP4_FILES, Holes, file_kind
-from bsmamba2.audio.mpeg import lost_aac_frames, mp3_length
+from bsmamba2.audio.mpeg import DTS_CORE, DTS_EXTENSION, dts_core_bytes, lost_aac_frames, mp3_length, mpeg_frame
 from bsmamba2.audio.ogg import OggPages
 from bsmamba2.audio.sample_files import TRUNCATED
 from bsmamba2.errors import InputError
@@ -31,6 +31,8 @@ from bsmamba2.errors import InputError
 # How much shorter a stream may be than its container states, because containers round to their own clock. A smaller
 # jump of the time stamps is no pause either.
 CLOCK_SECONDS = 0.1
+# A smaller difference between time stamps and samples is rounding.
+LAG_SECONDS = 0.005
 # Sound that begins less than this behind the picture begins with it.
 SYNCHRONOUS_SECONDS = 0.002
 # A longer pause is a broken clock, if the file does not state that it is so long.
@@ -41,6 +43,8 @@ STAMPS = ("stamps", "stamps and bytes", "pages")
 PACKET_HEADER_BYTES = 64
 # Sample formats of the frames of a lossless codec.
 FRAME_DEPTHS: dict[str, Depth] = {"u8": "8", "s16": "16", "s32": "32", "flt": "float", "dbl": "double", "s64": "double"}
+# Containers whose packets have one size.
+CONSTANT_SIZES = ("ac3",)
 # First bytes of tags between the packets.
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 # Codecs whose decoders compare checksums only if asked to.
@@ -225,7 +229,8 @@ class DecodedStream:
             return missing
         damaged = decoded.damaged
         least = SYNCHRONOUS_SECONDS if first and self._is_film else CLOCK_SECONDS
-        if abs(jump) < (length / 2 if damaged and not first else least * rate):
+        if abs(jump) < (length / 2 if damaged else least * rate):
+            line.lag = missing
             return 0
         if jump < 0 or missing <= 0 or not self._is_believed(at, missing):
             # The clock jumps, and time is counted from here.
@@ -267,6 +272,9 @@ class DecodedStream:
             if self._stated_end is not None and self._end + self._slack / self.sample_rate >= self._stated_end:
                 missing = 0
         missing -= max(0, filled)
+        frame_samples = 0 if self._first is None else self._first.frame.samples
+        if line.lag > max(frame_samples / 2, LAG_SECONDS * self.sample_rate):
+            line.add_note(f"it is {line.lag / self.sample_rate:.3g} s shorter than its time stamps")
         # A packet that is cut is the end of a truncated file.
         if missing > self._slack or (self._is_cut and self.length is not None and filled > 0):
             end = (self.length or 0) - self._slack
@@ -311,7 +319,7 @@ class DecodedStream:
     def _decoded(self) -> Iterator["_Decoded"]:
         """Yields the frames of the stream; a packet that cannot be decoded does not end it."""
         damaged, skipped, lost, number = False, False, 0, 0
-        sizes = _PacketSizes(self._kind.holes, self._tick_seconds * self.sample_rate)
+        sizes = _PacketSizes(self._format, self._kind.holes, self._tick_seconds * self.sample_rate)
         behind: int | None = None
         for packet in self._packets():
             place, size = packet.pos, packet.size
@@ -341,6 +349,9 @@ class DecodedStream:
                 missing = sizes.lost_samples(packet, len(frames) > 0)
                 damaged |= not frames
                 skipped |= self._kind.holes == "bytes" and missing == 0 and not sizes.is_tag(packet)
+            # Without a delay, each packet gives samples.
+            if size and not frames and not missing and self.depth is not None and not packet.is_discard:
+                missing, damaged = sizes.lost_samples(packet, False), True
             lost += 0 if frames else missing
             for frame in frames:
                 sizes.samples = frame.samples
@@ -459,6 +470,8 @@ class _TimeLine:
         # Where the time stamps continue, and the samples of pauses and jumps in them that were left out.
         self.expected: float | None = None
         self.left_out = 0
+        # By how many samples the audio is shorter than the time stamps.
+        self.lag = 0
         self.has_holes = self.has_skipped = False
 
     def advance(self, count: int) -> None:
@@ -481,19 +494,25 @@ class _TimeLine:
 class _PacketSizes:
     """The sizes of packets that could be decoded, to estimate how much audio was in bytes that cannot be."""
 
-    def __init__(self, holes: Holes, samples_per_tick: float) -> None:
-        self._holes, self._samples_per_tick = holes, samples_per_tick
+    def __init__(self, format: str, holes: Holes, samples_per_tick: float) -> None:
+        self._format, self._holes, self._samples_per_tick = format, holes, samples_per_tick
         self._sizes: deque[int] = deque(maxlen=16)
         self._mark = b""
         self.samples = 0
 
     def add(self, packet: av.Packet) -> int:
         """Returns the samples of what a packet that can be decoded has behind it, -1 if that is not audio."""
-        extra = packet.size - self.mean
-        if self._is_constant() and extra > 3:
+        head = bytes(memoryview(packet)[:10])
+        frame = mpeg_frame(head[:4]) if self._format == "mp3" else None
+        constant = self._format in CONSTANT_SIZES and self._is_constant()
+        size = frame.size if frame is not None else self.mean if constant else packet.size
+        if head.startswith(DTS_CORE):
+            size = dts_core_bytes(head)
+            size = packet.size if bytes(memoryview(packet)[size : size + 4]) == DTS_EXTENSION else size
+        if packet.size - size > 3:
             # Its decoder ignores bytes that it does not need.
-            count = round(extra / self.mean)
-            return count * self.samples if abs(extra - count * self.mean) <= 3 else -1
+            count = round((packet.size - size) / self.mean) if self._sizes else 0
+            return count * self.samples if abs(packet.size - size - count * self.mean) <= 3 or not constant else -1
         self._sizes.append(packet.size)
         self._mark = bytes(memoryview(packet)[:2])
         return 0

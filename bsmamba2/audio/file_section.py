@@ -26,9 +26,15 @@ class FileSection(io.RawIOBase):
         self._file.seek(begin)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Moves to a position in the section and returns it."""
+        """Moves to a position in the section and returns it; -1, which FFmpeg expects, if there is no such position."""
         base = {os.SEEK_SET: self._begin, os.SEEK_CUR: self._file.tell(), os.SEEK_END: self._end}[whence]
-        return self._file.seek(base + offset) - self._begin
+        target = base + offset
+        return self._file.seek(target) - self._begin if self._begin <= target < 2**63 else -1
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Returns so many bytes, or fewer at the end."""
+        left = max(0, self._end - self._file.tell())
+        return self._file.read(left if size < 0 else min(size, left)) if not self._corrections else super().read(size)
 
     def tell(self) -> int:
         """Returns the position in the section."""

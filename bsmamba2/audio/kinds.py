@@ -179,7 +179,7 @@ KINDS = (
         tried=("DSD of one tone",),
     ),
     FileKind(
-        "others", (), (), "clock", False, "packets", remark="Whatever FFmpeg's libraries decode.", tried=("AST",),
+        "others", (), (), "clock", False, "packets", remark="All that FFmpeg's libraries decode.", tried=("AST",),
     ),
 )  # fmt: skip
 

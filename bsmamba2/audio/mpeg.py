@@ -1,4 +1,4 @@
-"""Frames of MPEG audio (MP3, MP2) and of AAC streams (ADTS), read from the bytes of a file."""
+"""Frames of MPEG audio (MP3, MP2), of AAC streams (ADTS) and of DTS, read from their bytes."""
 
 import mmap
 import os
@@ -20,6 +20,8 @@ BIT_RATES[False, 3] = BIT_RATES[False, 2]
 SAMPLE_RATES = (44100, 48000, 32000)
 # So far behind the tags the first frame is looked for, and behind the counted frames more frames.
 SEARCHED_BYTES = 2**22
+# The first bytes of a DTS frame, and of the extension that can follow in it (ETSI TS 102 114).
+DTS_CORE, DTS_EXTENSION = bytes.fromhex("7ffe8001"), bytes.fromhex("64582025")
 # Samples by which every decoder of MP3 is late.
 DECODER_DELAY = 529
 # Whose headers state the encoder's delay and padding.
@@ -204,3 +206,8 @@ def _aac_frame_bytes(header: bytes) -> int | None:
         return None
     size = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
     return size if size >= 7 else None
+
+
+def dts_core_bytes(header: bytes) -> int:
+    """Returns the size of a DTS frame, without an extension, that its header of ten bytes states."""
+    return ((header[5] & 3) << 12 | header[6] << 4 | header[7] >> 4) + 1

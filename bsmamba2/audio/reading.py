@@ -108,8 +108,8 @@ def read_blocks(
 class _Sound:
     """A file open in libsndfile."""
 
-    def __init__(self, path: Path, sound: soundfile.SoundFile, length: int) -> None:
-        self.path, self.sound = path, sound
+    def __init__(self, path: Path, sound: soundfile.SoundFile, length: int, note: str) -> None:
+        self.path, self.sound, self._note = path, sound, note
         self.length: int | None = length
         self._end = length
         self.sample_rate, self.channels = sound.samplerate, sound.channels
@@ -117,6 +117,8 @@ class _Sound:
 
     def blocks(self, start: int, length: int | None, found: Irregularities | None) -> Iterator[Tensor]:
         """Yields audio (c, n) from sample start on."""
+        if found is not None and self._note:
+            found.notes.append(self._note)
         try:
             start = min(start, self._end)
             self.sound.seek(start)
@@ -187,13 +189,13 @@ def _opened(path: Path, stream: int | None) -> Iterator["_Sound | _Songs | Decod
             raise InputError(f"{path} is an empty file; give a file with audio in it")
         opened = open_samples(path) if stream is None else None
         if opened is not None:
-            sound, length = opened
+            sound, length, note = opened
             with sound:
-                yield _Sound(path, sound, length)
+                yield _Sound(path, sound, length, note)
             return
         # Opened here, so that no name is taken for a URL.
         with (
-            path.open("rb") as file,
+            FileSection(path) as file,
             path.open("rb") as checked,
             av.open(file, "r", options=OPTIONS) as container,
         ):

@@ -23,6 +23,7 @@ SAMPLE_FILES = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"fLaC", b".snd", b
 UNKNOWN_SIZES = (range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
 LARGEST_SIZE_32 = 0xFFFFFFFF
 TRUNCATED = "is truncated: it is shorter than its header states; get the whole file"
+UNREAD = "bytes behind its samples, which belong to no chunk, are not read"
 SAMPLE_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 
 
@@ -41,8 +42,10 @@ class SampleData:
     corrections: dict[int, bytes] = field(default_factory=dict)
 
 
-def open_samples(path: Path) -> tuple[soundfile.SoundFile, int] | None:
-    """Returns a file open in libsndfile and its number of samples per channel; None if FFmpeg's libraries must read it.
+def open_samples(path: Path) -> tuple[soundfile.SoundFile, int, str] | None:
+    """Returns a file open in libsndfile, its number of samples per channel, and a note about it, which may be empty.
+
+    It returns None if FFmpeg's libraries must read the file.
 
     libsndfile would lose samples of an MP3 file without a table of contents, and takes the floats of some W64 files for
     integers.
@@ -57,6 +60,7 @@ def open_samples(path: Path) -> tuple[soundfile.SoundFile, int] | None:
             return None
         data = sample_data(file)
         available = file.seek(0, os.SEEK_END) - (data.begin if data else 0)
+        note = "" if data is None or data.size is None or _ends_or_has_chunk(file, data.begin + data.size) else UNREAD
     # Libraries silently read what is left of a truncated file.
     if data is not None and data.size is not None and data.size > available:
         raise InputError(f"{path} {TRUNCATED}")
@@ -72,9 +76,17 @@ def open_samples(path: Path) -> tuple[soundfile.SoundFile, int] | None:
         sound.close()
         return None
     if data is None:
-        return sound, sound.frames
+        return sound, sound.frames, ""
     size = available if data.size is None else data.size
-    return sound, min(sound.frames, size // (SAMPLE_BYTES[sound.subtype] * sound.channels))
+    return sound, min(sound.frames, size // (SAMPLE_BYTES[sound.subtype] * sound.channels)), note
+
+
+def _ends_or_has_chunk(file: BinaryIO, place: int) -> bool:
+    """Whether a file ends at a position, up to a chunk's worth of padding, or a chunk with a name begins there."""
+    file.seek(place)
+    behind = file.read(32)
+    names = (behind[:4], behind[place % 2 :][:4], behind.lstrip(b"\0")[:4])
+    return len(behind) < 8 or any(name.isascii() and name.decode("ascii").isprintable() for name in names)
 
 
 def id3_bytes(file: BinaryIO, start: int = 0) -> int:

@@ -8,7 +8,8 @@ import pytest
 import soundfile
 import torch
 
-from bsmamba2.audio.reading import audio_info, read_audio
+from bsmamba2.audio.irregularities import Irregularities
+from bsmamba2.audio.reading import audio_info, read_audio, read_blocks
 from bsmamba2.audio.sample_files import id3_bytes, sample_data
 from bsmamba2.errors import InputError
 
@@ -146,6 +147,23 @@ def test_a_chunk_behind_the_samples_that_is_cut(tmp_path: Path) -> None:
     """All samples are there."""
     path = tmp_path / "song.wav"
     check(path, with_chunk("WAV", written(path, "WAV"))[:-100])
+
+
+@pytest.mark.parametrize("format", ["WAV", "AIFF"])
+def test_a_size_that_is_too_small_is_noted(tmp_path: Path, format: str) -> None:
+    path = tmp_path / "song"
+    content = bytearray(written(path, format))
+    mark, order, header = (b"SSND", ">I", 8) if format == "AIFF" else (b"data", "<I", 0)
+    place = content.index(mark) + 4
+    content[place : place + 4] = struct.pack(order, header + 4 * 1000)
+    path.write_bytes(content)
+    found = Irregularities()
+    assert sum(block.shape[-1] for block in read_blocks(path, found=found)) == 1000
+    assert found.notes == ["bytes behind its samples, which belong to no chunk, are not read"]
+    for whole in (written(path, format), with_chunk(format, written(path, format))):
+        path.write_bytes(whole)
+        list(read_blocks(path, found=(found := Irregularities())))
+        assert found.notes == []
 
 
 def test_tags_one_after_another() -> None:
