@@ -23,9 +23,17 @@ from bsmamba2.audio.containers import Mp4Track, mp4_track
 from bsmamba2.audio.formats import Depth
 from bsmamba2.audio.irregularities import Hole, Irregularities, describe_holes
 from bsmamba2.audio.kinds import MP4_FILES, Holes, file_kind
-from bsmamba2.audio.mpeg import DTS_CORE, DTS_EXTENSION, dts_core_bytes, lost_aac_frames, mp3_length, mpeg_frame
+from bsmamba2.audio.mpeg import (
+    DTS_CORE,
+    DTS_EXTENSION,
+    dts_core_bytes,
+    first_mpeg_frame,
+    lost_aac_frames,
+    mp3_length,
+    mpeg_frame,
+)
 from bsmamba2.audio.ogg import OggPages
-from bsmamba2.audio.sample_files import TRUNCATED
+from bsmamba2.audio.sample_files import TRUNCATED, id3_bytes
 from bsmamba2.errors import InputError
 
 # How much shorter a stream may be than its container states, because containers round to their own clock. A smaller
@@ -43,6 +51,8 @@ STAMPS = ("stamps", "stamps and bytes", "pages")
 PACKET_HEADER_BYTES = 64
 # Sample formats of the frames of a lossless codec.
 FRAME_DEPTHS: dict[str, Depth] = {"u8": "8", "s16": "16", "s32": "32", "flt": "float", "dbl": "double", "s64": "double"}
+# Bytes before the first packet of a transport stream of sound alone, at most.
+TRANSPORT_HEADER_BYTES = 2000
 # Containers whose packets have one size.
 CONSTANT_SIZES = ("ac3",)
 # First bytes of tags between the packets.
@@ -76,7 +86,7 @@ class DecodedStream:
     def __init__(
         self, path: Path, container: av.container.InputContainer, number: int, file: BinaryIO, pages: OggPages | None
     ) -> None:
-        self._path, self._container, self._pages = path, container, pages
+        self._path, self._container, self._file, self._pages = path, container, file, pages
         self._source = source = container.streams.audio[number]
         # Only part of a file, or an unknown codec.
         if source.codec_context is None or not source.sample_rate or not source.channels:
@@ -104,6 +114,10 @@ class DecodedStream:
         self._first_stamp, self._end = None, 0.0
         self._error: av.FFmpegError | None = None
         self._damaged_end = self._is_cut = False
+        self._lost_end = 0
+        # Positions of the first packet, and behind the last one that could be decoded.
+        self._first_byte: int | None = None
+        self._last_byte = 0
         self._frames = self._decoded()
         self._first = next(self._frames, None)
         self._zero = self._zero_seconds()
@@ -266,6 +280,8 @@ class DecodedStream:
             filled = 0 if self._pages.intact or missing <= self._slack else missing
         elif self._kind.holes not in STAMPS:
             filled = missing if self._damaged_end or (line.has_holes and missing > self._slack) else 0
+            if self.length is None and self._kind.holes.startswith("packets"):
+                filled = self._lost_end
         else:
             behind = round((self._end - self._zero) * self.sample_rate) - line.left_out - line.position
             filled = behind if self._damaged_end else 0
@@ -283,10 +299,36 @@ class DecodedStream:
             raise InputError(f"{self._path} is damaged and cannot be read to its end ({reason(self._error)})")
         if filled > 0:
             self._add_hole(line, filled)
-        elif self._kind.length == "doubtful" and not self._reaches_its_guess():
-            stated = ((self._source.start_time or 0) + self._source.duration) * self._tick_seconds
-            line.add_note(f"its header states {stated:.2f} s of sound, of which {self._end:.2f} s were found")
+        self._note_the_end(line)
         return max(0, filled)
+
+    def _note_the_end(self, line: "_TimeLine") -> None:
+        """Notes an end that is early, though it may be right, and bytes of no known kind at both ends."""
+        stated = self._stated_end
+        if self._kind.length == "doubtful" and self._source.duration is not None:
+            stated = ((self._source.start_time or 0) + self._source.duration) * self._tick_seconds
+        rounding = self._tick_seconds if self._tick_seconds * self.sample_rate > 500 else CLOCK_SECONDS
+        if self._kind.length == "clock":
+            frame_samples = 0 if self._first is None else self._first.frame.samples
+            rounding = max(LAG_SECONDS, 0.75 * frame_samples / self.sample_rate)
+        if stated is not None and self._kind.length != "samples" and self._end < stated - 0.99 * rounding:
+            line.add_note(f"its header states {stated:.2f} s of sound, of which {self._end:.2f} s were found")
+        if (self._kind.holes == "bytes" or self._format == "mpegts") and self._has_unknown_bytes():
+            line.add_note("bytes before its first or behind its last frame are not audio")
+
+    def _has_unknown_bytes(self) -> bool:
+        """Whether bytes at the beginning or the end of a file without a container are neither frames nor tags."""
+        first = self._first_byte or 0
+        if self._format == "mpegts":
+            return first > TRANSPORT_HEADER_BYTES and not self._is_film
+        if self._format == "mp3":
+            # A header of the number of frames is no packet.
+            first = first_mpeg_frame(self._file) or 0
+        if first > id3_bytes(self._file):
+            return True
+        self._file.seek(self._last_byte)
+        rest = self._file.read(PACKET_HEADER_BYTES)
+        return self.length is None and len(rest) > 1 and not rest.startswith(TAGS)
 
     def _reaches_its_guess(self) -> bool:
         """Whether the packets end where FFmpeg, which also looks at the end of the file, supposes it."""
@@ -328,7 +370,9 @@ class DecodedStream:
                 damaged |= self._kind.holes == "stamps and bytes"
                 skipped |= self._kind.holes in ("packets and bytes", "bytes")
                 lost += sizes.lost_between(place - behind) if self._format != "aac" else 0
-            behind = None if place is None else place + size
+            if size and place is not None:
+                behind = place + size
+                self._first_byte = place if self._first_byte is None else self._first_byte
             if packet.stream_index != self._source.index:
                 continue
             if size:
@@ -353,13 +397,15 @@ class DecodedStream:
             if size and not frames and not missing and self.depth is not None and not packet.is_discard:
                 missing, damaged = sizes.lost_samples(packet, False), True
             lost += 0 if frames else missing
+            if frames and size and behind is not None:
+                self._last_byte = behind
             for frame in frames:
                 sizes.samples = frame.samples
                 yield _Decoded(frame, self._stamp(frame), damaged, lost, skipped)
                 damaged, lost, skipped = False, missing, False
             if frames and self._track.even_packets and self._is_short(packet, frames):
                 damaged = True
-            self._damaged_end = damaged or lost > 0
+            self._damaged_end, self._lost_end = damaged or lost > 0, lost
 
     def _is_short(self, packet: av.Packet, frames: list[av.AudioFrame]) -> bool:
         """Whether a packet gives fewer samples than it states, as damaged Opus does."""

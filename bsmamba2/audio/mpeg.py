@@ -62,7 +62,7 @@ def mp3_length(file: BinaryIO) -> int | None:
     It states them if its first frame is a Xing, Info or VBRI header, at its place, with a number of frames that is set
     and not zero, and if no frames follow those that are counted: files joined end to end have the header of the first.
     """
-    begin = _first_frame(file)
+    begin = first_mpeg_frame(file)
     counted = None if begin is None else _counted(file, begin)
     if counted is None or counted.frames is None:
         return None
@@ -77,7 +77,7 @@ def mp3_length(file: BinaryIO) -> int | None:
 
 def has_all_mp3_bytes(file: BinaryIO) -> bool:
     """Whether an MP3 file is as long as its first frame states, if it does; FFmpeg decodes half a frame to noise."""
-    begin = _first_frame(file)
+    begin = first_mpeg_frame(file)
     counted = None if begin is None else _counted(file, begin)
     return counted is None or counted.end is None or counted.end <= file.seek(0, os.SEEK_END)
 
@@ -119,7 +119,7 @@ def _counted(file: BinaryIO, begin: int) -> _Counted | None:
     return _Counted(begin, frame, frames, begin + size if size else None, gapless, delays >> 12, delays & 0xFFF)
 
 
-def _first_frame(file: BinaryIO) -> int | None:
+def first_mpeg_frame(file: BinaryIO) -> int | None:
     """Returns the position of the first frame behind the tags; None if there is none."""
     tags = id3_bytes(file)
     file.seek(tags)
