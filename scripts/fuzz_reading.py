@@ -242,7 +242,8 @@ def run(cases: list[Case], model: Path, output: Path, wholes: dict[str, AudioInf
                 process.kill()
                 done += 1
                 break
-            yield judge(case, *answer[1:], wholes)
+            _, state, remark, length = answer
+            yield judge(case, state, remark, length, wholes)
             done += 1
         process.join(10)
         waiting = waiting[done:]

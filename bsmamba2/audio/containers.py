@@ -63,12 +63,14 @@ def _movie(file: BinaryIO) -> Atom:
 
 
 def _is_fragmented(movie: Atom) -> bool:
-    return any(atom.name == b"mvex" for atom in movie.children)
+    children: list[Atom] = movie.children or []
+    return any(atom.name == b"mvex" for atom in children)
 
 
 def _content(file: BinaryIO, atom: Atom, *names: bytes) -> bytes:
     for name in names:
-        atom = next(child for child in atom.children or [] if child.name == name)
+        children: list[Atom] = atom.children or []
+        atom = next(child for child in children if child.name == name)
     complete, content = atom.read(file)
     if not complete:
         raise KeyError(atom.name)

@@ -4,10 +4,9 @@ import itertools
 import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import av
 import av.logging
@@ -44,7 +43,7 @@ LAG_SECONDS = 0.005
 # Sound that begins less than this behind the picture begins with it.
 SYNCHRONOUS_SECONDS = 0.002
 # A longer pause is a broken clock, if the file does not state that it is so long.
-LONGEST_PAUSE_SECONDS = 3600
+LONGEST_PAUSE_SECONDS = 60
 # Ways to find holes by time stamps.
 STAMPS = ("stamps", "stamps and bytes", "pages")
 # Bytes of headers between two packets, at most.
@@ -103,15 +102,16 @@ class DecodedStream:
         self._track = mp4_track(file, source.id) if self._format == MP4_FILES else Mp4Track()
         self._lost_frames = lost_aac_frames(file) if self._format == "aac" else {}
         self.depth = _lossless_depth(container, source)
-        self._skips = (self._format, self._codec) == ("ogg", "vorbis")
-        if self._skips:
+        skips = (self._format, self._codec) == ("ogg", "vorbis")
+        if skips:
             # FFmpeg cuts too much off the end if all audio is on one Ogg page, so `blocks` does the cutting.
             source.codec_context.flags2 |= Flags2.skip_manual
         if self._codec in CHECKED_CODECS:
             source.codec_context.options = {"err_detect": "crccheck+explode"}
         # The first time stamp and the latest end of the packets, an error that ended reading, whether nothing behind
         # the last frame could be decoded, and whether the last packet was cut.
-        self._first_stamp, self._end = None, 0.0
+        self._first_stamp: int | None = None
+        self._end = 0.0
         self._error: av.FFmpegError | None = None
         self._damaged_end = self._is_cut = False
         self._lost_end = 0
@@ -120,6 +120,8 @@ class DecodedStream:
         self._last_byte = 0
         self._frames = self._decoded()
         self._first = next(self._frames, None)
+        # Samples to skip at the beginning, if the decoder is set not to do so.
+        self._skipped = _skipped(self._first.frame) if skips and self._first is not None else 0
         self._zero = self._zero_seconds()
         self._stated_end = None if self._kind.length in ("decoding", "doubtful") else self._stated_end_seconds()
         self.length = None
@@ -167,12 +169,12 @@ class DecodedStream:
             line.add_note("its last page is not marked as the last, so that it may have been longer")
         for decoded in self._from(start, is_part):
             samples = self._samples(decoded.frame)
-            if self._skips:
-                samples = samples[:, _skipped(decoded.frame) :]
-            silence = self._silence_before(decoded, line)
-            yield from self._silence(silence, line)
-            if line.is_over():
-                break
+            if decoded is self._first:
+                samples = samples[:, self._skipped :]
+            if silence := self._silence_before(decoded, line):
+                yield from self._silence(silence, line)
+                if line.is_over():
+                    break
             yield line.position, samples
             line.advance(samples.shape[1])
             if line.is_over():
@@ -210,7 +212,7 @@ class DecodedStream:
     def _backwards(self, waiting: list["_Decoded"], end: float | None) -> Iterator["_Decoded"]:
         left = sum(decoded.frame.samples for decoded in waiting)
         for decoded in waiting:
-            yield decoded if end is None else replace(decoded, stamp=end - left / self.sample_rate)
+            yield decoded if end is None else decoded._replace(stamp=end - left / self.sample_rate)
             left -= decoded.frame.samples
 
     def _silence_before(self, decoded: "_Decoded", line: "_TimeLine") -> int:
@@ -284,7 +286,7 @@ class DecodedStream:
                 filled = self._lost_end
         else:
             behind = round((self._end - self._zero) * self.sample_rate) - line.left_out - line.position
-            filled = behind if self._damaged_end else 0
+            filled = behind if self._damaged_end and self._is_believed(line.position + behind, behind) else 0
             if self._stated_end is not None and self._end + self._slack / self.sample_rate >= self._stated_end:
                 missing = 0
         missing -= max(0, filled)
@@ -295,7 +297,12 @@ class DecodedStream:
         if missing > self._slack or (self._is_cut and self.length is not None and filled > 0):
             end = (self.length or 0) - self._slack
             raise InputError(f"{self._path} ends before its sample {end}; it is truncated or empty")
-        if self._error is not None and self.length is None and not self._reaches_its_guess():
+        supposed = self._supposed_end()
+        if (
+            self._error is not None
+            and self.length is None
+            and (supposed is None or self._end < supposed - CLOCK_SECONDS)
+        ):
             raise InputError(f"{self._path} is damaged and cannot be read to its end ({reason(self._error)})")
         if filled > 0:
             self._add_hole(line, filled)
@@ -304,9 +311,7 @@ class DecodedStream:
 
     def _note_the_end(self, line: "_TimeLine") -> None:
         """Notes an end that is early, though it may be right, and bytes of no known kind at both ends."""
-        stated = self._stated_end
-        if self._kind.length == "doubtful" and self._source.duration is not None:
-            stated = ((self._source.start_time or 0) + self._source.duration) * self._tick_seconds
+        stated = self._supposed_end() if self._kind.length == "doubtful" else self._stated_end
         rounding = self._tick_seconds if self._tick_seconds * self.sample_rate > 500 else CLOCK_SECONDS
         if self._kind.length == "clock":
             frame_samples = 0 if self._first is None else self._first.frame.samples
@@ -330,16 +335,14 @@ class DecodedStream:
         rest = self._file.read(PACKET_HEADER_BYTES)
         return self.length is None and len(rest) > 1 and not rest.startswith(TAGS)
 
-    def _reaches_its_guess(self) -> bool:
-        """Whether the packets end where FFmpeg, which also looks at the end of the file, supposes it."""
+    def _supposed_end(self) -> float | None:
+        """Returns the time stamp of the end as FFmpeg supposes it, which also looks at the end of the file."""
         source, container = self._source, self._container
         if source.duration is not None:
-            supposed = ((source.start_time or 0) + source.duration) * self._tick_seconds
-        elif container.duration is not None:
-            supposed = ((container.start_time or 0) + container.duration) / av.time_base
-        else:
-            return False
-        return self._end >= supposed - CLOCK_SECONDS
+            return ((source.start_time or 0) + source.duration) * self._tick_seconds
+        if container.duration is not None and not self._is_film:
+            return ((container.start_time or 0) + container.duration) / av.time_base
+        return None
 
     def _silence(self, count: int, line: "_TimeLine") -> Iterator[tuple[int, np.ndarray]]:
         while count > 0 and not line.is_over():
@@ -361,29 +364,37 @@ class DecodedStream:
     def _decoded(self) -> Iterator["_Decoded"]:
         """Yields the frames of the stream; a packet that cannot be decoded does not end it."""
         damaged, skipped, lost, number = False, False, 0, 0
-        sizes = _PacketSizes(self._format, self._kind.holes, self._tick_seconds * self.sample_rate)
+        holes, index, tick_seconds = self._kind.holes, self._source.index, self._tick_seconds
+        sizes = _PacketSizes(self._format, holes, tick_seconds * self.sample_rate)
         behind: int | None = None
         for packet in self._packets():
-            place, size = packet.pos, packet.size
-            if size and place is not None and behind is not None and place - behind > PACKET_HEADER_BYTES:
-                # Between the packets there is nothing but headers.
-                damaged |= self._kind.holes == "stamps and bytes"
-                skipped |= self._kind.holes in ("packets and bytes", "bytes")
-                lost += sizes.lost_between(place - behind) if self._format != "aac" else 0
-            if size and place is not None:
-                behind = place + size
-                self._first_byte = place if self._first_byte is None else self._first_byte
-            if packet.stream_index != self._source.index:
+            if size := packet.size:
+                place = packet.pos
+                if place is not None:
+                    if behind is not None and place - behind > PACKET_HEADER_BYTES:
+                        # Between the packets there is nothing but headers.
+                        damaged |= holes == "stamps and bytes"
+                        skipped |= holes in ("packets and bytes", "bytes")
+                        lost += sizes.lost_between(place - behind) if self._format != "aac" else 0
+                    behind = place + size
+                    if self._first_byte is None:
+                        self._first_byte = place
+            if packet.stream_index != index:
                 continue
             if size:
                 self._is_cut = packet.is_corrupt
-                damaged |= packet.is_corrupt
-                lost += self._lost_frames.get(number, 0) * sizes.samples
-                number += 1
-                self._follow(packet)
+                damaged |= self._is_cut
+                if self._lost_frames:
+                    lost += self._lost_frames.get(number, 0) * sizes.samples
+                    number += 1
+                ticks = packet.pts
+                if ticks is not None:
+                    if self._first_stamp is None:
+                        self._first_stamp = ticks
+                    self._end = max(self._end, (ticks + (packet.duration or 0)) * tick_seconds)
             try:
-                frames, missing = packet.decode(), 0
-                if size and self._kind.holes == "bytes":
+                frames, missing = cast(list[av.AudioFrame], packet.decode()), 0
+                if size and holes == "bytes":
                     missing = sizes.add(packet)
                     skipped |= missing < 0
                     missing = max(0, missing)
@@ -392,16 +403,18 @@ class DecodedStream:
                 frames = self._beginning(packet, sizes)
                 missing = sizes.lost_samples(packet, len(frames) > 0)
                 damaged |= not frames
-                skipped |= self._kind.holes == "bytes" and missing == 0 and not sizes.is_tag(packet)
+                skipped |= holes == "bytes" and missing == 0 and not sizes.is_tag(packet)
             # Without a delay, each packet gives samples.
             if size and not frames and not missing and self.depth is not None and not packet.is_discard:
                 missing, damaged = sizes.lost_samples(packet, False), True
-            lost += 0 if frames else missing
-            if frames and size and behind is not None:
+            if not frames:
+                lost += missing
+            elif size and behind is not None:
                 self._last_byte = behind
             for frame in frames:
                 sizes.samples = frame.samples
-                yield _Decoded(frame, self._stamp(frame), damaged, lost, skipped)
+                ticks = frame.pts
+                yield _Decoded(frame, None if ticks is None else ticks * tick_seconds, damaged, lost, skipped)
                 damaged, lost, skipped = False, missing, False
             if frames and self._track.even_packets and self._is_short(packet, frames):
                 damaged = True
@@ -419,12 +432,6 @@ class DecodedStream:
         except av.FFmpegError as error:
             self._error = error
 
-    def _follow(self, packet: av.Packet) -> None:
-        if packet.pts is not None:
-            if self._first_stamp is None:
-                self._first_stamp = packet.pts
-            self._end = max(self._end, (packet.pts + (packet.duration or 0)) * self._tick_seconds)
-
     def _beginning(self, packet: av.Packet, sizes: "_PacketSizes") -> list[av.AudioFrame]:
         """Returns the frames of a packet without what follows its first bytes, as many as other packets have."""
         if self._kind.holes != "bytes" or not sizes.mean or packet.size <= sizes.last or not sizes.begins(packet):
@@ -433,12 +440,6 @@ class DecodedStream:
             return list(self._source.codec_context.decode(av.Packet(bytes(packet)[: sizes.last])))
         except av.FFmpegError:
             return []
-
-    def _stamp(self, frame: av.AudioFrame) -> float | None:
-        """Returns the time of the first sample of a frame that is not skipped, in seconds."""
-        if frame.pts is None:
-            return None
-        return frame.pts * self._tick_seconds + (_skipped(frame) / self.sample_rate if self._skips else 0)
 
     def _zero_seconds(self) -> float:
         """Returns the time stamp of sample 0: where a film begins, or else where the sound begins."""
@@ -449,6 +450,7 @@ class DecodedStream:
         ]
         self._is_film = bool(videos)
         first = None if self._first is None else self._first.stamp
+        first = None if first is None else first + self._skipped / self.sample_rate
         if self._pages is not None and not self._source.start_time:
             # FFmpeg's time stamps are late by the encoder's delay if all audio is on one Ogg page.
             first = 0.0
@@ -487,6 +489,10 @@ class DecodedStream:
                 name = "dbl" if wide else frame.format.packed.name
                 self._packer = av.AudioResampler(name, frame.layout, self.sample_rate)
             [frame] = self._packer.resample(frame)
+        if frame.format.name == "fltp":
+            # PyAV's own conversion takes several times as long.
+            planes = [np.frombuffer(plane, np.float32, frame.samples) for plane in frame.planes]
+            return np.concatenate(planes).reshape(self.channels, frame.samples)
         samples = frame.to_ndarray()
         if not frame.format.is_planar:
             samples = samples.reshape(-1, self.channels).T
@@ -496,8 +502,7 @@ class DecodedStream:
         return ((samples - (full_scale if samples.dtype.kind == "u" else 0)) / full_scale).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class _Decoded:
+class _Decoded(NamedTuple):
     """A frame with its time; and what is before it: what cannot be decoded, its samples, and bytes of no audio."""
 
     frame: av.AudioFrame
@@ -631,7 +636,7 @@ def _stated_depth(container: av.container.InputContainer, source: av.AudioStream
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)
     try:
-        description = container.dumps_format()
+        description = container.dumps_format()  # type: ignore[attr-defined]
     finally:
         av.logging.set_level(level)
     stated = re.search(rf"^  Stream #0:{source.index}\b.*\bs32p? \((\d+) bit\)", description, re.MULTILINE)

@@ -145,7 +145,7 @@ KINDS = (
         tried=("AAC in FLV", "MP3 in FLV from a pipe"),
     ),
     FileKind(
-        "MPEG transport and program streams, NUT", ("mpegts", "mpeg", "nut"), (), "decoding",
+        "MPEG transport and program streams, NUT", ("mpegts", "mpeg", "nut"), (), "doubtful",
         truncation="cannot be recognised",
         tried=("AAC in a transport stream", "MP2 in a program stream", "AAC in NUT"),
     ),

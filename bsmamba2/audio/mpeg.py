@@ -1,5 +1,6 @@
 """Frames of MPEG audio (MP3, MP2), of AAC streams (ADTS) and of DTS, read from their bytes."""
 
+import functools
 import mmap
 import os
 import re
@@ -38,6 +39,7 @@ class MpegFrame:
     channels: int
 
 
+@functools.lru_cache(maxsize=1024)
 def mpeg_frame(header: bytes) -> MpegFrame | None:
     """Returns what the four bytes of a header of MPEG audio state; None if they are none."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:

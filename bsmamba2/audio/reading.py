@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import av
 import numpy as np
@@ -173,7 +174,7 @@ def _song(path: Path, pages: OggPages, number: int) -> Iterator[DecodedStream]:
         FileSection(path, *section) as checked,
         av.open(file, "r", options=OPTIONS) as container,
     ):
-        yield DecodedStream(path, container, 0, checked, pages)
+        yield DecodedStream(path, container, 0, cast(BinaryIO, checked), pages)
 
 
 @contextlib.contextmanager
@@ -220,7 +221,7 @@ def _opened(path: Path, stream: int | None) -> Iterator["_Sound | _Songs | Decod
 def channel_layout(path: Path) -> str | None:
     """Returns FFmpeg's name of a file's channel layout, such as 5.1, or None if it states none."""
     try:
-        with path.open("rb") as file, av.open(file, "r", options=OPTIONS) as container:
+        with FileSection(path) as file, av.open(file, "r", options=OPTIONS) as container:
             name: str = container.streams.audio[0].layout.name
     except (av.FFmpegError, IndexError, ValueError):
         return None
