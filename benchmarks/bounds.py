@@ -3,8 +3,9 @@
 Multiply-adds are counted by running the modules on tensors without data (`torch.device("meta")`), so that the full-size
 network takes a second. `products` are matrix products, convolutions and attention: all that
 `torch.utils.flop_counter` counts. `elementwise` are the multiply-adds that are written as `addcmul`: the depthwise
-convolution, the skip of the scan and the states that it carries from chunk to chunk. Not counted are other elementwise
-operations, norms, exponentials and Fourier transforms. The scan is counted as the chunked one, whichever one runs.
+convolution, the skip of the scan and the states that it carries from chunk to chunk; and the scan of Mamba-1, three for
+each state and step. Not counted are other elementwise operations, norms, exponentials and Fourier transforms. The scan
+is counted as the chunked one, whichever one runs.
 
 One operation is a multiplication or an addition, so that a multiply-add is two.
 """
@@ -38,16 +39,25 @@ def _two_per_value(*_: Any, out_shape: tuple[int, ...], **__: Any) -> int:
     return 2 * math.prod(out_shape)
 
 
-ADDCMUL = dict.fromkeys((torch.ops.aten.addcmul, torch.ops.aten.addcmul_), _two_per_value)
+def _six_per_state(x: tuple[int, ...], dt: tuple[int, ...], A: tuple[int, ...], *_: Any, **__: Any) -> int:
+    """Counts the exponent of the decay, the step of the state with its input, and the output."""
+    return 6 * x[0] * x[1] * math.prod(A)
+
+
+ELEMENTWISE = {
+    torch.ops.aten.addcmul: _two_per_value,
+    torch.ops.aten.addcmul_: _two_per_value,
+    torch.ops.bsmamba2.selective_steps: _six_per_state,
+}
 
 
 def multiply_adds(run: Callable[..., object], *arguments: Tensor) -> Counter[str]:
     """Returns the multiply-adds of run(*arguments): `products` and `elementwise`."""
-    with FlopCounterMode(display=False, custom_mapping=ADDCMUL) as counter, torch.no_grad():
+    with FlopCounterMode(display=False, custom_mapping=ELEMENTWISE) as counter, torch.no_grad():
         run(*arguments)
     count: Counter[str] = Counter()
     for operation, operations in counter.get_flop_counts().get("Global", {}).items():
-        count["elementwise" if operation in ADDCMUL else "products"] += operations // 2
+        count["elementwise" if operation in ELEMENTWISE else "products"] += operations // 2
     return count
 
 

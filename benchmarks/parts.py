@@ -108,10 +108,16 @@ def measure_rates(job: Job) -> dict[str, list[Row]]:
 
 
 def measure_scans(job: Job) -> list[Row]:
-    """Returns the times of all scans at the tiles of the network, and how far their y is from the sequential one's."""
+    """Returns the times of the scans of Mamba-2 at the tiles of the network, and how far y is from the definition.
+
+    Other mixers are left out.
+    """
     place, config = job.place, job.config
     rows: list[Row] = []
-    for axis, (count, length) in tile_shapes(config, place).items():
+    mixers = meta_network(config).mixers()
+    for (axis, (count, length)), mixer in zip(tile_shapes(config, place).items(), mixers, strict=False):
+        if mixer.recurrence != "ssd":
+            continue
         arguments = scan_arguments(count, length, config.heads, config.headdim, config.ngroups, config.d_state)
         products = multiply_adds(SCANS["chunked"], *(t.to(META) for t in arguments.values()))["products"]
         with torch.inference_mode():

@@ -7,7 +7,6 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from bsmamba2.errors import InputError
-from bsmamba2.system.devices import out_of_memory
 
 # How long a process may take to end once its result has arrived.
 END_SECONDS = 20.0
@@ -52,6 +51,9 @@ def _send_result(sender: Connection, function: Callable[..., Any], arguments: Se
     except InputError as error:
         sender.send(error)
     except RuntimeError as error:
+        # Imported only now, because it imports torch, which not every function needs.
+        from bsmamba2.system.devices import out_of_memory
+
         if not out_of_memory(error):
             raise
         sender.send(InputError(f"{function.__name__} ran out of memory; measure something smaller"))

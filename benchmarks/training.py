@@ -10,7 +10,7 @@ user.
 import itertools
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -25,7 +25,8 @@ from benchmarks.processes import in_new_process
 from benchmarks.timing import elapsed
 from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.data.excerpts import Excerpts
-from bsmamba2.model.scans import Scan, kernel_problem
+from bsmamba2.model.scan_names import Scan
+from bsmamba2.model.scans import kernel_problem
 from bsmamba2.separation.settings import Precision
 from bsmamba2.system.devices import choose_device
 from bsmamba2.training.losses import LossConfig
@@ -113,19 +114,7 @@ def measure(setting: Setting, steps: int, device: str) -> Row:
         recompute=setting.recompute,
         compile=setting.compile,
     ).to(place)
-    module.log = module.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
-    module.on_fit_start()
-    optimizer = module.optimizer()
-    shape = (setting.batch, network.channels, network.segment)
-    excerpts = Excerpts({stem: 0.1 * torch.randn(shape, device=place) for stem in (*network.stems, "rest")}, [])
-
-    def step() -> None:
-        with autocast(place, setting.precision):
-            value = module.training_step(excerpts, 0)
-        value.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
+    step = training_step(module, setting.batch, setting.precision, place)
     step_seconds = statistics.median([elapsed(step, place) for _ in range(steps + 1)][1:])
     speed = setting.batch * network.segment / network.sample_rate / step_seconds
     peak = peak_memory_mib(place)
@@ -139,6 +128,28 @@ def measure(setting: Setting, steps: int, device: str) -> Row:
         audio = epochs * options["data"].get("epoch_excerpts", default) * network.segment / network.sample_rate
         row |= {"training_hours": audio / 3600, "days": audio / speed / SECONDS_PER_DAY}
     return row
+
+
+def training_step(
+    module: SeparationModule, batch: int, precision: Precision, place: torch.device
+) -> Callable[[], float]:
+    """Returns a function that trains on one batch of noise, always the same, and returns the loss."""
+    network = module.network.config
+    module.log = module.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    module.on_fit_start()
+    optimizer = module.optimizer()
+    shape = (batch, network.channels, network.segment)
+    excerpts = Excerpts({stem: 0.1 * torch.randn(shape, device=place) for stem in (*network.stems, "rest")}, [])
+
+    def step() -> float:
+        with autocast(place, precision):
+            value = module.training_step(excerpts, 0)
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return value.item()
+
+    return step
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from bsmamba2.errors import InputError
+from bsmamba2.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from bsmamba2.model import BSMamba2, ModelConfig

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bsmamba2.errors import InputError
+from bsmamba2.options import UsageError, meant, parse_options
 from bsmamba2.system.stopping import stopped_by_exception
+from bsmamba2.version import __version__
 
 USAGE = """usage: bsmamba2 COMMAND ...
 
@@ -26,14 +28,59 @@ commands:
   doctor     report what this machine computes with, and how to fix what does not work
   demo       separate a short song, score it and draw its spectrogram
 
-`bsmamba2 COMMAND --help` lists the options of a command.
+`bsmamba2 COMMAND --help` lists the options of a command, `bsmamba2 --version` the version.
 """
-MODELS_USAGE = """usage: bsmamba2 models [--json]
-       bsmamba2 models download NAME [--json]
+MODELS_USAGE = """usage: bsmamba2 models [NAME ...] [--stems STEM,...] [--json]
+       bsmamba2 models download NAME ... [--json]
        bsmamba2 models verify [--json]
 
-List the published models; download one into the user's cache; verify the downloaded ones and the packaged one.
+List the published models, those that give some stems, or all that is known about a model; download models into the
+user's cache; verify the downloaded ones and the packaged one.
 """
+
+
+SEPARATE_EXAMPLES = (
+    "bsmamba2 separate song.mp3",
+    "bsmamba2 separate album/ -o stems -f flac",
+    "bsmamba2 separate song.mp3 -m msst-vocals -s vocals",
+)
+# Options of Demucs, Spleeter, audio-separator and MSST, by which they are known.
+SEPARATE_ELSEWHERE = {
+    "--two-stems": "--stems vocals,instrumental",
+    "--shifts": "--overlap 0.75, which averages shifted segments too",
+    "-n": "--model",
+    "--name": "--model",
+    "--mp3": "--format mp3",
+    "--flac": "--format flac",
+    "--float32": "--bit-depth float",
+    "--int24": "--bit-depth 24",
+    "--out": "--output",
+    "--filename": "--template",
+    "--clip-mode": "--peak",
+    "--jobs": "--devices",
+    "-j": "--devices",
+    "--segment": "--segment-seconds",
+    "--output-dir": "--output",
+    "--output-format": "--format",
+    "--model-filename": "--model",
+    "--single-stem": "--stems",
+    "--store-dir": "--output",
+    "--start-check-point": "--model",
+    "-d": "--device",
+    "-p": "--model",
+}
+# The extra of pyproject.toml that installs a package, by the name it is imported by.
+EXTRAS = {
+    "lightning": "train",
+    "tensorboard": "train",
+    "matplotlib": "report",
+    "jinja2": "report",
+    "PIL": "report",
+    "scipy": "report",
+    "musdb": "museval",
+    "museval": "museval",
+    "stempeg": "museval",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done, 1 not possible with the given input, 2 wrong usage, 130 stopped by the user, 143 stopped by the system.
     """
-    arguments = with_underscores(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     commands = {
         "separate": _separate,
         "train": _train,
@@ -56,12 +103,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"bsmamba2 {__version__}")
+        return 0
     if arguments[0] not in commands:
-        print(f"bsmamba2: error: there is no command {arguments[0]!r}; choose {', '.join(commands)}", file=sys.stderr)
+        advice = meant(arguments[0], list(commands))
+        print(f"bsmamba2: error: there is no command {arguments[0]!r}; {advice}", file=sys.stderr)
         return 2
-    # Not imported above, so that the usage is printed without delay.
-    from jsonargparse import ArgumentError
-
     try:
         with _log_shown(), stopped_by_exception():
             commands[arguments[0]](arguments[1:])
@@ -69,12 +117,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"bsmamba2: error: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        print(
+            f"bsmamba2 {arguments[0]}: error: this needs the package {package}, which is not installed; run "
+            f'pip install "bsmamba2[{EXTRAS[package]}]"',
+            file=sys.stderr,
+        )
+        return 1
     except PermissionError as error:
         print(f"bsmamba2: error: {error.filename} may not be read or written; change its permissions", file=sys.stderr)
         return 1
-    except ArgumentError as error:
-        reason = " ".join(str(error).split())
-        print(f"bsmamba2 {arguments[0]}: error: {reason}; see bsmamba2 {arguments[0]} --help", file=sys.stderr)
+    except UsageError as error:
+        print(f"bsmamba2 {arguments[0]}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("bsmamba2: stopped", file=sys.stderr)
@@ -102,9 +159,11 @@ def _log_shown() -> Iterator[None]:
 def _separate(arguments: Sequence[str]) -> None:
     from bsmamba2.separation.command import separate_files
 
-    inputs = {"nargs": "+", "metavar": "INPUT", "help": "audio or video files, folders, patterns, or - for a pipe"}
-    stems = {"type": _names, "metavar": "STEM,..."}
-    outcomes = _run("separate", separate_files, arguments, {"inputs": inputs, "--stems": stems})
+    inputs = _positional(nargs="+", metavar="INPUT")
+    options = parse_options(
+        "separate", separate_files, arguments, {"inputs": inputs}, SEPARATE_EXAMPLES, SEPARATE_ELSEWHERE
+    )
+    outcomes = separate_files(**options)
     failures = [outcome for outcome in outcomes if outcome.state == "failed"]
     if failures:
         raise InputError(
@@ -119,30 +178,31 @@ def _separate(arguments: Sequence[str]) -> None:
 
 
 def _train(arguments: Sequence[str]) -> None:
+    # The two import what the others can do without.
+    from jsonargparse import ArgumentError
+
     from bsmamba2.training.command import train
 
-    train(arguments)
+    try:
+        train(with_underscores(arguments))
+    except ArgumentError as error:
+        raise UsageError(f"{' '.join(str(error).split())}; see bsmamba2 train --help") from error
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
     from bsmamba2.evaluation.command import evaluate
     from bsmamba2.evaluation.runs import REPORT
     from bsmamba2.evaluation.table import results_table
-    from bsmamba2.options import parse_options
 
-    special: dict[str, dict[str, Any]] = {
-        "--stems": {"type": _names, "metavar": "STEM,..."},
-        "--chunk_seconds": {"type": float, "nargs": "+", "metavar": "SECONDS"},
-        "--no_report": {"action": "store_true", "help": "Do not write report.html."},
-    }
+    special = {"no_report": {"action": "store_true", "help": "Do not write report.html."}}
     options = parse_options("evaluate", evaluate, arguments, special)
     no_report = options.pop("no_report")
+    if not no_report:
+        # Before the evaluation, which takes long: drawing needs packages that may be missing.
+        from bsmamba2.report import write_report
     results = evaluate(**options)
     if results.tracks:
         if not no_report:
-            # Drawing is imported only when it is needed.
-            from bsmamba2.report import write_report
-
             write_report([options["output"]], options["output"] / REPORT)
         print(results_table(results))
     if results.failures:
@@ -155,14 +215,14 @@ def _evaluate(arguments: Sequence[str]) -> None:
 def _report(arguments: Sequence[str]) -> None:
     from bsmamba2.report.command import report
 
-    for path in _run("report", report, arguments, {"runs": {"nargs": "+", "metavar": "RUN", "type": Path}}):
+    for path in _run("report", report, arguments, {"runs": _positional(nargs="+", metavar="RUN", type=Path)}):
         print(path)
 
 
 def _check_data(arguments: Sequence[str]) -> None:
     from bsmamba2.data.checking import check_data
 
-    report, healthy = _run("check-data", check_data, arguments, {"root": {"metavar": "ROOT", "type": Path}})
+    report, healthy = _run("check-data", check_data, arguments, {"root": _positional(metavar="ROOT", type=Path)})
     print(report)
     if not healthy:
         raise InputError("the dataset has errors (listed above); fix them before training")
@@ -172,23 +232,23 @@ def _models(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] in ("-h", "--help"):
         print(MODELS_USAGE, end="")
         return
-    from bsmamba2.weights.command import download_model, list_models, verify_models
+    from bsmamba2.weights.command import download_models, list_models, verify_models
 
     if arguments and arguments[0] == "download":
-        print(_run("models download", download_model, arguments[1:], {"name": {"metavar": "NAME"}}))
+        names = _positional(nargs="+", metavar="NAME")
+        print(_run("models download", download_models, arguments[1:], {"names": names}))
     elif arguments and arguments[0] == "verify":
         print(_run("models verify", verify_models, arguments[1:]))
     else:
-        print(_run("models", list_models, arguments))
+        print(_run("models", list_models, arguments, {"names": _positional(nargs="*", metavar="NAME")}))
 
 
 def _convert(arguments: Sequence[str]) -> None:
     from bsmamba2.weights.conversion import convert
 
     files = {
-        "input": {"metavar": "INPUT", "type": Path, "help": "the checkpoint: a .ckpt, .pt or .safetensors file"},
-        "output": {"metavar": "OUTPUT", "type": Path, "help": "the .safetensors file to write"},
-        "--stems": {"type": _names, "metavar": "STEM,..."},
+        "input": _positional(metavar="INPUT", type=Path),
+        "output": _positional(metavar="OUTPUT", type=Path),
     }
     print(_run("convert", convert, arguments, files))
 
@@ -215,14 +275,12 @@ def _run(
     special: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Any:
     """Calls a function with the options on the command line; see `bsmamba2.options.parse_options`."""
-    from bsmamba2.options import parse_options
-
     return function(**parse_options(command, function, arguments, special))
 
 
-def _names(value: str | list[str]) -> list[str]:
-    """Returns names separated by commas; jsonargparse calls it again with the result."""
-    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+def _positional(**options: Any) -> dict[str, Any]:
+    """Returns the options of an argument that is given without a name."""
+    return {"positional": True, "type": str, **options}
 
 
 def with_underscores(arguments: Sequence[str]) -> list[str]:

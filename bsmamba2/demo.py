@@ -29,7 +29,7 @@ DATA_FOLDER, RUNS_FOLDER, SCORES_FOLDER, STEMS_FOLDER = (
     DEMO_FOLDER / name for name in ("data", "runs", "evaluation", "stems")
 )
 FIGURE = DEMO_FOLDER / "spectrograms.png"
-TRAINING_CONFIG, TRAINING_MINUTES = Path("configs/tiny.yaml"), 3.0
+TRAINING_CONFIG, TRAINING_MINUTES = "tiny", 3.0
 # Beyond this the stem file has only the padding of its encoder.
 SONG_SECONDS = 6.05
 WHOLE_SONG = {"test": (0.0, SONG_SECONDS)}
@@ -37,7 +37,7 @@ WHOLE_SONG = {"test": (0.0, SONG_SECONDS)}
 EXCERPTS_SECONDS = {"train": (1.0, 4.6), "valid": (0.0, 1.0), "test": (4.6, SONG_SECONDS)}
 
 
-def run_demo(train: bool = False, config: Path | None = None, training_minutes: float | None = None) -> str:
+def run_demo(train: bool = False, config: str | Path | None = None, training_minutes: float | None = None) -> str:
     """Separates a short song with the packaged model, scores it and draws its spectrogram.
 
     Returns the results as text. The song is the excerpt in the package stempeg. Everything is written to the
@@ -45,7 +45,7 @@ def run_demo(train: bool = False, config: Path | None = None, training_minutes: 
 
     Args:
         train: Train a model on parts of the song instead, evaluate it on the rest and separate the rest.
-        config: With --train, the training config, by default configs/tiny.yaml.
+        config: With --train, the training config, a file or a name, by default tiny.
         training_minutes: With --train, the longest training time, by default 3.
 
     Raises:
@@ -68,7 +68,7 @@ def example_song() -> Track:
     spec = find_spec("stempeg")
     files = sorted(Path(spec.origin or "").parent.glob("data/*.stem.mp4")) if spec else []
     if not files:
-        raise InputError("the package stempeg with its example song is not installed; install requirements.txt")
+        raise InputError('the package stempeg, whose song this is, is not installed; run pip install "bsmamba2[all]"')
     return Track(files[0], round(SONG_SECONDS * SAMPLE_RATE))
 
 
@@ -127,12 +127,12 @@ def _separated() -> str:
     )
 
 
-def _trained(config: Path, minutes: float) -> str:
+def _trained(config: str | Path, minutes: float) -> str:
     # Lightning is imported only when it is needed.
     from bsmamba2.training.command import train
+    from bsmamba2.training.configs import config_file
 
-    if not config.is_file():
-        raise InputError(f"there is no config {config}; run the demo in the project's folder, or give --config")
+    file = config_file(config)
     if not 0 < minutes < math.inf:
         raise InputError(f"training_minutes={minutes} is not allowed; give a time above 0")
     song = _fresh_folder()
@@ -141,7 +141,7 @@ def _trained(config: Path, minutes: float) -> str:
     started = time.monotonic()
     checkpoint = train(
         [
-            f"--config={config}",
+            f"--config={file}",
             f"--data.root={DATA_FOLDER}",
             f"--data.cache={DATA_FOLDER}",
             "--data.shared_artists=true",

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bsmamba2.errors import InputError
-from bsmamba2.model.scans import choose_scan, kernel_module, kernel_problem, ssd_kernel
+from bsmamba2.model.scans import choose_scan, kernel_module, kernel_problem, selective_kernel, ssd_kernel
+from bsmamba2.model.selective import selective_chunked
 from bsmamba2.model.ssd import ssd_chunked
 from bsmamba2.system.devices import choose_device
 from bsmamba2.system.versions import package_version, torch_build, versions
@@ -28,9 +29,10 @@ from bsmamba2.text_table import text_table
 CheckState = Literal["ok", "problem", "absent"]
 Arguments = dict[str, Tensor]
 
-# Largest RMS ratio of the error of outputs and gradients. Triton multiplies in TF32, which keeps 10 bits; the
-# convolution computes in float32, with fast exponentials.
+# Largest RMS ratio of the error of outputs and gradients. Triton multiplies in TF32, which keeps 10 bits; the scan of
+# Mamba-1 and the convolution compute in float32, with fast exponentials.
 SCAN_LIMIT = 5e-3
+SELECTIVE_LIMIT = 1e-3
 CONVOLUTION_LIMIT = 1e-4
 
 NO_CUDA = "torch sees no CUDA device"
@@ -40,6 +42,9 @@ CUDA_REQUIREMENTS = "pip install --no-build-isolation -r requirements-cuda.txt"
 # Without the first two flags pip keeps what is installed, or takes the same build from its cache.
 _AGAIN = "--force-reinstall --no-cache-dir --no-deps --no-build-isolation"
 TRITON_ONLY = f"MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE pip install {_AGAIN} mamba-ssm==2.3.1"
+# The compiled part of mamba-ssm, in a module of its own.
+SELECTIVE_PACKAGE = "selective_scan_cuda"
+SELECTIVE_REBUILD = f"MAMBA_FORCE_BUILD=TRUE pip install {_AGAIN} mamba-ssm==2.3.1"
 CONVOLUTION_REBUILD = f"CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install {_AGAIN} causal-conv1d==1.7.0"
 
 _NO_IMAGE = r"no kernel image is available"
@@ -64,6 +69,8 @@ _REMEDIES = (
     ("mamba-ssm", r"not installed", f"{BUILD_TOOLS}\n{CUDA_REQUIREMENTS}"),
     ("mamba-ssm", _MISMATCH.format("(?:selective_scan_cuda|mamba_ssm)") + "|" + _NO_IMAGE, TRITON_ONLY),
     ("mamba-ssm", r"wrong results", "bsmamba2 separate --scan chunked ..."),
+    (SELECTIVE_PACKAGE, _MISMATCH.format("(?:selective_scan_cuda|mamba_ssm)") + "|" + _NO_IMAGE, SELECTIVE_REBUILD),
+    (SELECTIVE_PACKAGE, r"wrong results", "bsmamba2 separate --scan chunked ..."),
     ("causal-conv1d", _MISMATCH.format("causal_conv1d") + "|wrong results|" + _NO_IMAGE, CONVOLUTION_REBUILD),
 )
 
@@ -156,6 +163,13 @@ def diagnose() -> Report:
             _torch_check(graphics_cards, devices),
             kernel_check("Triton scan", "mamba-ssm", kernel_module, _scan_ratios, SCAN_LIMIT),
             kernel_check(
+                "Mamba-1 scan",
+                SELECTIVE_PACKAGE,
+                lambda: kernel_module("selective"),
+                _selective_ratios,
+                SELECTIVE_LIMIT,
+            ),
+            kernel_check(
                 "convolution",
                 "causal-conv1d",
                 lambda: importlib.import_module("causal_conv1d"),
@@ -212,8 +226,20 @@ def scan_arguments() -> Arguments:
     return {**values, "dt": 0.5 * values["dt"].abs(), "A": -(1 + 4 * values["A"].abs())}
 
 
+def selective_arguments() -> Arguments:
+    """Returns x, dt, A, B, C of the scan of Mamba-1: as many states as in the published network, few channels."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"x": (2, 130, 64), "dt": (2, 130, 64), "A": (64, 16), "B": (2, 130, 16), "C": (2, 130, 16)}
+    values = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return {**values, "dt": 0.5 * values["dt"].abs(), "A": -(1 + 4 * values["A"].abs())}
+
+
 def _scan_ratios() -> dict[str, float]:
     return agreement(ssd_kernel, ssd_chunked, scan_arguments(), "cuda")
+
+
+def _selective_ratios() -> dict[str, float]:
+    return agreement(selective_kernel, selective_chunked, selective_arguments(), "cuda")
 
 
 def _convolution_ratios() -> dict[str, float]:
@@ -361,7 +387,7 @@ def nvidia_machine() -> tuple[list[str], str | None]:
 
 
 def _requirement(package: str, name: str) -> str:
-    """Returns how an installed package requires another one, as `torch<2.14,>=2.6`, or only the name of that one."""
+    """Returns how an installed package requires another one, as `torch>=2.6`, or only the name of that one."""
     with contextlib.suppress(metadata.PackageNotFoundError):
         for requirement in metadata.requires(package) or ():
             if re.match(rf"{name}\b(?!-)", requirement):

@@ -1,13 +1,27 @@
 """The options of a command, from the signature and docstring of its function."""
 
+import argparse
 import re
+import shutil
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from inspect import signature
-from typing import Any
+from difflib import get_close_matches
+from inspect import Parameter, signature
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from docstring_parser import parse
-from jsonargparse import ArgumentParser
+
+# Short forms, the same in every command that has the option.
+SHORT = {"output": "-o", "model": "-m", "stems": "-s", "format": "-f"}
+# Wider lines of help are hard to read.
+HELP_COLUMNS = 100
+
+
+class UsageError(Exception):
+    """A command line that cannot be understood; its text is one sentence."""
 
 
 def parse_options(
@@ -15,6 +29,8 @@ def parse_options(
     function: Callable[..., Any],
     arguments: Sequence[str],
     special: Mapping[str, Mapping[str, Any]] | None = None,
+    examples: Sequence[str] = (),
+    foreign: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Returns the arguments of a function, and of special options that it does not take, from a command line.
 
@@ -25,32 +41,33 @@ def parse_options(
         command: Name of the command.
         function: What the command does.
         arguments: The command line behind the name of the command.
-        special: Options of `ArgumentParser.add_argument` that replace or complete what the signature gives, by name;
-            a name without hyphens is positional.
+        special: Options of `ArgumentParser.add_argument` that replace or complete what the signature gives, by the
+            name of the parameter; those with a true `positional` are not options.
+        examples: Command lines that the help begins with.
+        foreign: Options that other programs have, and what to use here instead.
 
     Raises:
-        ArgumentError: The command line cannot be understood.
+        UsageError: The command line cannot be understood.
         InputError: Values of a dataclass are not allowed.
     """
-    special = dict(special or {})
+    parser = _Parser(command, _summary(function), examples, foreign or {})
+    left = {name: dict(options) for name, options in (special or {}).items()}
     groups = _groups(function)
-    helps: dict[str, Any] = {}
     sources: list[Callable[..., Any]] = [function, *groups.values()]
     for described in sources:
-        helps |= _helps(described)
+        helps = _helps(described)
+        # The summary of a dataclass is the title of its options.
+        section = parser if described is function else parser.add_argument_group(_summary(described).removesuffix("."))
         for name, parameter in signature(described).parameters.items():
-            if parameter.annotation is bool:
-                special[f"--{name}"] = {"action": "store_true"}
-    parser = _Parser(
-        prog=f"bsmamba2 {command}", exit_on_error=False, allow_abbrev=False, description=_summary(function)
-    )
-    for name, options in special.items():
-        parser.add_argument(name, **{"help": helps.get(name.removeprefix("--")), **options})
-    skipped = {name.removeprefix("--") for name in special} | groups.keys()
-    parser.add_function_arguments(function, skip=_own(skipped, function), as_group=False)
-    for group in groups.values():
-        parser.add_class_arguments(group, skip=_own(skipped, group), as_group=False)
-    return grouped(function, parser.parse_args(list(arguments)).as_dict())
+            if name not in groups:
+                options = {"help": helps.get(name)} | _value(name, parameter) | left.pop(name, {})
+                if options.pop("positional", False):
+                    parser.add_positional(name, options)
+                else:
+                    _add(section, name, options)
+    for name, options in left.items():
+        _add(parser, name, options)
+    return grouped(function, parser.parsed(arguments))
 
 
 def grouped(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,14 +84,19 @@ def grouped(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[st
     return left | values
 
 
+def typed(name: str) -> str:
+    """Returns an option as it is typed: `--batch-size` for `batch_size`."""
+    return "--" + name.replace("_", "-")
+
+
 def _groups(function: Callable[..., Any]) -> dict[str, type[Any]]:
     """Returns the parameters of a function that are dataclasses."""
     annotations = {name: parameter.annotation for name, parameter in signature(function).parameters.items()}
     return {name: kind for name, kind in annotations.items() if isinstance(kind, type) and is_dataclass(kind)}
 
 
-def _summary(function: Callable[..., Any]) -> str:
-    return parse(function.__doc__ or "").short_description or ""
+def _summary(described: Callable[..., Any]) -> str:
+    return parse(described.__doc__ or "").short_description or ""
 
 
 def _helps(described: Callable[..., Any]) -> dict[str, str]:
@@ -82,16 +104,162 @@ def _helps(described: Callable[..., Any]) -> dict[str, str]:
     return {parameter.arg_name: " ".join((parameter.description or "").split()) for parameter in parameters}
 
 
-def _own(names: set[str], described: Callable[..., Any]) -> set[str | int]:
-    return {name for name in names if name in signature(described).parameters}
+def _add(section: Any, name: str, options: dict[str, Any]) -> None:
+    if options.get("help"):
+        options["help"] = options["help"].replace("%", "%%")
+    default = options.get("default")
+    if default not in (None, False) and "by default" not in (options.get("help") or ""):
+        options["help"] = f"{options.get('help') or ''} (default: %(default)s)"
+    flags = [SHORT[name]] if name in SHORT else []
+    section.add_argument(*flags, typed(name), dest=name, **options)
 
 
-class _Parser(ArgumentParser):
-    """Shows options as they are usually typed, `--batch-size`, and leaves out types that only Python knows."""
+def _value(name: str, parameter: Parameter) -> dict[str, Any]:
+    """Returns how the value of a parameter is read from the command line."""
+    if parameter.annotation is bool:
+        return {"action": "store_true"}
+    required = parameter.default is Parameter.empty
+    return ({"required": True} if required else {"default": parameter.default}) | _reading(name, parameter.annotation)
 
-    def format_help(self, *arguments: Any, **options: Any) -> str:
-        text = re.sub(
-            r"--[a-z]+(_[a-z]+)+", lambda name: name[0].replace("_", "-"), super().format_help(*arguments, **options)
+
+def _reading(name: str, annotation: Any) -> dict[str, Any]:
+    """Returns the same for the type of a parameter.
+
+    Raises:
+        KeyError: The type is not one that options have.
+    """
+    kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
+    if get_origin(annotation) in (Union, UnionType):
+        # Of a name and a file, both are text.
+        return _reading(name, kinds[0])
+    if get_origin(annotation) is Literal:
+        return {"type": _one_of(kinds), "metavar": f"{{{','.join(kinds)}}}"}
+    if get_origin(annotation) is Sequence and kinds == [float]:
+        return {"type": _number, "nargs": "+", "metavar": name.rpartition("_")[2].upper()}
+    if get_origin(annotation) is Sequence:
+        return {"type": _names, "metavar": f"{name.rpartition('_')[2].removesuffix('s').upper()},..."}
+    readings: dict[Any, dict[str, Any]] = {
+        str: {"type": str, "metavar": name.rpartition("_")[2].upper()},
+        Path: {"type": Path, "metavar": "PATH"},
+        int: {"type": _whole_number, "metavar": "N"},
+        float: {"type": _number, "metavar": "SECONDS" if name.endswith(("seconds", "start", "duration")) else "NUMBER"},
+    }
+    return readings[annotation]
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _one_of(names: Sequence[str]) -> Callable[[str], str]:
+    def name(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"there is no {text!r}; {meant(text, names)}")
+        return text
+
+    return name
+
+
+def meant(given: str, names: Sequence[str]) -> str:
+    """Returns what to choose instead of a name that does not exist: the most similar one, or any of them."""
+    near = get_close_matches(given, names, 1)
+    return f"did you mean {near[0]}?" if near else f"choose {', '.join(names)}"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reads options and positional arguments in any order, and raises a `UsageError` for what it does not know."""
+
+    def __init__(self, command: str, summary: str, examples: Sequence[str], foreign: Mapping[str, str]) -> None:
+        columns = min(HELP_COLUMNS, shutil.get_terminal_size().columns - 2)
+        lines = [*textwrap.wrap(summary, columns), *([""] if examples else []), *(f"  {each}" for each in examples)]
+        super().__init__(
+            prog=f"bsmamba2 {command}",
+            description="\n".join(lines),
+            allow_abbrev=False,
+            formatter_class=lambda prog: _Formatter(prog, max_help_position=28, width=columns),
         )
-        text = re.sub(r"type:\s+<function\s+\w+\s+at\s+\w+>,\s+", "", text)
-        return re.sub(r"<class\s+'([\w.]+)'>", r"\1", text)
+        self.foreign = foreign
+        self.positional: dict[str, dict[str, Any]] = {}
+
+    def add_positional(self, name: str, options: dict[str, Any]) -> None:
+        """Adds an argument without a name; with `nargs` + or *, it takes all that are left."""
+        self.positional[name] = options
+        # argparse only shows it: it would not take arguments from between options.
+        self.add_argument(
+            name, nargs=argparse.SUPPRESS, default=argparse.SUPPRESS, metavar=options["metavar"], help=options["help"]
+        )
+
+    def parsed(self, arguments: Sequence[str]) -> dict[str, Any]:
+        """Returns the values of all options by parameter.
+
+        Raises:
+            UsageError: The command line cannot be understood.
+        """
+        forms = {"+": "{}...", "*": "[{}...]"}
+        shown = [forms.get(each.get("nargs", ""), "{}").format(each["metavar"]) for each in self.positional.values()]
+        self.usage = " ".join([self.prog, *shown, "[options]"])
+        end = list(arguments).index("--") if "--" in arguments else len(arguments)
+        for argument in arguments[:end]:
+            self._check_known(argument.partition("=")[0])
+        values, names = self.parse_known_args([_hyphenated(argument) for argument in arguments[:end]])
+        return vars(values) | self._placed([*names, *arguments[end + 1 :]])
+
+    def _placed(self, names: Sequence[str]) -> dict[str, Any]:
+        """Returns the positional arguments by parameter."""
+        values: dict[str, Any] = {}
+        for parameter, options in self.positional.items():
+            several = "nargs" in options
+            taken = [options["type"](name) for name in (names if several else names[:1])]
+            if not taken and options.get("nargs") != "*":
+                self.error(f"the following arguments are required: {options['metavar']}")
+            values[parameter] = taken if several else taken[0]
+            names = names[len(taken) :]
+        if names:
+            raise UsageError(f"{names[0]!r} was not expected; see {self.prog} --help")
+        return values
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the error of a command line as one sentence."""
+        sentence = message.removeprefix("argument ")
+        raise UsageError(sentence if sentence.endswith("?") else f"{sentence}; see {self.prog} --help")
+
+    def _check_known(self, option: str) -> None:
+        name = _hyphenated(option)
+        if not re.match("--?[a-zA-Z]", name) or name in self._option_string_actions:
+            return
+        # The value may follow a short option at once, as in -ofolder.
+        if name[1] != "-" and name[:2] in self._option_string_actions:
+            return
+        if name in self.foreign:
+            raise UsageError(f"there is no option {option}; use {self.foreign[name]}")
+        near = get_close_matches(name, self._option_string_actions, 1, 0.7)
+        advice = f"see {self.prog} --help" if name[1] == "-" else "a name that begins so follows --"
+        raise UsageError(f"there is no option {option}; {f'did you mean {near[0]}?' if near else advice}")
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Shows the value of an option once, behind all its names."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        return f"{', '.join(action.option_strings)} {self._format_args(action, action.dest.upper())}"
+
+
+def _hyphenated(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    return "--" + name[2:].replace("_", "-") + equals + value if name.startswith("--") else argument

@@ -28,7 +28,7 @@ from bsmamba2.audio.reading import AudioInfo, audio_info, read_audio
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.separation.command import separate_files
 from bsmamba2.separation.paths import Destination
-from bsmamba2.separation.stems import StemSettings
+from bsmamba2.separation.settings import StemSettings
 from bsmamba2.weights.checkpoint import save_model
 
 RATE = 44100

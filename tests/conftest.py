@@ -14,8 +14,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# Lightning logs to the standard error of the moment it is imported, which must not be that of a test: that is closed.
-import lightning.pytorch  # noqa: F401
 import pytest
 import torch
 from torch import Tensor
@@ -40,6 +38,15 @@ TINY = ModelConfig(
     hop_length=64,
     segment_seconds=0.1,
 )
+
+
+def pytest_collectstart() -> None:
+    """Imports Lightning before all tests, but not in the process that only gives tests to others.
+
+    It logs to the standard error of the moment it is imported, which must not be that of a test: that is closed.
+    """
+    import lightning.pytorch  # noqa: F401
+
 
 # A safety net for processes that hang, far above what they take on the slowest machine.
 PATIENCE_SECONDS = 1200

@@ -1,5 +1,6 @@
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -42,12 +43,21 @@ def test_separate_and_evaluate_from_the_command_line(
     assert "float32 · segments 0.1 s" in shown
     assert "overlap 0 %" in shown
     run = ["evaluate", "--model", str(model), "--root", str(musdb_root), "--output", str(tmp_path / "run")]
-    assert main([*run, "--batch-size", "4", "--stems", "vocals,instrumental", "--chunk-seconds", "0.05", "0.2"]) == 0
+    options = ["--stems", "vocals,instrumental", "--chunk-seconds", "0.05", "0.2", "--no-report"]
+    assert main([*run, "--batch-size", "4", *options]) == 0
     shown = capsys.readouterr().out
     assert len(re.findall("^Three - Third ", shown, re.MULTILINE)) == 2
-    assert "Three - Third" in (tmp_path / "run" / "report.html").read_text()
     for words in ("instrumental, protocol single, 1 tracks", "chunks of 0.05 s", "chunks of 0.2 s", "ideal ratio mask"):
         assert words in shown
+
+
+def test_an_evaluation_has_a_report_that_can_be_made_again(
+    tmp_path: Path, model: Path, musdb_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["evaluate", "--model", str(model), "--root", str(musdb_root), "--output", str(tmp_path / "run")]
+    assert main(run) == 0
+    assert "Three - Third" in (tmp_path / "run" / "report.html").read_text()
+    capsys.readouterr()
     assert main(["report", str(tmp_path / "run"), "--output", str(tmp_path / "side by side.html")]) == 0
     assert capsys.readouterr().out.splitlines() == [
         str(tmp_path / "side by side.html"), str(tmp_path / "side by side.json")
@@ -93,18 +103,32 @@ def test_existing_stems_are_kept(tmp_path: Path, model: Path, musdb_root: Path) 
     ("arguments", "status", "message"),
     [
         ([], 2, ""),
-        (["seperate"], 2, "there is no command 'seperate'; choose separate, train, evaluate, report, check-data"),
-        (["separate"], 2, "required: inputs"),
-        (["separate", "a.wav", "--model", "m", "--output", "o", "--loud", "1"], 2, "unrecognized arguments: --loud"),
-        (["separate", "a.wav", "--model", "m", "--output", "o", "--overlap", "half"], 2, 'key "overlap"'),
+        (["seperate"], 2, "there is no command 'seperate'; did you mean separate?"),
+        (["listen"], 2, "there is no command 'listen'; choose separate, train, evaluate, report, check-data"),
+        (["separate"], 2, "required: INPUT; see bsmamba2 separate --help"),
+        (["separate", "a.wav", "--model", "m", "--output", "o", "--loud", "1"], 2, "there is no option --loud; see"),
         (
-            ["separate", "a.wav", "--model", "m.ckpt", "--output", "o"],
-            1,
-            "the model m.ckpt is neither a file nor a published model; check the path, or give one of small-vocals",
+            ["separate", "a.wav", "--overlap", "half"],
+            2,
+            "--overlap: 'half' is not a number",
         ),
-        (["separate", "a.wav", "--model", "m", "--bit-depth", "20"], 2, 'key "bit_depth"'),
-        (["separate", "-x.wav", "--model", "m"], 2, "unrecognized arguments: -x.wav"),
-        (["separate", "a.wav", "--form", "flac"], 2, "unrecognized arguments: --form flac"),
+        (
+            ["separate", "{model}", "--model", "m.ckpt", "--output", "o"],
+            1,
+            "the model m.ckpt is neither a file nor a published model; check the path or the name; choose one of "
+            "small-vocals, msst-vocals",
+        ),
+        (
+            ["separate", "a.wav", "--model", "m", "--bit-depth", "20"],
+            2,
+            "--bit-depth: there is no '20'; choose source",
+        ),
+        (["separate", "-x.wav", "--model", "m"], 2, "there is no option -x.wav; a name that begins so follows --"),
+        (["separate", "a.wav", "--form", "flac"], 2, "there is no option --form; did you mean --format?"),
+        (["separate", "a.wav", "--batch_sise", "2"], 2, "there is no option --batch_sise; did you mean --batch-size?"),
+        (["separate", "a.wav", "--format", "mp4"], 2, "there is no 'mp4'; did you mean mp3?"),
+        (["separate", "a.wav", "--two_stems", "x"], 2, "no option --two_stems; use --stems vocals,instrumental"),
+        (["separate", "a.wav", "--batch-size", "2.5"], 2, "--batch-size: '2.5' is not a whole number"),
         (
             ["train", "--data.root", "nowhere", "--model.network.dept", "3"],
             2,
@@ -112,21 +136,31 @@ def test_existing_stems_are_kept(tmp_path: Path, model: Path, musdb_root: Path) 
         ),
         (["separate", "", "--model", "{model}"], 1, "an input is empty"),
         (["separate", "a.wav", "--model", "{model}", "--overwrite", "--skip-existing"], 1, "contradict each other"),
-        (["separate", "a.wav", "--model", "{model}", "--stems", "voice"], 1, "choose vocals, instrumental, residual"),
+        (["separate", "a.wav", "--model", "{model}"], 1, "a.wav does not exist; check the path"),
+        (["separate", "a.wav", "b.wav"], 1, "none of the 2 songs exists, the first of which is a.wav; check"),
+        (["separate", "{model}", "--model", "{model}", "--stems", "voice"], 1, "choose vocals, instrumental, residual"),
         (["separate", "-", "--model", "{model}", "--devices", "2"], 1, "cannot share the standard input"),
-        (["models", "--loud"], 2, "unrecognized arguments: --loud"),
-        (["models", "download"], 2, "required: name"),
+        (["models", "--loud"], 2, "there is no option --loud"),
+        (["models", "download"], 2, "required: NAME"),
         (["models", "download", "best"], 1, "there is no published model 'best'; choose "),
-        (["convert", "a.ckpt"], 2, "required: output"),
-        (["evaluate", "--model", "m", "--root", "r", "--output", "o", "--split", "dev"], 2, 'key "split"'),
-        (["evaluate", "--model", "m", "--root", "r", "--output", "o", "--chunk-seconds", "x"], 2, "chunk_seconds"),
+        (["convert", "a.ckpt"], 2, "required: OUTPUT"),
+        (
+            ["evaluate", "--root", "r", "--output", "o", "--split", "dev"],
+            2,
+            "there is no 'dev'; choose train, valid, test",
+        ),
+        (
+            ["evaluate", "--root", "r", "--chunk-seconds", "x"],
+            2,
+            "--chunk-seconds: 'x' is not a number",
+        ),
         (["evaluate", "--root", "r", "--output", "o"], 1, "there is no folder r"),
-        (["report"], 2, "required: runs"),
+        (["report"], 2, "required: RUN"),
         (["report", "nowhere"], 1, "there is no results.json in nowhere"),
         (["train", "--data.root", "nowhere", "--model.network.hops", "3"], 2, "unrecognized arguments"),
         (["train", "--data.root", "nowhere", "--model.network.dim", "wide"], 2, "dim"),
         (["train", "--data.root", "nowhere", "--model.network.dim", "100"], 1, "headdim=64 does not divide"),
-        (["train", "--config", "none.yaml"], 2, "none.yaml"),
+        (["train", "--config", "none.yaml"], 1, "there is no config none.yaml; give a file, or a name: "),
         (["demo", "--train", "--config", "none.yaml"], 1, "there is no config none.yaml"),
     ],
 )
@@ -154,7 +188,7 @@ def test_wrong_options_are_one_sentence_and_a_status(
 def test_help_lists_the_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     if command == "models":
         assert main([command, "--help"]) == 0
-        assert "usage: bsmamba2 models [--json]" in capsys.readouterr().out
+        assert "usage: bsmamba2 models [NAME ...] [--stems STEM,...] [--json]" in capsys.readouterr().out
         return
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])
@@ -172,7 +206,7 @@ def test_the_help_of_separate_shows_options_as_they_are_typed(capsys: pytest.Cap
         main(["separate", "--help"])
     shown = capsys.readouterr().out
     assert all(f"  --{name} " in shown for name in ("bit-depth", "skip-existing", "batch-size", "num-nodes"))
-    assert "INPUT [INPUT ...]" in shown
+    assert "usage: bsmamba2 separate INPUT... [options]" in shown
 
 
 def test_the_general_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,7 +279,12 @@ def test_published_models_are_listed_and_verified(
     assert main(["models", "--json"]) == 0
     models = json.loads(capsys.readouterr().out)
     assert models
-    assert all(model["name"] in listed and model["sha256"] in listed for model in models)
+    assert all(model["name"] in listed for model in models)
+    assert main(["models", *(model["name"] for model in models)]) == 0
+    described = capsys.readouterr().out
+    assert all(model["name"] in described and model["sha256"] in described for model in models)
+    assert main(["models", "--stems", "vocals,instrumental"]) == 0
+    assert "mel-karaoke-aufr33" not in capsys.readouterr().out
     assert main(["models", "verify"]) == 0
     states = {model["name"]: "ok" if model["packaged"] else "not downloaded" for model in models}
     assert list(states.values()).count("ok") == 1
@@ -257,12 +296,16 @@ def test_published_models_are_listed_and_verified(
 @pytest.mark.parametrize(
     ("command", "script"), [("train", "train"), ("evaluate", "evaluate"), ("check-data", "prepare_musdb")]
 )
-def test_the_scripts_are_the_commands(command: str, script: str) -> None:
+def test_the_scripts_are_the_commands(
+    command: str, script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The script of `separate` runs in the tests of songs that are shared by processes."""
-    path = Path(__file__).parent.parent / "scripts" / f"{script}.py"
-    result = subprocess.run([sys.executable, path, "--nonsense", "1"], capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert f"bsmamba2 {command}: error" in result.stderr
+    path = str(Path(__file__).parent.parent / "scripts" / f"{script}.py")
+    monkeypatch.setattr(sys, "argv", [path, "--nonsense", "1"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(path, run_name="__main__")
+    assert stop.value.code == 2
+    assert f"bsmamba2 {command}: error" in capsys.readouterr().err
 
 
 def test_data_are_checked_decoded_and_indexed(

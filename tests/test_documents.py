@@ -10,7 +10,6 @@ import re
 import runpy
 import shlex
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from unittest.mock import patch
 import pytest
 import torch
 import yaml
+
+from bsmamba2.version import __version__
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "bsmamba2"
@@ -280,10 +281,9 @@ def test_every_folder_of_code_has_a_folder_of_tests() -> None:
 
 def test_the_citation_names_software_and_paper() -> None:
     citation = yaml.safe_load(read("CITATION.cff"))
-    project = tomllib.loads(read("pyproject.toml"))["project"]
     assert {"cff-version", "title", "message", "type", "authors", "version", "preferred-citation"} <= set(citation)
     assert citation["cff-version"] == "1.2.0"
-    assert citation["version"] == project["version"]
+    assert citation["version"] == __version__
     paper = citation["preferred-citation"]
     assert {"type", "title", "authors", "year", "doi", "url"} <= set(paper)
     assert [author["family-names"] for author in paper["authors"]] == ["Kim", "Choi"]

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from jsonargparse import ArgumentError
 
 from bsmamba2.errors import InputError
-from bsmamba2.options import grouped, parse_options
+from bsmamba2.options import UsageError, grouped, parse_options
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,18 @@ def hang(prints: Sequence[str], room: Path = Path("hall"), frame: Frame = Frame(
     """
 
 
+PRINTS = {"positional": True, "nargs": "+", "metavar": "PRINT", "type": str}
+
+
 def parsed(*arguments: str, **special: Any) -> dict[str, Any]:
-    return parse_options("hang", hang, arguments, {"prints": {"nargs": "+"}, **special})
+    return parse_options(
+        "hang",
+        hang,
+        arguments,
+        {"prints": PRINTS, **special},
+        ["hang a"],
+        {"--nail": "glue"},
+    )
 
 
 def test_fields_of_a_dataclass_are_options_in_addition_to_the_parameters() -> None:
@@ -55,7 +64,7 @@ def test_defaults_are_those_of_the_signature_and_the_dataclass() -> None:
 
 
 def test_special_options_are_returned_too() -> None:
-    special = {"--no_nails": {"action": "store_true", "help": "Glue it."}, "--wood": {"type": str.lower}}
+    special = {"no_nails": {"action": "store_true", "help": "Glue it."}, "wood": {"type": str.lower}}
     assert parsed("a", "--no_nails", "--wood", "ASH", **special)["no_nails"]
     assert parsed("a", "--wood", "ASH", **special)["frame"] == Frame("ash")
 
@@ -63,8 +72,14 @@ def test_special_options_are_returned_too() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (["a", "--wood", "iron"], ArgumentError, "wood"),
-        (["a", "--frame.wood", "ash"], ArgumentError, "frame.wood"),
+        (["a", "--wood", "iron"], UsageError, "^--wood: there is no 'iron'; choose oak, ash"),
+        (["a", "--wood", "Oak"], UsageError, r"there is no 'Oak'; did you mean oak\?$"),
+        (["a", "--frame.wood", "ash"], UsageError, r"there is no option --frame\.wood; see bsmamba2 hang --help"),
+        (["a", "--width_m=3"], UsageError, r"there is no option --width_m; did you mean --width-mm\?$"),
+        (["a", "--nail", "3"], UsageError, "there is no option --nail; use glue$"),
+        (["a", "--width-mm", "wide"], UsageError, "^--width-mm: 'wide' is not a number; see bsmamba2 hang --help$"),
+        (["a", "-b"], UsageError, "there is no option -b; a name that begins so follows --$"),
+        ([], UsageError, "required: PRINT"),
         (["a", "--width_mm", "-1"], InputError, r"width_mm=-1\.0 is not allowed"),
     ],
 )
@@ -79,9 +94,18 @@ def test_the_help_has_the_texts_of_both_docstrings(capsys: pytest.CaptureFixture
     shown = " ".join(capsys.readouterr().out.split())
     for text in ("Hangs prints on a wall.", "Where to hang it.", "Kind of wood.", "Width of the frame in millimetres."):
         assert text in shown
-    assert "--width-mm WIDTH_MM" in shown
-    assert "default: oak" in shown
-    assert "How it is framed" not in shown
+    assert "usage: bsmamba2 hang PRINT... [options]" in shown
+    assert "--width-mm NUMBER" in shown
+    assert "Kind of wood. (default: oak)" in shown
+    assert "hang a" in shown
+    assert "How a print is framed:" in shown
+    assert "How it is framed." not in shown
+
+
+def test_names_and_options_may_be_given_in_any_order() -> None:
+    options = parsed("a", "--lit", "b", "--", "--c")
+    assert options["prints"] == ["a", "b", "--c"]
+    assert options["lit"]
 
 
 def test_options_that_are_left_out_take_the_default_of_their_dataclass() -> None:

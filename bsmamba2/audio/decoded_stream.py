@@ -283,6 +283,9 @@ class DecodedStream:
         elif self._kind.holes not in STAMPS:
             filled = missing if self._damaged_end or (line.has_holes and missing > self._slack) else 0
             if self.length is None and self._kind.holes.startswith("packets"):
+                # The bytes of these kinds are known to be there; in others the last packet may have been cut.
+                if self._damaged_end and self._kind.length == "clock":
+                    raise InputError(f"{self._path} is damaged or truncated at its end; get the whole file")
                 filled = self._lost_end
         else:
             behind = round((self._end - self._zero) * self.sample_rate) - line.left_out - line.position

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from bsmamba2.data.activity import index_tracks
 from bsmamba2.data.augment import Augmentation
-from bsmamba2.data.excerpts import EpochNumbers, Excerpts, RandomMixes, SongExcerpts, Stems, collate
+from bsmamba2.data.excerpts import EpochNumbers, Excerpts, RandomMixes, SongExcerpts, Stems, collate, start_worker
 from bsmamba2.data.tracks import Split, Track, find_tracks
 from bsmamba2.errors import InputError
 
@@ -153,5 +153,5 @@ class MusdbDataModule(LightningDataModule):
 
 def _workers(count: int) -> dict[str, Any]:
     # spawn everywhere: it is what Windows and macOS have, and a forked process inherits the locks of torch's threads.
-    parallel = {"multiprocessing_context": "spawn", "persistent_workers": True} if count else {}
-    return {"num_workers": count, **parallel}
+    parallel = {"multiprocessing_context": "spawn", "persistent_workers": True, "worker_init_fn": start_worker}
+    return {"num_workers": count, **(parallel if count else {})}

@@ -37,6 +37,17 @@ def collate(excerpts: Sequence[Excerpts]) -> Excerpts:
     return Excerpts(default_collate([excerpt.stems for excerpt in excerpts]), faults)
 
 
+def start_worker(number: int) -> None:
+    """Does nothing at the start of a data loading process.
+
+    Lightning's own function for it would be used otherwise. It seeds the global random numbers, which no excerpt uses,
+    and imports Lightning, which takes seconds and 180 MB in every process.
+
+    Args:
+        number: Number of the process.
+    """
+
+
 @dataclass(frozen=True)
 class RandomMixes(Dataset[Excerpts]):
     """Stems of different songs, or of one. Every excerpt is a pure function of (seed, number) and the files.

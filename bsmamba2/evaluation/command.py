@@ -16,7 +16,7 @@ from bsmamba2.evaluation.museval_scores import require_museval
 from bsmamba2.evaluation.results import FORMAT, Results, TrackResult
 from bsmamba2.evaluation.runs import Run
 from bsmamba2.evaluation.scoring import check_protocol, needed_stems
-from bsmamba2.evaluation.settings import ScoringSettings, Selection
+from bsmamba2.evaluation.settings import ScoringSettings, Selection, SourceSettings
 from bsmamba2.evaluation.songs import find_scored_tracks
 from bsmamba2.evaluation.sources import FolderSource, ModelSource, Source, chosen_stems
 from bsmamba2.evaluation.statistics import summarise_results
@@ -26,13 +26,14 @@ from bsmamba2.system import versions
 from bsmamba2.system.devices import choose_device
 from bsmamba2.system.files import sha256_of_text
 from bsmamba2.system.processes import Processes, is_first_process
+from bsmamba2.version import __version__
 
 
 def evaluate(
     root: Path,
     output: Path,
     model: str | Path | None = None,
-    estimates: Path | None = None,
+    source_settings: SourceSettings = SourceSettings(),
     selection: Selection = Selection(),
     scoring: ScoringSettings = ScoringSettings(),
     settings: SeparationSettings = SeparationSettings(),
@@ -48,7 +49,7 @@ def evaluate(
         root: Folder with test/, or with train/ and perhaps valid/ for the other splits, or the tracks themselves.
         output: Folder for the results.
         model: Name of a published model (`bsmamba2 models` lists them), or a file: a checkpoint or weights.
-        estimates: Instead of a model, a folder with the estimates of another tool, as {track}/{stem}.wav.
+        source_settings: A folder with estimates instead of a model, or what the file of the model does not contain.
         selection: Songs to score.
         scoring: Scores to compute, and files to keep.
         settings: How to separate; only the device is used with estimates.
@@ -62,8 +63,9 @@ def evaluate(
     tracks = find_scored_tracks(root, selection.split, selection.validation_tracks, selection.validation_artists)
     _check_apart(output, root, tracks[0].path.parent)
     source: Source
+    estimates = source_settings.estimates
     if model is not None and estimates is None:
-        source = ModelSource(model, settings, scoring.chunk_seconds or ())
+        source = ModelSource(model, settings, scoring.chunk_seconds or (), source_settings.hop_length, scoring.stems)
         device = choose_device(settings.device)
     elif estimates is not None and model is None:
         _check_no_model(settings, scoring)
@@ -81,7 +83,7 @@ def evaluate(
         "museval": scoring.museval,
         "save_estimates": scoring.save_estimates,
     }
-    version = {"format": FORMAT, "version": versions.package_version("bsmamba2")}
+    version = {"format": FORMAT, "version": __version__}
     run = Run(output, {**version, "split": selection.split, **scored, **source.identity})
     hardware = versions.hardware(device)
     computed = {"revision": versions.revision() or "", "device": str(hardware["device"])}

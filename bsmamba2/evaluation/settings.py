@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bsmamba2.data.tracks import Split
 from bsmamba2.errors import InputError
@@ -22,8 +23,8 @@ class Selection:
     """
 
     split: Split = "test"
-    validation_tracks: list[str] | None = None
-    validation_artists: list[str] | None = None
+    validation_tracks: Sequence[str] | None = None
+    validation_artists: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.split == "test" and (self.validation_tracks or self.validation_artists):
@@ -31,11 +32,33 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class SourceSettings:
+    """Source of the estimates, if not a model whose file contains all that is needed.
+
+    Args:
+        estimates: Instead of a model, a folder with the estimates of another tool, as {track}/{stem}.wav.
+        hop_length: Distance between frames in samples, for a model whose file does not contain it.
+
+    Raises:
+        InputError: Both are given.
+    """
+
+    estimates: Path | None = None
+    hop_length: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.estimates is not None and self.hop_length is not None:
+            raise InputError("--hop-length is for a --model; leave it out with --estimates")
+
+
+@dataclass(frozen=True)
 class ScoringSettings:
     """Scores to compute, and files to keep.
 
     Args:
-        stems: Stems to score; by default all that have estimates, except instrumental (all but the vocals).
+        stems: Stems to score; by default those that the model estimates, or all that the folder has estimates of except
+            instrumental (all but the vocals). If the file of a model does not name its stems, these are their names, in
+            the order of the model.
         protocol: Sources whose silence makes a cSDR window undefined: only the stem (single, as published for
             BSMamba2), the stem and everything else (pair), or the four stems of MUSDB18 (four).
         chunk_seconds: Also separate in segments of these lengths in seconds, and score each length.

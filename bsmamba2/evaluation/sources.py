@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from bsmamba2.errors import InputError
@@ -16,14 +17,12 @@ from bsmamba2.evaluation.results import ESTIMATE, TrainedOn, chunk_row
 from bsmamba2.evaluation.songs import Song
 from bsmamba2.evaluation.training_songs import TrainingSongs
 from bsmamba2.model import BSMamba2
-from bsmamba2.model.scans import choose_scan
 from bsmamba2.separation.separator import Separator
 from bsmamba2.separation.settings import SeparationSettings
 from bsmamba2.stem_names import INSTRUMENTAL, VOCALS
 from bsmamba2.system.devices import choose_device
 from bsmamba2.system.files import sha256_of
 from bsmamba2.weights.checkpoint import WeightsFile
-from bsmamba2.weights.store import find_model
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,11 @@ class Source(Protocol):
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """The stems that it estimates."""
+        """The stems that it gives."""
+
+    @property
+    def default_stems(self) -> tuple[str, ...]:
+        """The stems that are scored by default."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -77,6 +80,8 @@ class ModelSource:
         model: Name of a published model or a file.
         settings: How to separate.
         chunk_seconds: Lengths of segments for further rows.
+        hop_length: Distance between frames in samples, if the file does not contain it.
+        asked_stems: The stems to score, which are the names of the model's stems if the file does not contain them.
 
     Raises:
         InputError: The file or an option cannot be used.
@@ -85,16 +90,17 @@ class ModelSource:
     model: str | Path
     settings: SeparationSettings = SeparationSettings()
     chunk_seconds: Sequence[float] = ()
+    hop_length: int | None = None
+    asked_stems: Sequence[str] | None = None
     network: BSMamba2 = field(init=False)
     sha256_of_file: str = field(init=False)
     training_songs: TrainingSongs = field(init=False)
 
     def __post_init__(self) -> None:
-        path = find_model(self.model)
-        file = WeightsFile.read(path)
-        object.__setattr__(self, "network", file.network())
+        file = WeightsFile.find(self.model)
+        object.__setattr__(self, "network", file.network(**file.fields_of(self.asked_stems, self.hop_length)))
         object.__setattr__(self, "training_songs", TrainingSongs.named(file.training_songs))
-        object.__setattr__(self, "sha256_of_file", sha256_of(path))
+        object.__setattr__(self, "sha256_of_file", sha256_of(file.path))
         for settings in self._rows.values():
             settings.check_for(self.network)
 
@@ -106,9 +112,14 @@ class ModelSource:
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """The stems of the model, and the instrumental if vocals are among them."""
-        stems = self.network.config.stems
-        return (*stems, INSTRUMENTAL) if VOCALS in stems else stems
+        """The stems of the model, and what is left of the song without them or without the vocals."""
+        config = self.network.config
+        return (*config.stems, *config.differences)
+
+    @property
+    def default_stems(self) -> tuple[str, ...]:
+        """The stems of the model."""
+        return self.network.config.stems
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
@@ -117,12 +128,13 @@ class ModelSource:
         device = choose_device(settings.device)
         return {
             "model": self.sha256_of_file,
+            **({"hop_length": self.hop_length} if self.hop_length else {}),
             "segment_seconds": settings.segment_seconds or config.segment_seconds,
             "chunk_seconds": sorted(self.chunk_seconds),
             "overlap": settings.overlap,
             "device": device.type,
             "precision": settings.precision,
-            "scan": choose_scan(device, settings.scan) if self.network.runs_scan else "none",
+            "scan": self.network.scan_on(device, settings.scan),
         }
 
     @property
@@ -156,9 +168,12 @@ class ModelSource:
                 started = time.monotonic()
                 estimates = separate(song.mixture, song.sample_rate)
                 times.append(time.monotonic() - started)
-                if INSTRUMENTAL in stems:
-                    estimates[INSTRUMENTAL] = song.mixture - estimates[VOCALS]
-                rows[row] = estimates
+                differences = self.network.config.differences
+                rows[row] = estimates | {
+                    stem: song.mixture - torch.stack([estimates[other] for other in differences[stem]]).sum(0)
+                    for stem in stems
+                    if stem in differences
+                }
             return Estimated(rows, times[0])
 
         return estimate
@@ -183,6 +198,11 @@ class FolderSource:
         """
         stems = stems_in(self.folder)
         return (*stems, INSTRUMENTAL) if VOCALS in stems and INSTRUMENTAL not in stems else stems
+
+    @property
+    def default_stems(self) -> tuple[str, ...]:
+        """The stems except the instrumental, unless it is the only one."""
+        return tuple(stem for stem in self.stems if stem != INSTRUMENTAL) or self.stems
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -213,13 +233,13 @@ class FolderSource:
 
 
 def chosen_stems(stems: Sequence[str] | None, source: Source) -> tuple[str, ...]:
-    """Returns the stems to score: those requested, by default all of the source except the instrumental.
+    """Returns the stems to score: those requested, or the default ones of the source.
 
     Raises:
         InputError: A model lacks a stem, or one is given twice; a stem that a folder lacks fails track by track.
     """
     if stems is None:
-        return tuple(stem for stem in source.stems if stem != INSTRUMENTAL) or source.stems
+        return source.default_stems
     wrong = [stem for stem in stems if stem not in source.stems] if isinstance(source, ModelSource) else []
     if wrong:
         raise InputError(f"the stem {wrong[0]!r} cannot be scored; the model gives {', '.join(source.stems)}")

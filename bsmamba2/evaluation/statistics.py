@@ -83,7 +83,8 @@ def summarise(values: Iterable[float]) -> Summary:
         values: One score per track; NaN is left out and counted, infinite scores are kept.
     """
     given = np.fromiter(values, dtype=np.float64)
-    defined = np.sort(given[~np.isnan(given)])
+    # Sorting leaves equal zeros in the order given; adding zero gives them one sign.
+    defined = np.sort(given[~np.isnan(given)]) + 0.0
     count, undefined = len(defined), len(given) - len(defined)
     if not count:
         return Summary(0, undefined, *[np.nan] * 6)

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from bsmamba2.model.config import ModelConfig
 from bsmamba2.model.mixing import Mixer
 from bsmamba2.model.norms import RMSNorm, rms_normalized
-from bsmamba2.model.scans import Scan
+from bsmamba2.model.scan_names import Scan
+from bsmamba2.model.scans import Recurrence
 
 
 class Core(Protocol):
@@ -18,10 +19,12 @@ class Core(Protocol):
 
     Attributes:
         inner_dim: Values per step inside it.
+        recurrence: What it computes by a scan.
         scan: Which scan it runs.
     """
 
     inner_dim: int
+    recurrence: Recurrence
     scan: Scan
 
     def __call__(self, u: Tensor) -> Tensor:
@@ -67,15 +70,13 @@ class BidirectionalMixer(Mixer):
         core: Makes the core of a direction from the config; called with True for the one against the sequence.
     """
 
-    runs_scan = True
-
     def __init__(self, config: ModelConfig, core: Callable[[ModelConfig, bool], nn.Module]) -> None:
         super().__init__()
         self.forward_blocks = nn.ModuleList([Block(config.dim, core(config, False))])
         self.backward_blocks = nn.ModuleList([Block(config.dim, core(config, True))])
         # Published as a transposed convolution of width 1: the weight (2d, d, 1) is that of a Linear, transposed.
         self.linear = nn.ConvTranspose1d(2 * config.dim, config.dim, 1)
-        self.inner_dim = self._cores()[0].inner_dim
+        self.inner_dim, self.recurrence = self._cores()[0].inner_dim, self._cores()[0].recurrence
 
     def as_published(self, x: Tensor) -> Tensor:
         """Returns the same as `forward`, up to rounding, computed by the definition.

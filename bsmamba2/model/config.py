@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import accumulate
 from typing import Any, Literal
 
 from bsmamba2.errors import InputError
-from bsmamba2.stem_names import INSTRUMENTAL, RESIDUAL
+from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, RESIDUAL, VOCALS
 
 BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
-# The available mixers, each with the fields of `ModelConfig` that it alone reads.
+# Far beyond anything that is trained or played; more would only waste memory.
+HIGHEST_RATE, LONGEST_SEGMENT = 1_000_000, 2**25
+# The available mixers, each with the fields of `ModelConfig` that not every mixer reads.
 MIXER_OPTIONS: dict[str, tuple[str, ...]] = {
     "mamba2": ("expand", "headdim", "d_state", "ngroups", "d_conv"),
+    "mamba1": ("expand", "mamba1_d_state", "d_conv"),
     "roformer": ("attention_heads", "attention_headdim", "attention_depth", "output_norm"),
 }
 
@@ -31,14 +34,17 @@ class ModelConfig:
         band_starts: First bin of each band, for bands that overlap; together they must cover every bin. By default each
             band starts where the one before ends.
         stems: Names of the stems the network estimates, in the order of its outputs.
+        residual: Name of the song without all these stems, such as reverb; by default instrumental for a network that
+            estimates only vocals, and none otherwise.
         channels: Audio channels, 2 for stereo.
-        time_mixer: Mixer over time in each layer: mamba2 or roformer.
-        band_mixer: Mixer over bands in each layer: mamba2 or roformer.
-        expand: Inner width of a Mamba-2 block over dim (mamba2).
+        time_mixer: Mixer over time in each layer: mamba2, mamba1 or roformer.
+        band_mixer: Mixer over bands in each layer: mamba2, mamba1 or roformer.
+        expand: Inner width of a Mamba block over dim (mamba2, mamba1).
         headdim: Channels per head of the scan (mamba2).
         d_state: Size of the state per head channel (mamba2).
         ngroups: Groups of heads that share B and C (mamba2).
-        d_conv: Width of the causal convolution before the scan (mamba2).
+        d_conv: Width of the causal convolution before the scan (mamba2, mamba1).
+        mamba1_d_state: Size of the state per channel (mamba1).
         attention_heads: Heads of the attention (roformer).
         attention_headdim: Channels per head of the attention, an even number (roformer).
         attention_depth: Pairs of attention and feed-forward map in one mixer (roformer).
@@ -61,6 +67,7 @@ class ModelConfig:
     bands: tuple[int, ...] = BANDS
     band_starts: tuple[int, ...] = ()
     stems: tuple[str, ...] = ("vocals",)
+    residual: str = ""
     channels: int = 2
     time_mixer: str = "mamba2"
     band_mixer: str = "mamba2"
@@ -69,6 +76,7 @@ class ModelConfig:
     d_state: int = 128
     ngroups: int = 1
     d_conv: int = 4
+    mamba1_d_state: int = 16
     attention_heads: int = 8
     attention_headdim: int = 64
     attention_depth: int = 1
@@ -97,13 +105,22 @@ class ModelConfig:
         self._check_mixers()
 
     def _check_stems(self) -> None:
-        for stem in self.stems:
+        for stem in (*self.stems, *([] if self.residual == "" else [self.residual])):
             if not isinstance(stem, str) or not stem.strip() or set(stem) & set('/\\:*?"<>|\0\n'):
                 raise InputError(f"the stem name {stem!r} is not allowed; it becomes a file name, give plain words")
-            if stem in ("mixture", INSTRUMENTAL, RESIDUAL):
+            if stem in (MIXTURE, RESIDUAL):
                 raise InputError(f"a stem cannot be called {stem!r}, which means something else here; rename it")
         if not self.stems or len(set(self.stems)) < len(self.stems):
             raise InputError(f"stems={list(self.stems)} is not allowed; give at least one name, each only once")
+        if self.residual == INSTRUMENTAL and self.stems == (VOCALS,):
+            object.__setattr__(self, "residual", "")
+        if self.residual in self.stems:
+            raise InputError(f"residual={self.residual!r} is also a stem of the network; give another name")
+        if self.residual == INSTRUMENTAL and VOCALS in self.stems:
+            raise InputError(
+                f"residual={self.residual!r} means the song without the vocals, but {', '.join(self.stems)} are "
+                "subtracted; give another name"
+            )
 
     def _check_spectrum(self) -> None:
         if self.n_fft % 2:
@@ -121,9 +138,16 @@ class ModelConfig:
         seconds = self.segment_seconds
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
             raise InputError(f"segment_seconds={seconds!r} is not a number; give a length in seconds such as 8")
+        if self.sample_rate > HIGHEST_RATE:
+            raise InputError(f"sample_rate={self.sample_rate} is not allowed; give at most {HIGHEST_RATE} Hz")
         if self.segment < 1:
             raise InputError(
                 f"segment_seconds={seconds} is shorter than one sample at {self.sample_rate} Hz; give a longer segment"
+            )
+        if self.segment > LONGEST_SEGMENT:
+            raise InputError(
+                f"segment_seconds={seconds} is longer than {LONGEST_SEGMENT} samples at {self.sample_rate} Hz; give a "
+                "shorter segment"
             )
 
     def _check_bands(self) -> None:
@@ -168,14 +192,14 @@ class ModelConfig:
                 raise InputError(f"{name}={mixer!r} does not exist; choose {', '.join(MIXER_OPTIONS)}")
         read = {option for mixer in chosen.values() for option in MIXER_OPTIONS[mixer]}
         defaults = {field.name: field.default for field in fields(self)}
-        for mixer, options in MIXER_OPTIONS.items():
-            for option in options:
-                if option not in read and getattr(self, option) != defaults[option]:
-                    raise InputError(
-                        f"{option}={getattr(self, option)} is an option of the mixer {mixer}, but time_mixer="
-                        f"{self.time_mixer} and band_mixer={self.band_mixer}; leave it out, also of a config file, or "
-                        f"choose {mixer}"
-                    )
+        for option, default in defaults.items():
+            readers = " or ".join(mixer for mixer, options in MIXER_OPTIONS.items() if option in options)
+            if readers and option not in read and getattr(self, option) != default:
+                raise InputError(
+                    f"{option}={getattr(self, option)} is an option of the mixer {readers}, but time_mixer="
+                    f"{self.time_mixer} and band_mixer={self.band_mixer}; leave it out, also of a config file, or "
+                    f"choose {readers}"
+                )
         if "mamba2" in chosen.values():
             self._check_mamba2()
         if self.attention_headdim % 2:
@@ -202,7 +226,7 @@ class ModelConfig:
 
     @property
     def d_inner(self) -> int:
-        """Inner channels of a Mamba-2 block."""
+        """Inner channels of a Mamba block."""
         return self.dim * self.expand
 
     @property
@@ -214,6 +238,36 @@ class ModelConfig:
     def segment(self) -> int:
         """Length of a training segment in samples."""
         return round(self.segment_seconds * self.sample_rate)
+
+    @property
+    def differences(self) -> dict[str, tuple[str, ...]]:
+        """What can be made of the song and the estimates: names, each with the stems that the song is without."""
+        instrumental = VOCALS in self.stems and INSTRUMENTAL not in self.stems
+        return ({INSTRUMENTAL: (VOCALS,)} if instrumental else {}) | (
+            {self.residual: self.stems} if self.residual else {}
+        )
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The stems, and if it has a name of its own, the song without them."""
+        residual = self.residual or (INSTRUMENTAL if self.stems == (VOCALS,) else "")
+        return (*self.stems, residual) if residual else self.stems
+
+    def only(self, names: Sequence[str]) -> "ModelConfig":
+        """Returns the config of a network with only the stems that outputs and differences are made of.
+
+        Raises:
+            InputError: The network does not have them, or none is given.
+        """
+        parts = {stem for name in names for stem in self.differences.get(name, (name,))}
+        unknown = [name for name in names if name not in self.stems and name not in self.differences]
+        if unknown or not parts:
+            raise InputError(
+                f"the stems {list(names)} cannot be taken; choose some of {', '.join([*self.stems, *self.differences])}"
+            )
+        if parts == set(self.stems):
+            return self
+        return replace(self, stems=tuple(stem for stem in self.stems if stem in parts), residual="")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
@@ -232,12 +286,12 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for `from_dict`.
 
-        Options that no chosen mixer reads are left out. So are starts of bands and mixers where they are the defaults,
-        which version 0.1 does not know: it reads such files too.
+        Options that no chosen mixer reads are left out. So are starts of bands, mixers and the residual where they are
+        the defaults, which version 0.1 does not know: it reads such files too.
         """
         read = {option for mixer in (self.time_mixer, self.band_mixer) for option in MIXER_OPTIONS[mixer]}
         unread = {option for options in MIXER_OPTIONS.values() for option in options} - read
-        defaults = {"time_mixer": "mamba2", "band_mixer": "mamba2", "band_starts": ()}
+        defaults = {"time_mixer": "mamba2", "band_mixer": "mamba2", "band_starts": (), "residual": ""}
         return {
             name: value
             for name, value in asdict(self).items()

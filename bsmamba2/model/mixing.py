@@ -1,10 +1,11 @@
 """What a mixer is: a module that mixes rows along one axis, over time or over bands (paper, section 3.2)."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
-from bsmamba2.model.scans import Scan
+from bsmamba2.model.scan_names import Scan
+from bsmamba2.model.scans import Recurrence
 
 
 class Mixer(nn.Module):
@@ -12,11 +13,11 @@ class Mixer(nn.Module):
 
     Attributes:
         inner_dim: Values per step inside it, from which the number of rows per tile follows.
-        runs_scan: Whether it runs a scan, which `set_scan` chooses.
+        recurrence: What it computes by a scan, which `set_scan` chooses; None if it runs no scan.
     """
 
     inner_dim: int
-    runs_scan: ClassVar[bool] = False
+    recurrence: Recurrence | None = None
 
     def set_scan(self, scan: Scan) -> None:
         """Sets which scan it runs, if it runs one."""

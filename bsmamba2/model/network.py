@@ -14,7 +14,8 @@ from bsmamba2.model.dual_path import DualPathLayer
 from bsmamba2.model.masks import MaskEstimator
 from bsmamba2.model.mixing import Mixer
 from bsmamba2.model.norms import L2Norm
-from bsmamba2.model.scans import Scan
+from bsmamba2.model.scan_names import Scan
+from bsmamba2.model.scans import choose_scan
 from bsmamba2.model.stft import istft, stft
 
 
@@ -53,7 +54,7 @@ class BSMamba2(nn.Module):
     @property
     def runs_scan(self) -> bool:
         """Whether some mixer runs a scan."""
-        return any(mixer.runs_scan for mixer in self.mixers())
+        return any(mixer.recurrence for mixer in self.mixers())
 
     def check_scan(self, scan: Scan) -> None:
         """Checks that a scan other than auto is for this network.
@@ -63,6 +64,16 @@ class BSMamba2(nn.Module):
         """
         if scan != "auto" and not self.runs_scan:
             raise InputError(f"scan={scan!r} cannot be used, since no mixer of this network runs a scan; leave it out")
+
+    def scan_on(self, device: torch.device, scan: Scan = "auto") -> str:
+        """Returns the scan that runs on a device, all of them if mixers differ, or none.
+
+        Raises:
+            InputError: The scan does not exist, or it cannot run there.
+        """
+        recurrences = {mixer.recurrence for mixer in self.mixers() if mixer.recurrence}
+        chosen = {choose_scan(device, scan, recurrence=recurrence) for recurrence in recurrences}
+        return ", ".join(sorted(chosen)) or "none"
 
     def set_scan(self, scan: Scan) -> None:
         """Sets which scan of `bsmamba2.model.scans` the mixers run; auto, the default, is the best for their device.
@@ -106,5 +117,9 @@ class BSMamba2(nn.Module):
         for layer in self.layers:
             x = checkpoint(layer, x, use_reentrant=False) if recompute else layer(x)
         x = self.final_norm(x)
-        masks = torch.stack([mask_estimator(x) for mask_estimator in self.mask_estimators], dim=1)
-        return istft(masks * spectrum[:, None], length=mixture.shape[-1], **self.transform)
+        # In turn, so that only one mask is held at a time.
+        estimates = [
+            istft(mask_estimator(x) * spectrum, length=mixture.shape[-1], **self.transform)
+            for mask_estimator in self.mask_estimators
+        ]
+        return torch.stack(estimates, dim=1)

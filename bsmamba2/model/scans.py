@@ -1,4 +1,4 @@
-"""Which scan runs where: the one in matrix products anywhere, the kernels of mamba-ssm on CUDA where they work."""
+"""Which scan runs where: the chunked one anywhere, the kernels of mamba-ssm on CUDA where they work."""
 
 import functools
 import importlib.util
@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from bsmamba2.errors import InputError
+from bsmamba2.model.scan_names import Scan
+from bsmamba2.model.selective import selective_chunked, selective_sequential
 from bsmamba2.model.ssd import ssd_chunked, ssd_sequential
 
-Scan = Literal["auto", "sequential", "chunked", "kernel"]
+# That of Mamba-2 and that of Mamba-1.
+Recurrence = Literal["ssd", "selective"]
 
 log = logging.getLogger(__name__)
 
@@ -27,27 +30,47 @@ def ssd(
     Raises:
         InputError: The scan does not exist, or it cannot run here.
     """
+    return _chosen("ssd", scan, x)(x, dt, A, B, C, reverse=reverse)
+
+
+def selective_scan(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, scan: Scan = "auto", *, reverse: bool = False
+) -> Tensor:
+    """Returns the y of `bsmamba2.model.selective` by a scan, or by the best one for the device of x.
+
+    Raises:
+        InputError: The scan does not exist, or it cannot run here.
+    """
+    return _chosen("selective", scan, x)(x, dt, A, B, C, reverse=reverse)
+
+
+def _chosen(recurrence: Recurrence, scan: Scan, x: Tensor) -> Callable[..., Tensor]:
     # torch.compile cannot trace the device queries that the choice needs.
     if scan == "auto" or not torch.compiler.is_compiling():
-        scan = choose_scan(x.device, scan, x.dtype)
-    return _SCANS[scan](x, dt, A, B, C, reverse=reverse)
+        scan = choose_scan(x.device, scan, x.dtype, recurrence)
+    return _SCANS[recurrence][scan]
 
 
-def choose_scan(device: torch.device, scan: Scan = "auto", dtype: torch.dtype = torch.float32) -> Scan:
+def choose_scan(
+    device: torch.device,
+    scan: Scan = "auto",
+    dtype: torch.dtype = torch.float32,
+    recurrence: Recurrence = "ssd",
+) -> Scan:
     """Returns the scan that runs on a device: the kernels on CUDA where they work, else the chunked one.
 
-    In double precision the chunked one runs, since the kernels multiply in lower precision.
+    In double precision the chunked one runs, since the kernels compute in lower precision.
 
     Raises:
         InputError: The scan does not exist, or it cannot run here.
     """
     if scan == "auto":
-        kernel = device.type == "cuda" and dtype != torch.float64 and kernel_problem() is None
+        kernel = device.type == "cuda" and dtype != torch.float64 and kernel_problem(recurrence) is None
         scan = "kernel" if kernel else "chunked"
-    elif scan not in _SCANS:
-        raise InputError(f"scan={scan!r} does not exist; choose auto, {', '.join(_SCANS)}")
+    elif scan not in _SCANS[recurrence]:
+        raise InputError(f"scan={scan!r} does not exist; choose auto, {', '.join(_SCANS[recurrence])}")
     elif scan == "kernel":
-        problem = kernel_problem() if device.type == "cuda" else f"the input is on the device '{device.type}'"
+        problem = kernel_problem(recurrence) if device.type == "cuda" else f"the input is on the device '{device.type}'"
         if problem:
             raise InputError(
                 f"scan='kernel' cannot run: {problem}; it needs a CUDA device and mamba-ssm "
@@ -72,14 +95,23 @@ def ssd_kernel(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, revers
     return y.flip(1) if reverse else y
 
 
-@functools.cache
-def kernel_module() -> ModuleType:
-    """Returns the module of mamba-ssm with the Triton kernels of the scan.
+def selective_kernel(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, reverse: bool = False) -> Tensor:
+    """Returns the y of `bsmamba2.model.selective` by the compiled kernel of mamba-ssm, which needs a CUDA device."""
+    scan = kernel_module("selective").selective_scan_fn
+    # The kernel runs in one direction, takes (b, p, l), and computes everything in the precision of x.
+    x_, dt, B, C = ((t.flip(1) if reverse else t).float().mT.contiguous() for t in (x, dt, B, C))
+    y = scan(x_, dt, A.float(), B, C).mT
+    return (y.flip(1) if reverse else y).to(x.dtype)
 
-    `import mamba_ssm` asks for a compiled extension that this scan does not use, and that an installation without a
-    compiler lacks; then the package is entered without running its `__init__`.
+
+@functools.cache
+def kernel_module(recurrence: Recurrence = "ssd") -> ModuleType:
+    """Returns the module of mamba-ssm with the kernels of a scan: Triton's for Mamba-2, compiled ones for Mamba-1.
+
+    `import mamba_ssm` asks for the compiled extension, which the scan of Mamba-2 does not use, and which an
+    installation without a compiler lacks; then the package is entered without running its `__init__`.
     """
-    name = "mamba_ssm.ops.triton.ssd_combined"
+    name = f"mamba_ssm.ops.{_KERNELS[recurrence]}"
     try:
         return importlib.import_module(name)
     except (ImportError, OSError, RuntimeError):
@@ -91,15 +123,18 @@ def kernel_module() -> ModuleType:
 
 
 @functools.cache
-def kernel_problem() -> str | None:
+def kernel_problem(recurrence: Recurrence = "ssd") -> str | None:
     """Returns why the kernels cannot run on this machine, or None; found by running them once on a tiny input."""
     if not torch.cuda.is_available():
         return "torch sees no CUDA device"
-    if importlib.util.find_spec("mamba_ssm") is not None:
+    if recurrence == "ssd" and importlib.util.find_spec("mamba_ssm") is not None:
         log.info("trying the kernels of mamba-ssm; their first use compiles and tunes them, which takes minutes")
     try:
         x = torch.ones(1, 16, 1, 16, device="cuda")
-        ssd_kernel(x, x[..., 0], -x[0, 0, :, 0], x, x)
+        if recurrence == "ssd":
+            ssd_kernel(x, x[..., 0], -x[0, 0, :, 0], x, x)
+        else:
+            selective_kernel(x[:, :, 0], x[:, :, 0], -x[0, :, 0], x[:, :, 0], x[:, :, 0])
         torch.cuda.synchronize()
     # An incomplete or mismatched build fails in many ways: at the import, in Triton's compiler or at the launch.
     except Exception as error:
@@ -108,8 +143,8 @@ def kernel_problem() -> str | None:
     return None
 
 
-_SCANS: dict[str, Callable[..., Tensor]] = {
-    "sequential": ssd_sequential,
-    "chunked": ssd_chunked,
-    "kernel": ssd_kernel,
+_SCANS: dict[Recurrence, dict[str, Callable[..., Tensor]]] = {
+    "ssd": {"sequential": ssd_sequential, "chunked": ssd_chunked, "kernel": ssd_kernel},
+    "selective": {"sequential": selective_sequential, "chunked": selective_chunked, "kernel": selective_kernel},
 }
+_KERNELS: dict[Recurrence, str] = {"ssd": "triton.ssd_combined", "selective": "selective_scan_interface"}

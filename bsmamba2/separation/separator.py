@@ -19,7 +19,6 @@ from bsmamba2.audio.resampling import Resampler
 from bsmamba2.audio.sample_queue import SampleQueue
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2
-from bsmamba2.model.scans import choose_scan
 from bsmamba2.separation.overlap_add import overlap_add
 from bsmamba2.separation.settings import Precision, SeparationSettings
 from bsmamba2.system.devices import choose_device, out_of_memory, return_memory
@@ -61,8 +60,7 @@ class Separator:
         self.segment = settings.segment(network.config)
         self.hop = max(1, self.segment - round(self.segment * settings.overlap))
         self.device = choose_device(settings.device)
-        if network.runs_scan:
-            choose_scan(self.device, settings.scan)
+        network.scan_on(self.device, settings.scan)
         self.batch_size = settings.batch_size or BATCH_SIZES.get(self.device.type, 1)
         self.network = network.to(self.device)
         if settings.compile:

@@ -4,94 +4,30 @@ import contextlib
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from bsmamba2.audio.downmixing import downmixed
-from bsmamba2.audio.formats import INTEGER_BITS, SUBTYPES, Depth, Format, check_rate, output_depth
+from bsmamba2.audio.formats import INTEGER_BITS, Depth, Format, check_rate, output_depth
 from bsmamba2.audio.irregularities import Irregularities, describe_holes
 from bsmamba2.audio.reading import AudioInfo, audio_info, channel_layout, file_state, read_blocks
 from bsmamba2.audio.tags import read_tags, write_tags
 from bsmamba2.audio.writing import audio_writer, count_beyond_full_scale, quantise
 from bsmamba2.errors import InputError
+from bsmamba2.model import ModelConfig
 from bsmamba2.separation.separator import ProgressCallback, Separator
+from bsmamba2.separation.settings import StemSettings
 from bsmamba2.separation.threads import read_ahead, write_behind
-from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, RESIDUAL, VOCALS
+from bsmamba2.stem_names import MIXTURE, RESIDUAL
 from bsmamba2.system.files import complete_file
-
-BitDepth = Literal["source", "16", "24", "float"]
-Peak = Literal["clip", "rescale", "float"]
 
 # Samples (c, m) of a mixture, and the estimates of the same samples by stem.
 Part = tuple[Tensor, dict[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class StemSettings:
-    """Which stems of a song are written, and how.
-
-    Args:
-        stems: Stems to write: those of the model, instrumental (the song without the vocals), or residual (the song
-            without the other stems that are written). By default those of the model, and instrumental if the model
-            separates only vocals.
-        format: File format of the stems: wav, flac, mp3 (320 kbit/s), ogg (Vorbis) or m4a (AAC).
-        bit_depth: Sample format in wav and flac. A source that has none, such as MP3, gives float in wav and 24 bit in
-            flac.
-        peak: How to treat samples beyond full scale in an integer format: clip them, rescale all stems of the song by
-            one factor, or write its stems in float.
-        start: Seconds to leave out at the beginning of each song.
-        duration: Seconds of each song to separate, by default all.
-        downmix: Mix songs of more than two channels down to stereo; otherwise they are an error.
-
-    Raises:
-        InputError: Two settings contradict each other, or one is out of its range.
-    """
-
-    stems: Sequence[str] | None = None
-    format: Format = "wav"
-    bit_depth: BitDepth = "source"
-    peak: Peak = "clip"
-    start: float = 0.0
-    duration: float | None = None
-    downmix: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start < math.inf:
-            raise InputError(f"start={self.start} is not allowed; give seconds of at least 0")
-        if self.duration is not None and not 0 < self.duration < math.inf:
-            raise InputError(f"duration={self.duration} is not allowed; give seconds above 0")
-        if self.bit_depth != "source":
-            output_depth(self.format, self.bit_depth, None)
-        if self.peak != "clip" and self.format not in SUBTYPES:
-            raise InputError(f"{self.format} is lossy and clips nothing; leave --peak {self.peak} out")
-        if self.peak == "float" and "float" not in SUBTYPES[self.format]:
-            raise InputError(
-                f"{self.format} does not support float samples; give --peak clip or rescale, or the format wav"
-            )
-
-    def names(self, estimated: Sequence[str]) -> tuple[str, ...]:
-        """Returns the names of the stems to write, given those that the network estimates.
-
-        Raises:
-            InputError: A stem cannot be written with this network, is given twice, or none is given.
-        """
-        if self.stems is None:
-            return (*estimated, INSTRUMENTAL) if tuple(estimated) == (VOCALS,) else tuple(estimated)
-        allowed = [*estimated, *([INSTRUMENTAL] if VOCALS in estimated else []), RESIDUAL]
-        for stem in self.stems:
-            if stem not in allowed:
-                raise InputError(f"the stem {stem!r} cannot be written; with this model choose {', '.join(allowed)}")
-        if not self.stems or len(set(self.stems)) < len(self.stems):
-            raise InputError(f"stems={list(self.stems)} is not allowed; give at least one, each only once")
-        if RESIDUAL in self.stems and not set(self.stems) & set(estimated):
-            raise InputError(
-                f"{RESIDUAL} is the song without the other stems; choose one of {', '.join(estimated)} too"
-            )
-        return tuple(self.stems)
+# The requested stems, each with the estimates that are subtracted from the song for it: none if it is one itself.
+Subtracted = Mapping[str, Sequence[str]]
 
 
 def write_stems(
@@ -117,15 +53,15 @@ def write_stems(
     Raises:
         InputError: The song cannot be read or separated, or the stems cannot be written.
     """
-    estimated = separator.network.config.stems
-    names = stem_settings.names(estimated)
+    config = separator.network.config
+    subtracted = _subtracted(stem_settings.names(config), config)
     info, state = audio_info(source), file_state(source)
     try:
         check_rate(stem_settings.format, info.sample_rate)
         depth = output_depth(stem_settings.format, stem_settings.bit_depth, info.depth)
     except InputError as error:
         raise InputError(f"the stems of {source} cannot be written: {error}") from error
-    blocks, info = _excerpt(source, info, stem_settings, separator.network.config.channels, found)
+    blocks, info = _excerpt(source, info, stem_settings, config.channels, found)
     tags = read_tags(source)
     parts = _with_progress(separator.stream(read_ahead(blocks), info.sample_rate), info.length, progress)
     with contextlib.ExitStack() as stack:
@@ -134,15 +70,15 @@ def write_stems(
         if depth in INTEGER_BITS and stem_settings.peak != "clip":
             near = next(iter(paths.values())).parent
             spool = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".", dir=near)))
-            loudest, beyond = _spool(parts, spool, info, names, depth)
-            parts = _spooled(spool, estimated)
+            loudest, beyond = _spool(parts, spool, info, subtracted, depth)
+            parts = _spooled(spool, config.stems)
             if beyond and stem_settings.peak == "rescale":
                 gain = (1 - 2.0 ** (1 - INTEGER_BITS[depth])) / loudest
                 remark = f"all stems are scaled by {20 * math.log10(gain):.2f} dB, so that none exceeds full scale"
             elif beyond:
                 depth = "float"
                 remark = "written in float, because there are samples beyond full scale"
-        clipped = _write(parts, temporaries, info, names, stem_settings.format, depth, gain)
+        clipped = _write(parts, temporaries, info, subtracted, stem_settings.format, depth, gain)
         if clipped:
             remark = f"{clipped} samples beyond full scale were clipped; --peak rescale or float keeps them"
         if file_state(source) != state:
@@ -190,7 +126,7 @@ def _write(
     parts: Iterable[Part],
     files: Mapping[str, Path],
     info: AudioInfo,
-    names: Sequence[str],
+    subtracted: Subtracted,
     format: Format,
     depth: Depth | None,
     gain: float,
@@ -207,7 +143,7 @@ def _write(
             nonlocal clipped
             mixture, estimates = part
             scaled = {stem: gain * estimate for stem, estimate in estimates.items()}
-            stems = _stems(gain * mixture, scaled, names, depth)
+            stems = _stems(gain * mixture, scaled, subtracted, depth)
             for stem, write in writers.items():
                 write(stems[stem])
                 clipped += count_beyond_full_scale(stems[stem], depth)
@@ -216,24 +152,29 @@ def _write(
     return clipped
 
 
+def _subtracted(names: Sequence[str], config: ModelConfig) -> Subtracted:
+    estimated = [name for name in names if name in config.stems]
+    return {name: [] if name in estimated else {**config.differences, RESIDUAL: estimated}[name] for name in names}
+
+
 def _stems(
-    mixture: Tensor, estimates: dict[str, Tensor], names: Sequence[str], depth: Depth | None
+    mixture: Tensor, estimates: Mapping[str, Tensor], subtracted: Subtracted, depth: Depth | None
 ) -> dict[str, Tensor]:
     """Returns the requested stems.
 
-    A stem is subtracted from the mixture as it is written, after quantisation, so that the files sum to the mixture.
+    An estimate is subtracted from the mixture as it is written, after quantisation, so that the files sum to the
+    mixture.
     """
-    stems = dict(estimates)
-    if INSTRUMENTAL in names:
-        stems[INSTRUMENTAL] = mixture - quantise(estimates[VOCALS], depth)
-    if RESIDUAL in names:
-        written = [quantise(estimates[name], depth) for name in names if name in estimates]
-        stems[RESIDUAL] = mixture - torch.stack(written).sum(0)
-    return {name: stems[name] for name in names}
+    return {
+        name: mixture - torch.stack([quantise(estimates[stem], depth) for stem in others]).sum(0)
+        if others
+        else estimates[name]
+        for name, others in subtracted.items()
+    }
 
 
 def _spool(
-    parts: Iterable[Part], folder: Path, info: AudioInfo, names: Sequence[str], depth: Depth | None
+    parts: Iterable[Part], folder: Path, info: AudioInfo, subtracted: Subtracted, depth: Depth | None
 ) -> tuple[float, int]:
     """Writes mixture and estimates to a folder; returns the stems' peak and the number of samples beyond full scale."""
     loudest, beyond = 0.0, 0
@@ -246,7 +187,7 @@ def _spool(
                         audio_writer(folder / name, info.sample_rate, info.channels, info.length, "wav", "float")
                     )
                 writers[name](block)
-            samples = torch.stack(list(_stems(mixture, estimates, names, depth).values()))
+            samples = torch.stack(list(_stems(mixture, estimates, subtracted, depth).values()))
             if samples.numel():
                 loudest = max(loudest, samples.abs().max().item())
                 beyond += count_beyond_full_scale(samples, depth)

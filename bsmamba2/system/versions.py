@@ -10,13 +10,15 @@ from pathlib import Path
 
 import torch
 
+from bsmamba2.version import __version__
+
 PACKAGES = ("lightning", "soundfile", "av", "mamba-ssm", "causal-conv1d", "triton")
 
 
 def versions() -> dict[str, str | None]:
     """Returns the versions of this package and its dependencies by name; None for those that are not installed."""
     own = {
-        "bsmamba2": package_version("bsmamba2"),
+        "bsmamba2": __version__,
         "Python": platform.python_version(),
         "system": platform.platform(),
         "torch": f"{torch.__version__} ({torch_build()})",

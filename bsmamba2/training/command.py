@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import check_writable
+from bsmamba2.training.configs import with_config_files
 from bsmamba2.training.health import Health
 from bsmamba2.training.module import SeparationModule
 from bsmamba2.training.pictures import Pictures
@@ -233,13 +234,14 @@ def _fit(cli: TrainingCLI) -> None:
 
 
 def _parsed(arguments: Sequence[str], data: type[LightningDataModule]) -> TrainingCLI:
+    files = with_config_files(arguments)
     try:
         return TrainingCLI(
             SeparationModule,
             data,
             seed_everything_default=DEFAULT_SEED,
             save_config_kwargs={"overwrite": True},
-            args=list(arguments),
+            args=files,
             run=False,
             auto_configure_optimizers=False,
             parser_kwargs={

@@ -16,12 +16,11 @@ from bsmamba2.data.tracks import mixture_of
 from bsmamba2.errors import InputError
 from bsmamba2.metrics import csdr, defined_median, usdr
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.model.scans import Scan
+from bsmamba2.model.scan_names import Scan
 from bsmamba2.separation.separator import Separator
 from bsmamba2.separation.settings import SeparationSettings
 from bsmamba2.training.losses import LossConfig, SeparationLoss
 from bsmamba2.weights.checkpoint import WeightsFile
-from bsmamba2.weights.store import find_model
 
 Scores = dict[str, float]
 
@@ -89,7 +88,7 @@ class SeparationModule(LightningModule):
         self.validation_scores: dict[str, Scores] = {}
         self.initial_songs: tuple[str, ...] = ()
         if init_from is not None:
-            file = WeightsFile.read(find_model(init_from))
+            file = WeightsFile.find(init_from)
             file.load_into(self.network)
             self.initial_songs = file.training_songs
 
@@ -102,9 +101,11 @@ class SeparationModule(LightningModule):
         """Returns AdamW over all parameters, at the peak learning rate."""
         groups: list[dict[str, Any]] = [{"params": list(self.parameters())}]
         if self.decayed == "matrices":
+            # A_log has two axes in Mamba-1, but is no matrix.
+            named = [(value, value.ndim > 1 and not name.endswith("A_log")) for name, value in self.named_parameters()]
             groups = [
-                {"params": [parameter for parameter in self.parameters() if parameter.ndim > 1]},
-                {"params": [parameter for parameter in self.parameters() if parameter.ndim <= 1], "weight_decay": 0.0},
+                {"params": [value for value, is_matrix in named if is_matrix]},
+                {"params": [value for value, is_matrix in named if not is_matrix], "weight_decay": 0.0},
             ]
         return torch.optim.AdamW(groups, self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
 

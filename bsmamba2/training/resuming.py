@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import complete_file, flush_and_rename, remove_unfinished
-from bsmamba2.system.versions import package_version
+from bsmamba2.version import __version__
 from bsmamba2.weights.checkpoint import RECORD, TRAINING_SONGS
 
 # Lightning's names for the folder of the runs and that of a run's checkpoints.
@@ -95,7 +95,7 @@ class RunRecord(Callback):
         """Adds the record."""
         self.metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
         checkpoint[RECORD] = {
-            "version": package_version("bsmamba2"),
+            "version": __version__,
             "config": self.config,
             "metrics": self.metrics,
             "next_excerpt": self.next_excerpt,

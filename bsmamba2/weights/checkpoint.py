@@ -1,10 +1,11 @@
 """Files of weights: checkpoints of our training, those of the authors, and plain weights under the published names."""
 
 import json
+import logging
 import pickle
-import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.stem_names import INSTRUMENTAL, RESIDUAL, VOCALS
 from bsmamba2.system.files import complete_file
-from bsmamba2.weights.shapes import config_from_shapes
+from bsmamba2.weights.archives import check_archive
+from bsmamba2.weights.fitting import MASK_HEADS, check_same, copy_weights, fitted_network, with_heads
+from bsmamba2.weights.registry import PublishedModel
+from bsmamba2.weights.shapes import STEMS_BY_COUNT, StateDict, config_from_shapes, stem_count
 from bsmamba2.weights.store import find_model
 
 NETWORK_PREFIX, AUTHORS_PREFIX = "network.", "model."
@@ -32,27 +37,39 @@ SAFETENSORS_SUFFIX = ".safetensors"
 # The sets of weights that a file may have: as the optimiser left them, averaged over training, or unlabelled.
 RAW, EMA, ONLY = "raw", "ema", "only"
 
-StateDict = dict[str, Tensor]
+# Names under which other programs put a state dict into a file.
+WRAPPERS = ("state_dict", "model_state_dict", "state", "model")
+# Fields of the architecture that shapes do not determine and that are printed where they are assumed.
+ASSUMED = ("stems", "hop_length", "segment_seconds")
+
+log = logging.getLogger(__name__)
 
 
-def load_model(model: str | Path, compile: bool = False, **architecture: Any) -> BSMamba2:
+def load_model(
+    model: str | Path, compile: bool = False, only: Sequence[str] | None = None, **architecture: Any
+) -> BSMamba2:
     """Returns the network of a published model or of a file, in eval mode on the CPU.
 
     The file is a checkpoint of our training (its EMA weights are taken), or weights under the published names as a
     plain state dict (`.ckpt`, `.pt`) or as `.safetensors`. If it does not contain the architecture, this is derived
-    from the shapes of the weights, and what the shapes do not determine has the published value. No code inside a
-    file is ever run.
+    from the shapes of the weights. What the shapes do not determine is that of the published model if the file is one,
+    else as given, else the published value, which is logged. Weights in half precision are computed in single precision
+    unless a separation asks for less. No code inside a file is ever run, and nothing larger than the file is allocated
+    before its weights are known to fit the architecture.
 
     Args:
         model: Name of a published model, which is downloaded once (see `bsmamba2.weights.registry`), or a file.
         compile: Whether torch.compile makes kernels of the network, which makes it faster after a first pass that
             takes a minute longer; see `BSMamba2.compile`.
+        only: Stems that are wanted: the mask heads of all the others are neither loaded nor computed.
         **architecture: Fields of `ModelConfig` that the file does not contain, such as hop_length or stems.
 
     Raises:
-        InputError: The file is missing, damaged, contains something else, or does not fit the architecture.
+        InputError: The file is missing, damaged, contains something else, does not fit the architecture, or is a
+            published model with a different hop or different stems.
     """
-    network = WeightsFile.read(find_model(model)).network(**architecture)
+    part = None if only is None else partial(ModelConfig.only, names=only)
+    network = WeightsFile.find(model).network(part=part, **architecture)
     if compile:
         network.compile()
     return network
@@ -88,6 +105,7 @@ class WeightsFile:
         config: The architecture, or None if the file does not contain it.
         training_songs: Sorted names of the songs that the weights were trained on; empty if the file does not contain
             them.
+        published: The published model that it is, if it is known to be one.
     """
 
     path: Path
@@ -96,6 +114,17 @@ class WeightsFile:
     # How to get each set of weights, the preferred one first. A damaged set must not prevent the use of another one.
     _sets: Mapping[str, Callable[[], StateDict]] = field(repr=False)
     training_songs: tuple[str, ...] = field(default=(), repr=False)
+    published: PublishedModel | None = None
+
+    @classmethod
+    def find(cls, model: str | Path) -> "WeightsFile":
+        """Returns the file for the name of a published model, which is downloaded if needed, or for a path.
+
+        Raises:
+            InputError: The model or file does not exist, cannot be downloaded, is damaged or contains something else.
+        """
+        path, published = find_model(model)
+        return replace(cls.read(path), published=published)
 
     @classmethod
     def read(cls, path: Path, foreign: bool = False) -> "WeightsFile":
@@ -117,13 +146,15 @@ class WeightsFile:
             content, config, songs = _read_safetensors(path)
             return cls(path, content, config, {ONLY: lambda: _state_dict(content, path)}, songs)
         content = _read_pickle(path, foreign)
-        if "state_dict" not in content:
-            return cls(path, content, None, {ONLY: lambda: _state_dict(content, path)})
+        wrapper = _wrapper(content)
+        weights = content if wrapper is None else content[wrapper]
         parameters = content.get("hyper_parameters")
-        if isinstance(parameters, dict) and isinstance(parameters.get("network"), dict):
+        if wrapper == "state_dict" and isinstance(parameters, dict) and isinstance(parameters.get("network"), dict):
             record = content.get(RECORD)
             songs = _song_names(record.get(TRAINING_SONGS, []), path) if isinstance(record, dict) else ()
             return cls(path, content, _config(parameters["network"], path), _our_sets(content, path), songs)
+        if wrapper != "state_dict" or not _is_authors(weights):
+            return cls(path, content, None, {ONLY: lambda: _state_dict(weights, path)})
         if foreign:
             return cls(path, content, None, _authors_sets(content, path))
         raise InputError(
@@ -148,49 +179,119 @@ class WeightsFile:
             raise InputError(
                 f"{self.path} has no {which} weights but {held}; leave the choice of weights out to take them"
             )
-        return self._sets[which]()
+        state = self._sets[which]()
+        claimed_bytes = sum(value.numel() * value.element_size() for value in state.values())
+        size_bytes = self.path.stat().st_size
+        # Not the size itself: small tensors may share their memory.
+        if claimed_bytes > 2 * size_bytes:
+            raise InputError(
+                f"the weights in {self.path} claim {claimed_bytes} bytes, but the file has only {size_bytes}; give "
+                "another file"
+            )
+        return state
 
-    def network(self, which: str | None = None, **architecture: Any) -> BSMamba2:
+    def network(
+        self, which: str | None = None, part: Callable[[ModelConfig], ModelConfig] | None = None, **architecture: Any
+    ) -> BSMamba2:
         """Returns the network with a set of weights, in eval mode.
 
         Args:
             which: Set of weights.
+            part: Returns the config with only the stems that are wanted; by default all are.
             **architecture: Fields of `ModelConfig` that replace those of the file.
 
         Raises:
-            InputError: The set or field does not exist, or the weights are not those of the architecture.
+            InputError: The set or field does not exist, the field is different in the published model that this is, or
+                the weights are not those of the architecture.
         """
         unknown = sorted(set(architecture) - set(ModelConfig.__dataclass_fields__))
         if unknown:
             raise InputError(
                 f"{unknown} is not part of the architecture; allowed are {', '.join(ModelConfig.__dataclass_fields__)}"
             )
-        network = BSMamba2(
-            replace(self.config, **architecture)
-            if self.config
-            else config_from_shapes(self.weights(which), self.path, **architecture)
-        )
-        self.load_into(network, which)
-        return network.eval()
+        state = self.weights(which)
+        config = self._architecture(state, architecture)
+        return fitted_network(config, state, self.path, part and part(config)).eval()
+
+    def fields_of(self, stems: Sequence[str] | None, hop_length: int | None) -> dict[str, Any]:
+        """Returns the fields of the architecture that options of a command give for a file that does not contain them.
+
+        Args:
+            stems: The stems that are asked for. They are the names of the file's stems, in its order, if it does not
+                name them and not all of them are among the usual names.
+            hop_length: Distance between frames in samples, if given.
+
+        Raises:
+            InputError: The file contains a different hop.
+        """
+        given: dict[str, Any] = {} if hop_length is None else {"hop_length": hop_length}
+        if self.config and given and self.config.hop_length != hop_length:
+            raise InputError(
+                f"{self.path} contains hop_length={self.config.hop_length}, not {hop_length}; leave --hop-length out"
+            )
+        if stems is None or self.config or self.published:
+            return given
+        usual = STEMS_BY_COUNT.get(stem_count(self.weights()), ())
+        known = {*usual, RESIDUAL, *([INSTRUMENTAL] if VOCALS in usual else [])}
+        return given if set(stems) <= known else given | {"stems": [stem for stem in stems if stem != RESIDUAL]}
 
     def load_into(self, network: BSMamba2, which: str | None = None) -> None:
         """Copies a set of weights into a network.
 
+        Mask heads are those of the stems of the same names, if the file names its stems; a stem that it does not have
+        keeps its mask head, which is logged.
+
         Raises:
             InputError: The set does not exist, or the weights are not those of the network's architecture.
         """
-        state, expected = self.weights(which), network.state_dict()
-        problems = [f"{name} is missing" for name in expected if name not in state]
-        problems += [f"{name} is not part of it" for name in state if name not in expected]
-        problems += [
-            f"{name} has shape {tuple(state[name].shape)} instead of {tuple(value.shape)}"
-            for name, value in expected.items()
-            if name in state and state[name].shape != value.shape
-        ]
-        if problems:
-            more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-            raise InputError(f"the weights in {self.path} are not those of this architecture: {problems[0]}{more}")
-        network.load_state_dict(state)
+        state, own = self.weights(which), network.state_dict()
+        held = self.config.stems if self.config else self.published.stems if self.published else ()
+        wanted = network.config.stems
+        if held and held != wanted:
+            # Files do not always have as many mask heads as stems; what is missing is then reported below.
+            state = with_heads(state, [held.index(stem) if stem in held else None for stem in wanted])
+            fresh = [stem for stem in wanted if stem not in held]
+            new = with_heads(own, [place if stem in fresh else None for place, stem in enumerate(wanted)])
+            state |= {name: value for name, value in new.items() if name.startswith(MASK_HEADS)}
+            if fresh:
+                log.info(
+                    "%s has no mask head for %s but for %s; those of the missing stems start from random weights",
+                    *(self.path, ", ".join(fresh), ", ".join(held)),
+                )
+        check_same(state, own, self.path)
+        copy_weights(state, network)
+
+    def _architecture(self, state: StateDict, given: Mapping[str, Any]) -> ModelConfig:
+        known = self.published.architecture if self.published else {}
+        for name in known.keys() & given.keys() - {"segment_seconds"}:
+            value = tuple(given[name]) if isinstance(given[name], list) else given[name]
+            if self.published and value != known[name]:
+                raise InputError(
+                    f"{self.path} is the published model {self.published.name}, which has {name}={_text(known[name])}, "
+                    f"not {_text(value)}; leave {name} out"
+                )
+        if self.config:
+            return replace(self.config, **given)
+        config = config_from_shapes(state, self.path, **{**known, **given})
+        assumed = [f"{name}={_text(getattr(config, name))}" for name in ASSUMED if name not in {**known, **given}]
+        if assumed:
+            log.info("%s does not contain these; they have the published values: %s", self.path, "; ".join(assumed))
+        return config
+
+
+def _text(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _wrapper(content: Mapping[str, Any]) -> str | None:
+    """Returns the name under which a file has its state dict, None if the file is the state dict."""
+    found = [name for name in WRAPPERS if name in content and not isinstance(content[name], Tensor)]
+    return next((name for name in found if isinstance(content[name], dict)), found[0] if found else None)
+
+
+def _is_authors(weights: object) -> bool:
+    """Returns whether a state dict has the names of the authors of BSMamba2."""
+    return isinstance(weights, dict) and any(str(name).startswith(AUTHORS_PREFIX) for name in weights)
 
 
 class _Ignored:
@@ -254,22 +355,12 @@ def _song_names(values: object, path: Path) -> tuple[str, ...]:
 
 
 def _read_pickle(path: Path, ignore_objects: bool) -> dict[str, Any]:
-    if not zipfile.is_zipfile(path):
-        raise InputError(
-            f"the model file {path} is not a checkpoint, is truncated, or was saved by PyTorch before 1.6; "
-            "fetch or save it again"
-        )
+    check_archive(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            is_program = any(name.endswith("/constants.pkl") for name in archive.namelist())
-        if is_program:
-            raise InputError(f"the model file {path} is a TorchScript program; give a checkpoint or a state dict")
         # torch's restricted reader gets a stand-in for each class and function in the file that it does not allow.
         names = get_unsafe_globals_in_checkpoint(path) if ignore_objects else []
         with safe_globals([(_Ignored, name) for name in names]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except InputError:
-        raise
     except pickle.UnpicklingError as error:
         remedy = "save its weights alone" if ignore_objects else _convert_first(path)
         raise InputError(

@@ -1,44 +1,69 @@
 """The command `bsmamba2 models`: text, or JSON."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from json import dumps
+from string import ascii_lowercase
+from textwrap import wrap
 
 from bsmamba2.errors import InputError
 from bsmamba2.text_table import text_table
 from bsmamba2.weights.registry import PUBLISHED_MODELS, PublishedModel, published_model
 from bsmamba2.weights.store import NOT_DOWNLOADED, OK, damaged_file, download, place_of, verify
 
+# So that an entry fits a terminal of 80 columns, except for addresses.
+VALUE_COLUMNS = 54
 
-def list_models(json: bool = False) -> str:
-    """Lists the published models, and where their files are on this machine.
+
+def list_models(names: Sequence[str] = (), stems: Sequence[str] | None = None, json: bool = False) -> str:
+    """Lists the published models, or prints all that is known about some of them.
 
     Args:
-        json: Print JSON.
+        names: Names of models to print everything about; by default a table of all models.
+        stems: Only models that give all these stems.
+        json: Print JSON: everything about each model.
+
+    Raises:
+        InputError: A model does not exist, or no model gives the stems.
     """
-    paths = [(model, place_of(model)) for model in PUBLISHED_MODELS.values()]
-    places = [(model, str(path) if path.is_file() else None) for model, path in paths]
+    models = [published_model(name) for name in names] or list(PUBLISHED_MODELS.values())
+    if stems:
+        giving = [model for model in models if set(stems) <= set(model.available)]
+        if not giving:
+            known = dict.fromkeys(stem for model in models for stem in model.available)
+            raise InputError(f"no model gives {' and '.join(stems)}; the stems are {', '.join(known)}")
+        models = giving
     if json:
-        return _to_json([asdict(model) | {"path": place} for model, place in places])
-    return "\n\n".join(_description(model, place) for model, place in places)
+        return _to_json([asdict(model) | {"path": _path_here(model)} for model in models])
+    return "\n\n".join(_description(model) for model in models) if names else _overview(models)
 
 
-def download_model(name: str, json: bool = False) -> str:
-    """Downloads a published model and prints its path; replaces a damaged file.
+def download_models(names: Sequence[str], json: bool = False) -> str:
+    """Downloads published models and prints their paths; replaces damaged files.
 
-    The file is in the user's cache; the packaged model is only checked.
+    The files are in the user's cache; the packaged model is only checked.
 
     Args:
-        name: Name of the model.
+        names: Names of the models.
         json: Print JSON.
 
     Raises:
-        InputError: The model does not exist, or it could not be downloaded.
+        InputError: A model does not exist, or it could not be downloaded.
     """
-    model = published_model(name)
-    path = download(model)
+    # All names are checked before the first download.
+    models = [published_model(name) for name in names]
+    paths = [(model, download(model)) for model in models]
     if json:
-        return _to_json({"name": name, "path": str(path), "size_bytes": model.size_bytes, "sha256": model.sha256})
-    return f"{name} is complete in {path} ({model.size_bytes:,} bytes, sha256 {model.sha256})"
+        return _to_json(
+            [
+                {"name": model.name, "path": str(path), "size_bytes": model.size_bytes, "sha256": model.sha256}
+                for model, path in paths
+            ]
+        )
+    return "\n".join(
+        f"{model.name} is complete in {path} ({model.size_bytes:,} bytes, sha256 {model.sha256})"
+        for model, path in paths
+    )
 
 
 def verify_models(json: bool = False) -> str:
@@ -67,17 +92,60 @@ def _to_json(content: object) -> str:
     return dumps(content, indent=2, ensure_ascii=False)
 
 
-def _description(model: PublishedModel, place: str | None) -> str:
-    rows = {
-        "what": model.note,
-        "stems": ", ".join(model.stems),
-        "parameters": f"{model.parameters:,}",
-        "file": f"{model.file_name}, {model.size_bytes:,} bytes",
-        "sha256": model.sha256,
-        "source": model.source,
-        "licence": model.licence,
-        **{what: f"{score:.2f}" for what, score in model.scores.items()},
-        "here": place or "no",
-    }
-    table = text_table([(f"  {name}", value) for name, value in rows.items()], left=(0, 1), longest_name=60)
-    return f"{model.name}\n{table}"
+def _path_here(model: PublishedModel) -> str | None:
+    path = place_of(model)
+    return str(path) if path.is_file() else None
+
+
+def _overview(models: Sequence[PublishedModel]) -> str:
+    """Returns a table of models, with a letter at each score for what was measured on which songs."""
+    letters: dict[str, str] = {}
+    rows = [("name", "stems", "size", "score", "licence", "here")]
+    for model in models:
+        single, first = len(model.stems) == 1, model.scores[0]
+        protocol = f"{first.measure}, {first.data}" + ("" if single else f", {first.stem}")
+        letter = letters.setdefault(protocol, ascii_lowercase[len(letters)])
+        rows.append(
+            (
+                model.name,
+                model.stems[0] if single else f"{len(model.stems)} stems",
+                _size(model.size_bytes),
+                f"{first.value:.2f} {letter}",
+                model.licence.partition(",")[0],
+                "yes" if _path_here(model) else "no",
+            )
+        )
+    lines = ["score: in dB, as published; different letters or stems cannot be compared"]
+    lines += [f"{letter}: {protocol}" for protocol, letter in letters.items()]
+    lines += ["`bsmamba2 models NAME` prints all that is known about a model."]
+    return "\n".join([text_table(rows, left=(0, 1, 4, 5)), "", *lines])
+
+
+def _description(model: PublishedModel) -> str:
+    overlap = "" if model.overlap is None else f", which overlap by {model.overlap:.0%}"
+    target = f" (published as {model.target})" if model.target.lower() not in ("", *model.stems) else ""
+    entry = [
+        ("what", model.note),
+        ("stems", ", ".join(model.stems) + target),
+        ("rest of the song", model.residual or "no name"),
+        ("network", f"{model.network}, {model.parameters:,} parameters"),
+        ("published with", f"segments of {model.segment_seconds:g} s{overlap}; hop of {model.hop_length} samples"),
+        *((f"{score.measure}, {score.stem}", f"{score.value:.2f}, {score.data}") for score in model.scores),
+        ("credit", model.credit),
+        ("licence", model.licence),
+        ("source", model.source),
+        *(("address", url) for url in model.urls),
+        ("file", f"{model.file_name}, {model.size_bytes:,} bytes"),
+        ("sha256", model.sha256),
+        ("here", _path_here(model) or "no"),
+    ]
+    rows = [
+        (f"  {name}" if line == 0 else "", text)
+        for name, value in entry
+        for line, text in enumerate(wrap(value, VALUE_COLUMNS, break_long_words=False, break_on_hyphens=False))
+    ]
+    return f"{model.name}\n{text_table(rows, left=(0, 1))}"
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"

@@ -1,11 +1,13 @@
 """Weights of any kind of checkpoint, written to a file with their architecture and the names of the training songs."""
 
-import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import sha256_of
+from bsmamba2.weights.archives import check_sums
 from bsmamba2.weights.checkpoint import EMA, RAW, SAFETENSORS_SUFFIX, WeightsFile, save_model
 from bsmamba2.weights.store import recognised
 
@@ -15,7 +17,8 @@ def convert(
     output: Path,
     weights: Literal["raw", "ema"] | None = None,
     overwrite: bool = False,
-    stems: list[str] | None = None,
+    stems: Sequence[str] | None = None,
+    hop_length: int | None = None,
 ) -> str:
     """Writes the weights of a checkpoint, with their architecture, to a safetensors file.
 
@@ -29,6 +32,7 @@ def convert(
             present.
         overwrite: Replace an existing output.
         stems: Names of the stems in the order of the network, for a checkpoint that does not contain them.
+        hop_length: Distance between frames in samples, for a checkpoint that does not contain it.
 
     Raises:
         InputError: The checkpoint cannot be read or does not have these weights, or the output cannot be written.
@@ -36,15 +40,17 @@ def convert(
     _check_output(output, overwrite)
     if weights not in (None, RAW, EMA):
         raise InputError(f"weights={weights!r} is not allowed; choose raw or ema, or leave it out")
-    _check_sums(input)
+    if input.is_file() and input.suffix != SAFETENSORS_SUFFIX:
+        check_sums(input)
     file = WeightsFile.read(input, foreign=True)
+    published = recognised(input)
     if stems and file.config:
         raise InputError(
             f"the checkpoint {input} names its stems itself ({', '.join(file.config.stems)}); leave --stems out"
         )
     taken = weights or file.preferred
-    network = file.network(taken, **{"stems": stems} if stems else {})
-    published = recognised(input)
+    given = file.fields_of(None, hop_length) | ({"stems": stems} if stems else {})
+    network = replace(file, published=published).network(taken, **given)
     save_model(network, output, file.training_songs)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     kind = taken.upper() if taken == EMA else taken
@@ -66,17 +72,3 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise InputError(f"the output {output} is a folder; give a file")
     if output.exists() and not overwrite:
         raise InputError(f"the output {output} exists already; give another OUTPUT, or --overwrite")
-
-
-def _check_sums(path: Path) -> None:
-    """Raises InputError if bytes of a checkpoint have changed since it was saved; torch does not check this."""
-    if path.suffix == SAFETENSORS_SUFFIX or not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    # Not only BadZipFile: damage can claim encryption, unknown compression, or offsets outside the file.
-    except Exception as error:
-        raise InputError(f"the model file {path} is damaged ({error}); fetch it again") from error
-    if damaged:
-        raise InputError(f"the model file {path} is damaged (in {damaged}); fetch it again")

@@ -28,37 +28,82 @@ class _BrokenTransferError(Exception):
     """A transfer broke off and can be resumed; the message is the reason."""
 
 
-def fetch(model: PublishedModel, url: str, path: Path) -> None:
-    """Downloads a file that has the size and the hash of a model; what was received before is in `*.part` next to it.
+class _FailedAddressError(Exception):
+    """An address does not give the file, and asking it again would not help now; the message is the reason."""
 
-    Only one process may do this at a time.
+    remedy = ""
+
+
+class _UnreachableError(_FailedAddressError):
+    remedy = "check the connection, or "
+
+
+class _OftenBrokenError(_FailedAddressError):
+    remedy = "run the same command again to resume, or "
+
+
+def fetch(model: PublishedModel, path: Path) -> None:
+    """Downloads a file that has the size and the hash of a model, from the first of its addresses that has it.
+
+    What was received before is in `*.part` next to it. Only one process may do this at a time.
 
     Raises:
-        InputError: The server cannot be reached, breaks off too often or has a different file.
+        InputError: No address can be reached, or each breaks off too often or has a different file.
         OSError: The file cannot be written.
     """
     part = path.with_name(f"{path.name}.part")
+    failures: list[_FailedAddressError] = []
     with tqdm(
         desc=model.file_name, total=model.size_bytes, unit="B", unit_scale=True, unit_divisor=1024, disable=None
     ) as bar:
-        for attempt in range(1, REQUEST_ATTEMPTS + 1):
+        for place, url in enumerate(model.urls, 1):
             try:
-                _receive(model, url, part, bar)
-                break
-            except _BrokenTransferError as error:
-                done = f"{url} broke off after {_size_bytes(part)} of {model.size_bytes} bytes: {error}"
-                if attempt == REQUEST_ATTEMPTS:
-                    raise InputError(f"{done}; run the same command again to resume, or {model.by_hand}") from error
-                log.warning("%s; trying again", done)
-                time.sleep(PAUSE_SECONDS)
+                _fetch_from(url, model, part, bar)
+            except _FailedAddressError as failure:
+                failures.append(failure)
+                if place < len(model.urls):
+                    log.warning("%s; trying %s", failure, model.urls[place])
+            else:
+                flush_and_rename(part, path)
+                return
+    remedy = next((failure.remedy for failure in failures if failure.remedy), "")
+    raise InputError(f"{'; '.join(map(str, failures))}; {remedy}{by_hand(model, path.parent)}") from failures[-1]
+
+
+def by_hand(model: PublishedModel, folder: Path | None = None) -> str:
+    """Returns what to do if the file of a model cannot be downloaded, as a clause.
+
+    Args:
+        model: The model.
+        folder: Where its file is looked for, if it can be put there.
+    """
+    put = f"put it into {folder}, or " if folder else ""
+    return f"fetch {model.file_name} by hand from {model.source} and {put}give its path with --model"
+
+
+def _fetch_from(url: str, model: PublishedModel, part: Path, bar: "tqdm[Any]") -> None:
+    """Completes the part file from one address."""
+    resumed = _size_bytes(part) > 0
+    for attempt in range(1, REQUEST_ATTEMPTS + 1):
+        try:
+            _receive(model, url, part, bar)
+            break
+        except _BrokenTransferError as error:
+            done = f"{url} broke off after {_size_bytes(part)} of {model.size_bytes} bytes: {error}"
+            if attempt == REQUEST_ATTEMPTS:
+                raise _OftenBrokenError(done) from error
+            log.warning("%s; trying again", done)
+            time.sleep(PAUSE_SECONDS)
     sha256 = sha256_of(part)
-    if sha256 != model.sha256:
-        part.unlink()
-        raise InputError(
-            f"what came from {url} has the sha256 {sha256} instead of {model.sha256} and was removed; run the same "
-            f"command again to download it again, or {model.by_hand}"
-        )
-    flush_and_rename(part, path)
+    if sha256 == model.sha256:
+        return
+    part.unlink()
+    wrong = f"what came from {url} has the sha256 {sha256} instead of {model.sha256} and was removed"
+    if not resumed:
+        raise _FailedAddressError(wrong)
+    # The wrong bytes may be those of an earlier transfer, perhaps from a different address.
+    log.warning("%s; downloading all of it", wrong)
+    _fetch_from(url, model, part, bar)
 
 
 def _receive(model: PublishedModel, url: str, part: Path, bar: "tqdm[Any]") -> None:
@@ -68,14 +113,15 @@ def _receive(model: PublishedModel, url: str, part: Path, bar: "tqdm[Any]") -> N
     offset = _size_bytes(part)
     if offset == model.size_bytes:
         return
-    with _answer(url, part, offset, model.by_hand) as answer:
+    with _answer(url, part, offset) as answer:
         start, total = _range_of(answer)
         if start not in (0, offset):
             part.unlink(missing_ok=True)
             raise _BrokenTransferError(f"the server did not resume from byte {offset}")
-        wrong = f"so it is not the published file; {model.by_hand}"
         if total not in (None, model.size_bytes):
-            raise InputError(f"{url} has {total} bytes instead of {model.size_bytes}, {wrong}")
+            raise _FailedAddressError(
+                f"{url} has {total} bytes instead of {model.size_bytes}, so it is not the published file"
+            )
         received = start
         with part.open("ab" if start else "wb") as file:
             while received <= model.size_bytes:
@@ -91,12 +137,14 @@ def _receive(model: PublishedModel, url: str, part: Path, bar: "tqdm[Any]") -> N
                 received += len(piece)
     if received > model.size_bytes:
         part.unlink()
-        raise InputError(f"{url} has more than {model.size_bytes} bytes, {wrong}")
+        raise _FailedAddressError(
+            f"{url} has more than {model.size_bytes} bytes, so it is not the published file; what came was removed"
+        )
     if received < model.size_bytes:
         raise _BrokenTransferError("the server closed the connection")
 
 
-def _answer(url: str, part: Path, offset: int, by_hand: str) -> HTTPResponse:
+def _answer(url: str, part: Path, offset: int) -> HTTPResponse:
     """Returns the answer to a request for a file from an offset on."""
     headers = {"User-Agent": "bsmamba2"} | ({"Range": f"bytes={offset}-"} if offset else {})
     try:
@@ -109,10 +157,10 @@ def _answer(url: str, part: Path, offset: int, by_hand: str) -> HTTPResponse:
             raise _BrokenTransferError("the server cannot resume from there") from error
         if error.code >= 500:
             raise _BrokenTransferError(f"the server answered {status}") from error
-        raise InputError(f"{url} cannot be downloaded, the server answered {status}; {by_hand}") from error
+        raise _FailedAddressError(f"{url} cannot be downloaded, the server answered {status}") from error
     except URLError as error:
         reason = getattr(error.reason, "strerror", None) or error.reason
-        raise InputError(f"{url} cannot be reached ({reason}); check the connection, or {by_hand}") from error
+        raise _UnreachableError(f"{url} cannot be reached ({reason})") from error
     # urllib does not wrap the errors that occur while it waits for the answer.
     except (OSError, HTTPException) as error:
         raise _BrokenTransferError(_reason(error)) from error

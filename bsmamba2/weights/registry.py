@@ -1,10 +1,33 @@
-"""The published models: the one in this package and those that can be downloaded."""
+"""The published models: the one in this package and those that can be downloaded. The data is in registry.toml."""
 
+import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
 
 from bsmamba2.errors import InputError
+from bsmamba2.stem_names import INSTRUMENTAL, VOCALS
 
-DEFAULT_MODEL, FULL_SIZE_MODEL = "small-vocals", "msst-vocals"
+REGISTRY = Path(__file__).with_suffix(".toml")
+
+
+@dataclass(frozen=True)
+class PublishedScore:
+    """A score as the publisher or a public leaderboard states it.
+
+    Args:
+        stem: The stem that was scored.
+        measure: What was measured; SDR in its variants is in dB.
+        data: The songs.
+        value: The score.
+    """
+
+    stem: str
+    measure: str
+    data: str
+    value: float
 
 
 @dataclass(frozen=True)
@@ -14,83 +37,71 @@ class PublishedModel:
     Args:
         name: Name of the model in this package.
         file_name: Name of the published file, also in the cache.
-        stems: The stems that it estimates.
-        parameters: Number of parameters.
+        note: What it is, as a clause.
+        network: The kind and size of the network.
+        stems: The stems that it estimates, in the order of its outputs.
+        parameters: Number of trained parameters.
         size_bytes: Size of the file.
         sha256: SHA-256 of the file in hexadecimal.
+        urls: Addresses of the file, which are tried in this order; none if it cannot be downloaded.
         source: Where the weights come from: a web page, or this package.
-        url: Address of the file; None if it cannot be downloaded.
-        licence: Licence of the weights.
-        scores: Published scores by what they measure.
-        note: What users should know, as a clause.
+        credit: Who made it.
+        licence: Licence of the weights as the publisher states it; the part before a comma is its short name.
+        hop_length: Distance between its frames in samples.
+        segment_seconds: Length in seconds of the segments that its publisher separates.
+        scores: Published scores, the most telling first.
+        overlap: Share of a segment by which the publisher's segments overlap; None if it is not stated.
+        residual: Name of the song without all its stems; empty if that has no name of its own.
+        target: The publisher's name of its only stem; empty if it is not stated.
         packaged: Whether the file is part of this package.
     """
 
     name: str
     file_name: str
+    note: str
+    network: str
     stems: tuple[str, ...]
     parameters: int
     size_bytes: int
     sha256: str
+    urls: tuple[str, ...]
     source: str
-    url: str | None
+    credit: str
     licence: str
-    scores: dict[str, float]
-    note: str
+    hop_length: int
+    segment_seconds: float
+    scores: tuple[PublishedScore, ...]
+    overlap: float | None = None
+    residual: str = ""
+    target: str = ""
     packaged: bool = False
 
     @property
-    def by_hand(self) -> str:
-        """What to do if the file cannot be downloaded, as a clause."""
-        return f"fetch {self.file_name} by hand from {self.source} and give its path with --model"
+    def available(self) -> tuple[str, ...]:
+        """The stems that can be made with it: those that it estimates, and what is left of the song without them."""
+        differences = [self.residual or None, INSTRUMENTAL if VOCALS in self.stems else None]
+        return tuple(dict.fromkeys([*self.stems, *filter(None, differences)]))
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What the shapes of its weights do not determine, as fields of `ModelConfig`."""
+        return {
+            "stems": self.stems,
+            "residual": self.residual,
+            "hop_length": self.hop_length,
+            "segment_seconds": self.segment_seconds,
+        }
 
 
-PUBLISHED_MODELS: dict[str, PublishedModel] = {
-    model.name: model
-    for model in (
-        PublishedModel(
-            name=DEFAULT_MODEL,
-            file_name="small-vocals.safetensors",
-            stems=("vocals",),
-            parameters=6_201_804,
-            size_bytes=12_465_888,
-            sha256="7fe3a1a299e2597daf75f9b8d1daeca8226c097ef64ab30539067a35261b4e84",
-            source="this package; see the model card small-vocals.md",
-            url=None,
-            licence="CC BY-NC-SA 4.0, academic and non-commercial use only",
-            scores={"cSDR, 25 MUSDB18 test previews, median (dB)": 3.60, "uSDR, the same, median (dB)": 3.52},
-            note="a small network in this package, trained on two hours of music and singing",
-            packaged=True,
-        ),
-        PublishedModel(
-            name=FULL_SIZE_MODEL,
-            file_name="bs_mamba2_vocals.ckpt",
-            stems=("vocals",),
-            parameters=48_098_188,
-            size_bytes=192_610_602,
-            sha256="fceb733b41742abb8df563092f4cb5bbc9243c6c03e7f34dc44c14e60732c72f",
-            source="https://github.com/ZFTurbo/Music-Source-Separation-Training/releases/tag/v1.0.19",
-            url="https://github.com/ZFTurbo/Music-Source-Separation-Training/releases/download/v1.0.19/"
-            "bs_mamba2_vocals.ckpt",
-            licence="unstated",
-            scores={"SDR on its own benchmark (dB)": 8.82},
-            note="the community release, trained on the 100 songs of MUSDB18 with a different recipe from the paper's",
-        ),
-        PublishedModel(
-            name="official-vocals",
-            file_name="sota_model.ckpt",
-            stems=("vocals",),
-            parameters=48_098_188,
-            size_bytes=770_628_060,
-            sha256="b1fcf93fdd6f7bc79e5410b1330b3d0fd5a6ca6ea23a94730c684629c71cd5ca",
-            source="https://github.com/EuiYeonKim/BSMamba2",
-            url=None,
-            licence="unstated",
-            scores={"cSDR, MUSDB18-HQ test, vocals (dB)": 11.03, "uSDR, MUSDB18-HQ test, vocals (dB)": 10.70},
-            note="the authors' checkpoint, whose link has served an empty file since July 2026",
-        ),
-    )
-}
+def _models() -> Iterator[PublishedModel]:
+    for entry in tomllib.loads(REGISTRY.read_text(encoding="utf-8"))["models"]:
+        entry["scores"] = tuple(PublishedScore(**score) for score in entry["scores"])
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()}
+        yield PublishedModel(**values)
+
+
+PUBLISHED_MODELS: dict[str, PublishedModel] = {model.name: model for model in _models()}
+DEFAULT_MODEL = next(model.name for model in PUBLISHED_MODELS.values() if model.packaged)
 
 
 def published_model(name: str) -> PublishedModel:
@@ -100,5 +111,15 @@ def published_model(name: str) -> PublishedModel:
         InputError: The model does not exist.
     """
     if name not in PUBLISHED_MODELS:
-        raise InputError(f"there is no published model {name!r}; choose one of {', '.join(PUBLISHED_MODELS)}")
+        raise InputError(f"there is no published model {name!r}; {suggestion(name)}")
     return PUBLISHED_MODELS[name]
+
+
+def suggestion(name: str) -> str:
+    """Returns a clause with the names of published models that are similar to a misspelt one, otherwise all names."""
+    spelled = name.lower().replace("_", "-")
+    parts = [known for known in PUBLISHED_MODELS if len(spelled) > 2 and spelled in known]
+    similar = get_close_matches(spelled, PUBLISHED_MODELS)
+    if found := list(dict.fromkeys([*parts, *similar])):
+        return f"did you mean {' or '.join(found)}? `bsmamba2 models` lists all"
+    return f"choose one of {', '.join(PUBLISHED_MODELS)}"

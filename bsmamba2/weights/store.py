@@ -10,8 +10,8 @@ from platformdirs import user_cache_path
 
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import make_folder, sha256_of
-from bsmamba2.weights.download import fetch
-from bsmamba2.weights.registry import FULL_SIZE_MODEL, PUBLISHED_MODELS, PublishedModel, published_model
+from bsmamba2.weights.download import by_hand, fetch
+from bsmamba2.weights.registry import PUBLISHED_MODELS, PublishedModel, published_model, suggestion
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def damaged_file(model: PublishedModel, path: Path, state: str) -> InputError:
         state = "missing" if state == NOT_DOWNLOADED else state
         return InputError(f"the model file {path} of this package is {state}; install bsmamba2 again")
     again = f"run `bsmamba2 models download {model.name}` to download it again"
-    remedy = again if model.url else "remove it or replace it by a good copy"
+    remedy = again if model.urls else "remove it or replace it by a good copy"
     return InputError(f"the cached model file {path} is {state}; {remedy}")
 
 
@@ -72,7 +72,7 @@ def model_file(name: str, folder: Path | None = None) -> Path:
     """
     model = published_model(name)
     path = place_of(model, folder)
-    state = state_of(model, path) if model.url or model.packaged else NOT_DOWNLOADED
+    state = state_of(model, path)
     if state == NOT_DOWNLOADED and not model.packaged:
         return download(model, folder)
     if state != OK:
@@ -95,7 +95,7 @@ def download(model: PublishedModel, folder: Path | None = None) -> Path:
     """
     if model.packaged:
         return model_file(model.name)
-    if model.url is None:
+    if not model.urls:
         raise InputError(
             f"{model.name} cannot be downloaded: it is {model.note}; if you have {model.file_name}, run "
             f"`bsmamba2 convert {model.file_name} vocals.safetensors` and give --model vocals.safetensors"
@@ -104,15 +104,15 @@ def download(model: PublishedModel, folder: Path | None = None) -> Path:
     try:
         make_folder(path.parent)
     except InputError as error:
-        raise InputError(f"{error}, or {model.by_hand}") from error
+        raise InputError(f"{error}, or {by_hand(model)}") from error
     try:
         with _locked(path):
             if state_of(model, path) != OK:
-                fetch(model, model.url, path)
+                fetch(model, path)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror or error}); free some space or allow writing there, "
-            f"or {model.by_hand}"
+            f"or {by_hand(model)}"
         ) from error
     return path
 
@@ -131,26 +131,26 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def find_model(model: str | Path) -> Path:
-    """Returns the file for the name of a published model or a path, and logs which model it is.
+def find_model(model: str | Path) -> tuple[Path, PublishedModel | None]:
+    """Returns the file for the name of a published model or a path, and the published model that it is; logs which.
 
     Raises:
         InputError: The model or file does not exist, or the published model cannot be downloaded.
     """
     if str(model) in PUBLISHED_MODELS:
         published = PUBLISHED_MODELS[str(model)]
-        full_size = f"; --model {FULL_SIZE_MODEL} is the full-size published one" if published.packaged else ""
-        log.info("model %s, licence of its weights: %s%s", published.name, published.licence, full_size)
-        return model_file(published.name)
+        larger = "; `bsmamba2 models` lists larger ones" if published.packaged else ""
+        log.info("model %s, licence of its weights: %s%s", published.name, published.licence, larger)
+        return model_file(published.name), published
     path = Path(model)
     if not path.exists():
         raise InputError(
-            f"the model {model} is neither a file nor a published model; check the path, or give one of "
-            f"{', '.join(PUBLISHED_MODELS)}"
+            f"the model {model} is neither a file nor a published model; check the path or the name; "
+            f"{suggestion(path.name)}"
         )
     known = recognised(path) if path.is_file() else None
     log.info("model %s%s", path, f", which is {known.name}, licence of its weights: {known.licence}" if known else "")
-    return path
+    return path, known
 
 
 def recognised(path: Path) -> PublishedModel | None:

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.bounds import ADDCMUL, linear_shapes, multiply_adds, network_multiply_adds, rate_rows, tile_shapes
+from benchmarks.bounds import ELEMENTWISE, linear_shapes, multiply_adds, network_multiply_adds, rate_rows, tile_shapes
 from benchmarks.networks import PROJECT, config_of
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.dual_path import DualPathLayer
@@ -40,12 +41,25 @@ def test_multiply_adds_of_a_tiny_network_are_those_counted_by_hand() -> None:
     assert counted["everything"] == counted["mixers"] + counted["bands_and_masks"]
 
 
+def test_multiply_adds_of_mamba1_are_those_counted_by_hand() -> None:
+    # Over time as above. 2 * 8 channels are projected and 8 convolved; a rank of 1 and 2 * 5 states are mapped from 8.
+    config = replace(TINY, time_mixer="mamba1", band_mixer="mamba1", headdim=64, d_state=128, ngroups=1)
+    config = replace(config, mamba1_d_state=5)
+    tokens, folding = 66 * 2, 2 * 4 * 4 * 8
+    maps = tokens * (2 * (4 * 16 + 8 * 11 + 1 * 8 + 8 * 4) + 4 * 4)
+    elementwise = 2 * tokens * (4 * 8 + 3 * 8 * 5 + 8)
+    counted = network_multiply_adds(config, 1.3)
+    assert counted["time"] == counted["bands"] == {"products": 3 * (maps + folding), "elementwise": 3 * elementwise}
+
+
+@pytest.mark.parametrize("mixer", ["mamba2", "mamba1"])
 @pytest.mark.parametrize("seconds", [0.4, 1.3])
-def test_multiply_adds_are_those_the_network_runs(seconds: float) -> None:
-    network = BSMamba2(TINY)
-    with FlopCounterMode(display=False, custom_mapping=ADDCMUL) as counter, torch.no_grad():
+def test_multiply_adds_are_those_the_network_runs(seconds: float, mixer: str) -> None:
+    config = replace(TINY, time_mixer=mixer) if mixer == "mamba1" else TINY
+    network = BSMamba2(config)
+    with FlopCounterMode(display=False, custom_mapping=ELEMENTWISE) as counter, torch.no_grad():
         network(torch.randn(1, 1, round(100 * seconds)))
-    assert counter.get_total_flops() == 2 * sum(network_multiply_adds(TINY, seconds)["everything"].values())
+    assert counter.get_total_flops() == 2 * sum(network_multiply_adds(config, seconds)["everything"].values())
 
 
 def test_any_module_is_counted() -> None:

@@ -90,6 +90,25 @@ def content(run: Path) -> dict[str, Any]:
     return found
 
 
+def test_a_model_of_the_instrumental_is_scored_by_its_name(
+    tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path, track: Track
+) -> None:
+    torch.manual_seed(0)
+    network = BSMamba2(replace(tiny_config, stems=("instrumental",), residual="vocals")).eval()
+    save_model(network, tmp_path / "instrumental.safetensors")
+    results = evaluate(musdb_root, tmp_path / "run", tmp_path / "instrumental.safetensors")
+    assert list(results.tracks[NAME].scores) == ["instrumental"]
+    both = evaluate(
+        musdb_root, tmp_path / "both", tmp_path / "instrumental.safetensors", stems=["vocals", "instrumental"]
+    )
+    mixture, vocals = track.read(MIXTURE), track.read("vocals")
+    estimate = mixture - Separator(network, device="cpu")(mixture, 44100)["instrumental"]
+    expected = usdr(estimate=estimate, reference=vocals)
+    assert both.tracks[NAME].scores["vocals"][ESTIMATE]["usdr"] == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(InputError, match=r"'drums' cannot be scored; the model gives instrumental, vocals$"):
+        evaluate(musdb_root, tmp_path / "c", tmp_path / "instrumental.safetensors", stems=["drums"])
+
+
 def test_scores_are_those_of_the_separation(
     tmp_path: Path, model: Path, tiny_network: BSMamba2, musdb_root: Path, track: Track
 ) -> None:
@@ -245,8 +264,8 @@ def test_a_song_that_museval_refuses_has_the_remaining_scores(tmp_path: Path, mo
 def test_a_stopped_evaluation_resumes(
     tmp_path: Path, model: Path, songs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    evaluate(songs, tmp_path / "whole", model)
     evaluate(songs, tmp_path / "run", model)
+    shutil.copytree(tmp_path / "run", tmp_path / "whole")
     records = tmp_path / "run" / "tracks"
     (records / "b - 2.json").unlink()
     (records / "c - 3.json").write_text('{"name": ')
@@ -411,6 +430,8 @@ def test_a_full_disk_ends_the_evaluation(
 
 def test_a_name_that_is_not_unicode(tmp_path: Path, model: Path, songs: Path, caplog: pytest.LogCaptureFixture) -> None:
     name = os.fsdecode(b"b \xff")
+    for another in ("a - 1", "c - 3"):
+        shutil.rmtree(songs / another)
     try:
         (songs / "b - 2").rename(songs / name)
     except OSError:

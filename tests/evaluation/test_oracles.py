@@ -40,12 +40,12 @@ def test_rows_have_the_names_and_order_of_the_tables(whole_song: Song) -> None:
 
 
 def test_ratio_masks_and_mixtures_have_the_scores_of_an_independent_table(test_data: Path) -> None:
-    """Its figures have two decimals; every other track is compared, to save time."""
+    """Its figures have two decimals; every third track is compared, to save time."""
     folder = test_data / "data" / "musdb18-7-cc"
     with (folder / "tracks.csv").open(encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     assert len(table) == 30
-    for row in table[::2]:
+    for row in table[::3]:
         song = read_song(Track(folder / "train" / f"{row['track']}.stem.mp4", 0))
         for stem in MUSDB_STEMS:
             reference = song.stems[stem]

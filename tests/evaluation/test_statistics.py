@@ -126,6 +126,11 @@ def test_a_summary_does_not_depend_on_the_order_of_tracks(values: list[float], o
         assert summary.median == statistics.median(defined)
 
 
+def test_the_sign_of_zero_does_not_depend_on_the_order_of_tracks() -> None:
+    assert same(summarise([1.0, 0.0, -1.0]), summarise([1.0, -0.0, -1.0]))
+    assert same(summarise([0.0, -0.0, 0.0]), summarise([0.0, 0.0, -0.0]))
+
+
 def test_resamples_are_drawn_once_for_all_scores_of_a_test_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing and sorting them takes most of the time; a test set has 20 scores in 7 rows of each stem."""
     given = [scores(61, seed) for seed in range(20)]

@@ -1,9 +1,10 @@
-"""Makes golden.safetensors: random weights, noise, and what the network of this repository makes of it in float64.
+"""Makes the golden files: random weights, noise, and what the network of this repository makes of it in float64.
 
-It was made once, by a network that reproduces the published one to 1e-6, with the sequential scan. Run it again only to
-change the architecture of the pair.
+They were made once, by networks that reproduce the published ones to 1e-6, with the sequential scan. Run it again, with
+the name of a file without its suffix, only to change the architecture of a pair.
 """
 
+import sys
 from pathlib import Path
 
 import torch
@@ -11,7 +12,6 @@ from safetensors.torch import save_file
 
 from bsmamba2.model import BSMamba2, ModelConfig
 
-GOLDEN = Path(__file__).with_name("golden.safetensors")
 CONFIG = ModelConfig(
     dim=16,
     depth=1,
@@ -25,21 +25,41 @@ CONFIG = ModelConfig(
     window_length=256,
     hop_length=55,
 )
-LENGTH = 3000
+MAMBA1 = ModelConfig(
+    dim=4,
+    depth=1,
+    bands=(2, 5, 10),
+    time_mixer="mamba1",
+    band_mixer="mamba1",
+    expand=2,
+    mamba1_d_state=3,
+    mask_expand=1,
+    n_fft=32,
+    window_length=32,
+    hop_length=8,
+)
+# By the name of the file: the architecture, and the samples of the mixture.
+PAIRS = {"golden": (CONFIG, 3000), "golden-mamba1": (MAMBA1, 600)}
 
 
-def main() -> None:
+def golden_file(name: str) -> Path:
+    """Returns the path of a golden file."""
+    return Path(__file__).with_name(f"{name}.safetensors")
+
+
+def main(name: str) -> None:
+    config, length = PAIRS[name]
     torch.manual_seed(0)
-    network = BSMamba2(CONFIG)
+    network = BSMamba2(config)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, mean=float(parameter.ndim == 1) * 0.5, std=0.3)
     weights = {name: value.float().contiguous() for name, value in network.state_dict().items()}
-    mixture = torch.randn(1, CONFIG.channels, LENGTH)
+    mixture = torch.randn(1, config.channels, length)
     with torch.inference_mode():
         network.set_scan("sequential")
         estimates = network.double()(mixture.double()).float()
-    save_file({"mixture": mixture, "estimates": estimates.contiguous(), **weights}, GOLDEN)
+    save_file({"mixture": mixture, "estimates": estimates.contiguous(), **weights}, golden_file(name))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

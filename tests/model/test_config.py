@@ -34,7 +34,16 @@ from bsmamba2.model import ModelConfig
         ({"stems": ("vocals", "vocals")}, "each only once"),
         ({"stems": "vocals"}, "stems='vocals' is not a list"),
         ({"stems": ("a/b",)}, "the stem name 'a/b' is not allowed"),
-        ({"stems": ("instrumental",)}, "a stem cannot be called 'instrumental'"),
+        ({"stems": ("residual",)}, "a stem cannot be called 'residual'"),
+        ({"residual": "mixture"}, "a stem cannot be called 'mixture'"),
+        ({"residual": "a/b"}, "the stem name 'a/b' is not allowed"),
+        ({"residual": "vocals"}, "residual='vocals' is also a stem of the network"),
+        (
+            {"stems": ("drums", "vocals"), "residual": "instrumental"},
+            "residual='instrumental' means the song without the vocals, but drums, vocals are subtracted",
+        ),
+        ({"sample_rate": 10**7}, "sample_rate=10000000 is not allowed; give at most 1000000 Hz"),
+        ({"segment_seconds": 1e6}, "segment_seconds=1000000.0 is longer than 33554432 samples at 44100 Hz"),
         (
             {"attention_heads": 4},
             "attention_heads=4 is an option of the mixer roformer, but time_mixer=mamba2 and band_",
@@ -42,6 +51,15 @@ from bsmamba2.model import ModelConfig
         (
             {"time_mixer": "roformer", "band_mixer": "roformer", "d_state": 64},
             "d_state=64 is an option of the mixer mamba2",
+        ),
+        ({"mamba1_d_state": 8}, "mamba1_d_state=8 is an option of the mixer mamba1, but time_mixer=mamba2"),
+        (
+            {"time_mixer": "mamba1", "band_mixer": "mamba1", "headdim": 32},
+            "headdim=32 is an option of the mixer mamba2",
+        ),
+        (
+            {"time_mixer": "roformer", "band_mixer": "roformer", "expand": 2},
+            "expand=2 is an option of the mixer mamba2 or mamba1, but",
         ),
         ({"band_mixer": "roformer", "attention_headdim": 7}, "attention_headdim=7 is odd"),
         ({"band_mixer": "roformer", "output_norm": "mixer"}, "output_norm=mixer needs roformer over time and bands"),
@@ -53,6 +71,30 @@ from bsmamba2.model import ModelConfig
 def test_inconsistent_values_are_errors(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         ModelConfig(**values)
+
+
+@pytest.mark.parametrize(
+    ("stems", "residual", "differences", "outputs"),
+    [
+        (("vocals",), "", {"instrumental": ("vocals",)}, ("vocals", "instrumental")),
+        (("vocals",), "instrumental", {"instrumental": ("vocals",)}, ("vocals", "instrumental")),
+        (("drums", "vocals"), "", {"instrumental": ("vocals",)}, ("drums", "vocals")),
+        (("instrumental",), "vocals", {"vocals": ("instrumental",)}, ("instrumental", "vocals")),
+        (("vocals", "instrumental"), "", {}, ("vocals", "instrumental")),
+        (("dry",), "reverb", {"reverb": ("dry",)}, ("dry", "reverb")),
+        (("speech", "music"), "noise", {"noise": ("speech", "music")}, ("speech", "music", "noise")),
+        (("drums",), "", {}, ("drums",)),
+    ],
+)
+def test_what_is_left_of_the_song_has_a_name(
+    stems: tuple[str, ...], residual: str, differences: dict[str, tuple[str, ...]], outputs: tuple[str, ...]
+) -> None:
+    config = ModelConfig(stems=stems, residual=residual)
+    assert config.differences == differences
+    assert config.outputs == outputs
+    assert ModelConfig.from_dict(config.to_dict()) == config
+    # Files for which the name follows from the stems can be read by version 0.1.
+    assert ("residual" in config.to_dict()) == (residual not in ("", "instrumental"))
 
 
 def test_a_plain_dict_and_back() -> None:
@@ -89,7 +131,7 @@ def test_starts_of_bands_that_leave_something_out_are_errors(values: dict[str, A
 
 @pytest.mark.parametrize("mixer", [[], {}, 3, None])
 def test_a_mixer_that_is_no_name_is_refused(mixer: object) -> None:
-    with pytest.raises(InputError, match="does not exist; choose mamba2, roformer"):
+    with pytest.raises(InputError, match="does not exist; choose mamba2, mamba1, roformer"):
         ModelConfig.from_dict({"band_mixer": mixer})
 
 

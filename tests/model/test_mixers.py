@@ -1,5 +1,6 @@
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,17 +11,20 @@ from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.bidirectional import BidirectionalMixer
 from bsmamba2.model.config import MIXER_OPTIONS
+from bsmamba2.model.mamba1 import Mamba1
 from bsmamba2.model.mamba2 import Mamba2
 from bsmamba2.model.mixers import MIXERS
-from bsmamba2.model.scans import Scan
+from bsmamba2.model.scan_names import Scan
 from bsmamba2.separation.separator import Separator
-from tests.model.make_golden import CONFIG
+from tests.model.make_golden import CONFIG, MAMBA1
 from tests.model.test_network import rms_ratio
 
+BIDIRECTIONAL = [("mamba2", CONFIG), ("mamba1", MAMBA1)]
 
-def random_mixer() -> BidirectionalMixer:
+
+def random_mixer(name: str, config: ModelConfig) -> BidirectionalMixer:
     torch.manual_seed(0)
-    mixer = MIXERS["mamba2"](CONFIG).double()
+    mixer = MIXERS[name](config).double()
     assert isinstance(mixer, BidirectionalMixer)
     for parameter in mixer.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
@@ -40,45 +44,70 @@ def test_every_mixer_of_the_config_can_be_built() -> None:
         assert set(options) <= set(ModelConfig.__dataclass_fields__)
 
 
+@pytest.mark.parametrize(("name", "config"), BIDIRECTIONAL)
 @pytest.mark.parametrize("length", [1, 5, 17, 62, 130])
-def test_the_folded_mixer_is_the_published_one_with_its_gradients(length: int) -> None:
-    mixer = random_mixer()
-    x = torch.randn(3, length, CONFIG.dim, dtype=torch.float64, requires_grad=True)
+def test_the_folded_mixer_is_the_published_one_with_its_gradients(length: int, name: str, config: ModelConfig) -> None:
+    mixer = random_mixer(name, config)
+    x = torch.randn(3, length, config.dim, dtype=torch.float64, requires_grad=True)
     folded, published = (outputs_and_gradients(function, mixer, x) for function in (mixer, mixer.as_published))
     assert all(rms_ratio(*pair) < 1e-12 for pair in zip(folded, published, strict=True) if pair[1].abs().max() > 1e-9)
 
 
-def test_the_core_against_the_sequence_is_the_one_along_it_on_the_reversed_sequence() -> None:
+@pytest.mark.parametrize(("core", "config"), [(Mamba2, CONFIG), (Mamba1, MAMBA1)])
+def test_the_core_against_the_sequence_is_the_one_along_it_on_the_reversed_sequence(
+    core: type[Mamba1] | type[Mamba2], config: ModelConfig
+) -> None:
     torch.manual_seed(0)
-    along, against = Mamba2(CONFIG).double(), Mamba2(CONFIG, reverse=True).double()
+    along, against = core(config).double(), core(config, reverse=True).double()
     against.load_state_dict(along.state_dict())
-    x = torch.randn(2, 20, CONFIG.dim, dtype=torch.float64)
+    x = torch.randn(2, 20, config.dim, dtype=torch.float64)
     assert torch.allclose(against(x), along(x.flip(1)).flip(1))
 
 
 @pytest.mark.parametrize("scan", ["sequential", "chunked"])
-def test_the_scan_of_all_mixers_is_set_by_one_call(
-    tiny_network: BSMamba2, scan: Scan, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_scan_of_all_mixers_is_set_by_one_call(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
     from bsmamba2.model import scans
 
     calls = []
 
-    def counted(name: str, function: Any) -> Any:
+    def counted(recurrence: str, name: str, function: Any) -> Any:
         def call(*arguments: Any, **options: Any) -> Any:
-            calls.append(name)
+            calls.append((recurrence, name))
             return function(*arguments, **options)
 
         return call
 
-    monkeypatch.setattr(scans, "_SCANS", {name: counted(name, scan) for name, scan in scans._SCANS.items()})
-    tiny_network.set_scan(scan)
-    tiny_network(torch.randn(1, 2, 1000))
-    assert set(calls) == {scan}
-    tiny_network.set_scan("auto")
+    for recurrence, functions in scans._SCANS.items():
+        for name, function in functions.items():
+            monkeypatch.setitem(functions, name, counted(recurrence, name, function))
+    network = BSMamba2(replace(CONFIG, band_mixer="mamba1"))
+    network.set_scan(scan)
+    network(torch.randn(1, 2, 1000))
+    assert set(calls) == {("ssd", scan), ("selective", scan)}
+    assert network.scan_on(torch.device("cpu"), scan) == scan
+    network.set_scan("auto")
     calls.clear()
-    tiny_network(torch.randn(1, 2, 1000))
-    assert set(calls) == {"chunked"}
+    network(torch.randn(1, 2, 1000))
+    assert set(calls) == {("ssd", "chunked"), ("selective", "chunked")}
+    assert network.scan_on(torch.device("cpu")) == "chunked"
+
+
+def test_mixers_may_run_different_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine with the kernels of Mamba-2 alone."""
+    from bsmamba2.model import scans
+
+    monkeypatch.setattr(scans, "kernel_problem", lambda recurrence: "broken" if recurrence == "selective" else None)
+    network, cuda = BSMamba2(replace(CONFIG, band_mixer="mamba1")), torch.device("cuda")
+    assert network.scan_on(cuda) == "chunked, kernel"
+    with pytest.raises(InputError, match="scan='kernel' cannot run: broken"):
+        network.scan_on(cuda, "kernel")
+    assert BSMamba2(CONFIG).scan_on(cuda, "kernel") == "kernel"
+    assert (
+        BSMamba2(replace(MAMBA1, time_mixer="roformer", band_mixer="roformer", expand=4, mamba1_d_state=16)).scan_on(
+            cuda
+        )
+        == "none"
+    )
 
 
 def test_a_refused_separator_leaves_the_network_as_it_was(tiny_network: BSMamba2) -> None:

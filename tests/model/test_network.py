@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig, dual_path
 from bsmamba2.model.dual_path import DualPathLayer
+from bsmamba2.model.mamba1 import Mamba1
 from bsmamba2.model.mamba2 import Mamba2
 from bsmamba2.model.mel import mel_bands
 from bsmamba2.model.mixers import MIXERS
 from bsmamba2.model.stft import istft, stft
-from tests.model.make_golden import CONFIG, GOLDEN
+from tests.model.make_golden import CONFIG, MAMBA1, PAIRS, golden_file
+
+Core = type[Mamba1] | type[Mamba2]
 
 ROFORMER = ModelConfig(
     dim=8, depth=2, time_mixer="roformer", band_mixer="roformer", attention_heads=2, attention_headdim=8, mask_expand=1
@@ -43,6 +46,18 @@ MIXED = ModelConfig(
     window_length=512,
     hop_length=128,
 )
+# Mamba-1 in the same frame.
+SELECTIVE = ModelConfig(
+    dim=16,
+    depth=2,
+    bands=MIXED.bands,
+    time_mixer="mamba1",
+    band_mixer="mamba1",
+    mask_expand=1,
+    n_fft=512,
+    window_length=512,
+    hop_length=128,
+)
 
 
 def rms_ratio(value: Tensor, reference: Tensor) -> float:
@@ -60,10 +75,11 @@ def check_golden(config: ModelConfig, weights: dict[str, Tensor], mixture: Tenso
     assert rms_ratio(double, estimates) < 1e-6
 
 
-def test_own_golden_pair() -> None:
-    content = load_file(GOLDEN)
-    assert GOLDEN.stat().st_size < 300_000
-    check_golden(CONFIG, mixture=content.pop("mixture"), estimates=content.pop("estimates"), weights=content)
+@pytest.mark.parametrize("name", PAIRS)
+def test_own_golden_pairs(name: str) -> None:
+    content = load_file(golden_file(name))
+    assert golden_file(name).stat().st_size < 300_000
+    check_golden(PAIRS[name][0], mixture=content.pop("mixture"), estimates=content.pop("estimates"), weights=content)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +89,7 @@ def test_own_golden_pair() -> None:
         ("roformer", ROFORMER),
         ("melband", MEL_BAND),
         ("mamba2-roformer", MIXED),
+        ("mamba1", SELECTIVE),
     ],
 )
 def test_golden_vectors_of_independent_implementations(test_data: Path, name: str, config: ModelConfig) -> None:
@@ -82,12 +99,13 @@ def test_golden_vectors_of_independent_implementations(test_data: Path, name: st
     check_golden(config, weights, vectors["mixture"], vectors["estimates"])
 
 
-def test_float64_is_not_float32_in_between() -> None:
+@pytest.mark.parametrize("name", PAIRS)
+def test_float64_is_not_float32_in_between(name: str) -> None:
     """The difference of the two scans is rounding: of double precision, if nothing on the way is single."""
-    content = load_file(GOLDEN)
+    content = load_file(golden_file(name))
     mixture = content.pop("mixture").double()
     del content["estimates"]
-    network = BSMamba2(CONFIG).double()
+    network = BSMamba2(PAIRS[name][0]).double()
     network.load_state_dict(content)
     with torch.inference_mode():
         chunked = network(mixture)
@@ -128,6 +146,26 @@ def test_published_roformers_have_as_many_parameters(config: ModelConfig, traina
     assert {len(buffer) for name, buffer in network.named_buffers() if name.endswith("freqs")} == {frequencies}
 
 
+def test_the_published_network_with_mamba1_has_as_many_parameters() -> None:
+    with torch.device("meta"):
+        network = BSMamba2(ModelConfig(time_mixer="mamba1", band_mixer="mamba1"))
+    assert sum(parameter.numel() for parameter in network.parameters()) == 48_385_804
+    core = "layers.5.1.backward_blocks.0.mixer."
+    shapes = {name.removeprefix(core): tuple(value.shape) for name, value in network.state_dict().items()}
+    assert {name: shape for name, shape in shapes.items() if not name.startswith(("layers", "band_split", "ma"))} == {
+        "in_proj.weight": (2048, 256),
+        "conv1d.weight": (1024, 1, 4),
+        "conv1d.bias": (1024,),
+        "x_proj.weight": (48, 1024),
+        "dt_proj.weight": (1024, 16),
+        "dt_proj.bias": (1024,),
+        "A_log": (1024, 16),
+        "D": (1024,),
+        "out_proj.weight": (256, 1024),
+        "final_norm.gamma": (256,),
+    }
+
+
 @pytest.mark.parametrize("length", [1, 2, 127, 128, 129, 255, 441, 1000, 4411])
 def test_every_length_is_kept(tiny_network: BSMamba2, length: int) -> None:
     with torch.inference_mode():
@@ -153,10 +191,11 @@ def test_items_of_a_batch_do_not_mix(tiny_network: BSMamba2) -> None:
     assert not gradient[[0, 2]].any()
 
 
-def test_a_block_is_causal_and_the_mixer_is_not(tiny_config: ModelConfig) -> None:
+@pytest.mark.parametrize(("core", "mixer", "config"), [(Mamba2, "mamba2", CONFIG), (Mamba1, "mamba1", MAMBA1)])
+def test_a_block_is_causal_and_the_mixer_is_not(core: Core, mixer: str, config: ModelConfig) -> None:
     """Step 6 of a block depends on steps 0 to 6; of a bidirectional mixer on all."""
-    x = torch.randn(1, 12, tiny_config.dim, requires_grad=True)
-    for module, last in ((Mamba2(tiny_config), 6), (MIXERS["mamba2"](tiny_config), 11)):
+    x = torch.randn(1, 12, config.dim, requires_grad=True)
+    for module, last in ((core(config), 6), (MIXERS[mixer](config), 11)):
         (gradient,) = torch.autograd.grad(module(x)[0, 6].square().sum(), x)
         reached = gradient[0].abs().sum(-1) > 0
         assert reached[: last + 1].all()
@@ -187,25 +226,31 @@ def test_tiles_are_of_one_size(tiny_config: ModelConfig, monkeypatch: pytest.Mon
     assert sizes == {(2, 23, tiny_config.dim), (8, 7, tiny_config.dim)}
 
 
-def test_gradients_reach_every_parameter(tiny_network: BSMamba2) -> None:
-    tiny_network(torch.randn(1, 2, 2000)).square().sum().backward()
-    assert [name for name, p in tiny_network.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-def test_float64_agrees_with_finite_differences(tiny_config: ModelConfig) -> None:
+@pytest.mark.parametrize("config", [CONFIG, MAMBA1])
+def test_gradients_reach_every_parameter(config: ModelConfig) -> None:
     torch.manual_seed(0)
-    mixer = Mamba2(tiny_config).double()
-    u = torch.randn(1, 5, tiny_config.dim, dtype=torch.float64, requires_grad=True)
+    network = BSMamba2(config)
+    network(torch.randn(1, 2, 2000)).square().sum().backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize(("core", "config"), [(Mamba2, CONFIG), (Mamba1, MAMBA1)])
+def test_float64_agrees_with_finite_differences(core: Core, config: ModelConfig) -> None:
+    torch.manual_seed(0)
+    mixer = core(config).double()
+    u = torch.randn(1, 5, config.dim, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(mixer, u)
 
 
-def test_autocast_keeps_norms_and_output_in_single_precision(tiny_network: BSMamba2) -> None:
-    mixture = torch.randn(1, 2, 3000)
+@pytest.mark.parametrize("config", [CONFIG, MAMBA1])
+def test_autocast_keeps_norms_and_output_in_single_precision(config: ModelConfig) -> None:
+    torch.manual_seed(0)
+    network, mixture = BSMamba2(config), torch.randn(1, 2, 3000)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        estimates = tiny_network(mixture)
+        estimates = network(mixture)
     assert estimates.dtype == torch.float32
     with torch.inference_mode():
-        assert 1e-5 < rms_ratio(estimates, tiny_network(mixture)) < 5e-2
+        assert 1e-5 < rms_ratio(estimates, network(mixture)) < 5e-2
 
 
 def test_initial_values_are_those_of_mamba_ssm() -> None:
@@ -222,6 +267,20 @@ def test_initial_values_are_those_of_mamba_ssm() -> None:
     assert (mixer.norm.weight == 1).all()
     limit = mixer.out_proj.in_features**-0.5
     assert 0.99 * limit < mixer.out_proj.weight.abs().max() <= limit
+
+
+def test_initial_values_of_mamba1_are_those_of_mamba_ssm() -> None:
+    torch.manual_seed(0)
+    mixer = Mamba1(ModelConfig(dim=500, time_mixer="mamba1", band_mixer="mamba1"))
+    assert mixer.dt_proj.in_features == 32
+    dt = nn.functional.softplus(mixer.dt_proj.bias)
+    assert 1e-3 * 0.999 < dt.min() < 1.1e-3
+    assert 0.09 < dt.max() < 0.1 * 1.001
+    assert dt.median().item() == pytest.approx(1e-2, rel=0.2)
+    for linear, limit in [(mixer.dt_proj, 32**-0.5), (mixer.out_proj, 2000**-0.5), (mixer.in_proj, 500**-0.5)]:
+        assert 0.99 * limit < linear.weight.abs().max() <= limit
+    assert torch.allclose(mixer.A_log.exp(), torch.arange(1.0, 17).expand(2000, 16))
+    assert (mixer.D == 1).all()
 
 
 @pytest.mark.parametrize("length", [1, 100, 1024, 1025, 5000])

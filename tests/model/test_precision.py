@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bsmamba2.model import BSMamba2
+from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.norms import L2Norm, rms_normalized
 from bsmamba2.model.ssd import ssd_chunked, ssd_sequential
+from tests.model.make_golden import CONFIG, MAMBA1
 
 BFLOAT16_ROUNDING = 2.0**-9
 
@@ -29,13 +30,19 @@ class InputTypes(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_the_network_computes_norms_and_decays_in_single_precision(tiny_network: BSMamba2) -> None:
+@pytest.mark.parametrize(
+    ("config", "decays"),
+    [(CONFIG, ("softplus", "exp", "cumsum")), (MAMBA1, ("softplus", "exp", "selective_steps"))],
+)
+def test_the_network_computes_norms_and_decays_in_single_precision(
+    config: ModelConfig, decays: tuple[str, ...]
+) -> None:
     """Mean squares and lengths of the norms; step sizes, decay rates, log decays and decays of the scan."""
+    network = BSMamba2(config)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), InputTypes() as types:
-        tiny_network(torch.randn(1, 2, 3000))
+        network(torch.randn(1, 2, 3000))
     assert torch.bfloat16 in types.seen["bmm"] | types.seen["mm"] | types.seen["addmm"]
     norms = ("mean", "_fused_rms_norm", "rms_norm", "rsqrt", "linalg_vector_norm")
-    decays = ("softplus", "exp", "cumsum")
     seen = {name: types.seen[name] for name in (*norms, *decays) if types.seen[name]}
     assert set(decays) | {"linalg_vector_norm"} <= seen.keys()
     assert {"mean", "_fused_rms_norm", "rms_norm"} & seen.keys()

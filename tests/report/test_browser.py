@@ -57,6 +57,14 @@ def opened(browser: Any, report: Path, width: int = 1280, scheme: str = "light")
     return page, events
 
 
+@pytest.fixture(scope="module", params=WIDTHS)
+def unfolded(browser: Any, report: Path, request: pytest.FixtureRequest) -> Any:
+    """Returns the page of a narrow and of a wide window with all its details open."""
+    page, _ = opened(browser, report, request.param)
+    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
+    return page
+
+
 def until(page: Any, condition: str) -> None:
     """Waits for a condition; playwright's own function runs a script, which the page forbids."""
     for _ in range(1200):
@@ -137,22 +145,17 @@ def test_sounds_play_one_at_a_time_from_the_same_position(browser: Any, report: 
     until(page, "players[1].paused && players[6].currentTime > 0")
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_is_wider_than_the_window(browser: Any, report: Path, width: int) -> None:
-    page, _ = opened(browser, report, width)
-    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+def test_nothing_is_wider_than_the_window(unfolded: Any) -> None:
+    width = unfolded.viewport_size["width"]
+    assert unfolded.evaluate("document.documentElement.scrollWidth") == width
     wide = "boxes => boxes.filter(box => box.getBoundingClientRect().right > innerWidth + 1).length"
-    assert page.eval_on_selector_all(".scroll, .card, figure, audio, p, h1, h2, h3, h4", wide) == 0
+    assert unfolded.eval_on_selector_all(".scroll, .card, figure, audio, p, h1, h2, h3, h4", wide) == 0
     if width == min(WIDTHS):
-        assert page.eval_on_selector_all(".scroll", "boxes => boxes.some(box => box.scrollWidth > box.clientWidth)")
+        assert unfolded.eval_on_selector_all(".scroll", "boxes => boxes.some(box => box.scrollWidth > box.clientWidth)")
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_letters_of_figures_are_large_enough(browser: Any, report: Path, width: int) -> None:
-    page, _ = opened(browser, report, width)
-    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
-    images = page.eval_on_selector_all(
+def test_letters_of_figures_are_large_enough(unfolded: Any) -> None:
+    images = unfolded.eval_on_selector_all(
         ".plot img", "images => images.map(image => [image.currentSrc, image.getBoundingClientRect().width])"
     )
     sizes = [
@@ -165,13 +168,10 @@ def test_letters_of_figures_are_large_enough(browser: Any, report: Path, width: 
     assert min(sizes) >= 9
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_keys_reach_only_boxes_that_scroll(browser: Any, report: Path, width: int) -> None:
-    page, _ = opened(browser, report, width)
-    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
+def test_keys_reach_only_boxes_that_scroll(unfolded: Any) -> None:
     # The page marks boxes in the frame after they are laid out.
-    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    boxes = page.eval_on_selector_all(
+    unfolded.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    boxes = unfolded.eval_on_selector_all(
         ".scroll",
         """boxes => boxes.map(box => [
             box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight,

@@ -20,7 +20,8 @@ from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.separation.separator import Separator
-from bsmamba2.separation.stems import StemSettings, write_stems
+from bsmamba2.separation.settings import StemSettings
+from bsmamba2.separation.stems import write_stems
 
 RATE = 44100
 BOTH = ("vocals", "instrumental")
@@ -179,6 +180,47 @@ def test_the_instrumental_of_four_stems_is_everything_but_the_vocals(tiny_config
     paths, _ = written(separator, tmp_path / "song.wav", tmp_path / "out", ("instrumental", "bass"))
     estimate = separator(noise(), RATE)["vocals"]
     torch.testing.assert_close(read_audio(paths["instrumental"]), noise() - estimate, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("stems", "residual", "written_stems"),
+    [
+        (("dry",), "reverb", ("dry", "reverb")),
+        (("instrumental",), "vocals", ("vocals", "instrumental")),
+        (("speech", "music"), "noise", ("speech", "music", "noise")),
+        (("vocals", "speech"), "noise", ("vocals", "instrumental")),
+        (("vocals", "instrumental"), "", ("vocals", "residual")),
+    ],
+)
+@pytest.mark.parametrize("peak", ["clip", "rescale"])
+def test_the_rest_of_the_song_has_its_name(
+    tiny_config: ModelConfig, tmp_path: Path, stems: tuple[str, ...], residual: str, written_stems: tuple[str, ...],
+    peak: str,
+) -> None:  # fmt: skip
+    torch.manual_seed(0)
+    config = replace(tiny_config, stems=stems, residual=residual)
+    separator = Separator(BSMamba2(config), device="cpu")
+    write_audio(tmp_path / "song.wav", noise(), RATE, depth="16")
+    paths, _ = written(separator, tmp_path / "song.wav", tmp_path, written_stems, peak=peak)
+    mixture, *parts = (soundfile.read(path, dtype="int32")[0] for path in [tmp_path / "song.wav", *paths.values()])
+    np.testing.assert_array_equal(sum(parts), mixture)
+    estimates = separator(read_audio(tmp_path / "song.wav"), RATE)
+    for stem in set(written_stems) & set(stems):
+        torch.testing.assert_close(read_audio(paths[stem]), estimates[stem], rtol=0, atol=2.0**-15)
+
+
+def test_the_names_of_the_outputs(tiny_config: ModelConfig) -> None:
+    config = replace(tiny_config, stems=("dry",), residual="reverb")
+    assert StemSettings().names(config) == ("dry", "reverb")
+    assert StemSettings(["reverb"]).names(config) == ("reverb",)
+    with pytest.raises(
+        InputError, match=r"the stem 'instrumental' cannot be written; .* choose dry, reverb, residual$"
+    ):
+        StemSettings(["instrumental"]).names(config)
+    both = replace(tiny_config, stems=("vocals", "instrumental"))
+    assert StemSettings().names(both) == ("vocals", "instrumental")
+    with pytest.raises(InputError, match=r"choose vocals, instrumental, residual$"):
+        StemSettings(["reverb"]).names(both)
 
 
 @pytest.mark.parametrize(("start", "duration"), [(0.0, 0.05), (0.1, None), (0.0731, 0.0519), (0.1, 99.0), (0.0, 1e-9)])

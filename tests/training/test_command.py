@@ -29,6 +29,8 @@ from bsmamba2.training.losses import LossConfig
 from bsmamba2.training.module import SeparationModule
 from bsmamba2.weights.checkpoint import save_model
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 def options(config: ModelConfig, root: Path, output: Path, *more: str) -> list[str]:
     """Returns the options of a run of two epochs with two steps each."""
@@ -73,7 +75,7 @@ def test_overfits_one_real_excerpt(song_stems: dict[str, Tensor]) -> None:
     module = SeparationModule(network, LossConfig(stft_windows=(2048, 512), stft_hop=256), learning_rate=5e-3)
     batch = {stem: song_stems[stem][None, :, : network.segment] for stem in MUSDB_STEMS}
     optimiser = module.optimizer()
-    for _ in range(40):
+    for _ in range(20):
         optimiser.zero_grad()
         module.loss(
             estimates=module.network(mixture_of(batch)), references=torch.stack([batch["vocals"]], dim=1)
@@ -172,6 +174,7 @@ def test_weights_to_start_from(tmp_path: Path, tiny_config: ModelConfig, tiny_ne
 
 
 def test_only_matrices_decay_on_request(tiny_config: ModelConfig) -> None:
+    tiny_config = replace(tiny_config, band_mixer="mamba1")
     everything = SeparationModule(tiny_config).optimizer()
     assert {group["weight_decay"] for group in everything.param_groups} == {0.01}
     module = SeparationModule(tiny_config, weight_decay=0.1, decayed="matrices")
@@ -327,21 +330,33 @@ def test_too_many_unreadable_files_stop_the_run(
 
 
 def test_an_error_in_a_loading_process_is_one_sentence(
-    tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path
+    tmp_path: Path,
+    tiny_config: ModelConfig,
+    musdb_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    """The process does not import Lightning, which takes seconds and memory."""
     root = shutil.copytree(musdb_root, tmp_path / "root")
+    files = [root / "train" / track / "bass.wav" for track in ("One - First", "Two - Second")]
+    for file in files:
+        write_audio(file, read_audio(file), SAMPLE_RATE, depth="float")
     arguments = options(tiny_config, root, tmp_path, "--trainer.max_epochs=1", "--trainer.limit_val_batches=0")
     train(arguments)
     arguments.append("--data.workers=1")
-    for track in ("One - First", "Two - Second"):
-        damaged = root / "train" / track / "bass.wav"
-        before = damaged.stat()
-        damaged.write_bytes(b"x" * before.st_size)
-        os.utime(damaged, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for file in files:
+        before = file.stat()
+        write_audio(file, torch.full_like(read_audio(file), torch.nan), SAMPLE_RATE, depth="float")
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
     with pytest.raises(InputError) as error:
         train(arguments)
     assert "bass.wav" in str(error.value)
     assert "\n" not in str(error.value)
+    lines = capfd.readouterr().err.splitlines()
+    imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    assert "bsmamba2.data.excerpts" in imported
+    assert not {"lightning", "lightning.pytorch", "lightning.fabric"} & imported
 
 
 def test_only_a_checkpoint_of_the_same_network_is_resumed(

@@ -13,10 +13,13 @@ from bsmamba2.training.command import train
 
 PROJECT = Path(__file__).parents[2]
 CONFIGS = sorted(path.name for path in (PROJECT / "configs").glob("*.yaml"))
-# Small sizes for the networks without a scan, and for those with one.
 SMALL = ["--model.network.dim=8", "--model.network.depth=1", "--model.network.segment_seconds=0.1"]
-SMALL += ["--model.network.attention_heads=2", "--model.network.attention_headdim=4"]
-SMALL_SCAN = ["--model.network.headdim=4", "--model.network.d_state=4"]
+# Small sizes by mixer.
+SMALL_MIXERS = {
+    "roformer": ["--model.network.attention_heads=2", "--model.network.attention_headdim=4"],
+    "mamba2": ["--model.network.headdim=4", "--model.network.d_state=4"],
+    "mamba1": ["--model.network.mamba1_d_state=4"],
+}
 
 
 def network_of(name: str) -> ModelConfig:
@@ -40,9 +43,11 @@ def test_the_mel_bands_of_the_config_are_those_of_the_published_weights() -> Non
         assert sum(parameter.numel() for parameter in BSMamba2(config).parameters()) == 228_202_788
 
 
-@pytest.mark.parametrize("name", ["roformer.yaml", "melband.yaml", "mamba2-roformer.yaml"])
-def test_networks_with_attention_train_from_their_configs(name: str, musdb_root: Path, tmp_path: Path) -> None:
-    options = [f"--config={PROJECT / 'configs' / name}", *SMALL, *(SMALL_SCAN if "mamba2" in name else [])]
+@pytest.mark.parametrize("name", ["roformer.yaml", "melband.yaml", "mamba2-roformer.yaml", "mamba1.yaml"])
+def test_other_networks_train_from_their_configs(name: str, musdb_root: Path, tmp_path: Path) -> None:
+    config = network_of(name)
+    options = [f"--config={PROJECT / 'configs' / name}", *SMALL]
+    options += [option for mixer in {config.time_mixer, config.band_mixer} for option in SMALL_MIXERS[mixer]]
     options += [f"--data.root={musdb_root}", f"--data.cache={tmp_path}", "--data.workers=0"]
     options += ["--trainer.accelerator=cpu", "--trainer.precision=32", "--trainer.fast_dev_run=1"]
     options += [f"--trainer.default_root_dir={tmp_path}", "--trainer.enable_progress_bar=false"]

@@ -14,8 +14,10 @@ from bsmamba2.data.tracks import mixture_of
 from bsmamba2.errors import InputError
 from bsmamba2.model import ModelConfig
 from bsmamba2.stem_names import MUSDB_STEMS
+from bsmamba2.training.command import train
 from bsmamba2.training.pictures import Pictures
 from tests.training.small_training import SmallTraining, batches, events, small_trainer
+from tests.training.test_command import options
 
 Song = dict[str, Tensor]
 NAMES = ["One - First", "Two - Second/B", "Three's - Third", "Four - Fourth"]
@@ -48,6 +50,11 @@ def test_every_validation_is_logged_in_images_and_audio(
     audio, rate = soundfile.read(io.BytesIO(kept.Audio(f"val_audio/{NAMES[0]}/mixture")[0].encoded_audio_string))
     assert rate == SAMPLE_RATE
     assert torch.tensor(audio).float() == pytest.approx(mixture_of(songs[0][1]).mean(0).clamp(-1, 1), abs=1e-4)
+
+
+def test_a_training_run_logs_them_by_default(tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path) -> None:
+    train(options(tiny_config, musdb_root, tmp_path, "--trainer.max_epochs=1"))
+    assert events(tmp_path).Tags()["images"] == ["val_pictures/Leaf - Summerghost/vocals: mixture, estimate, reference"]
 
 
 def test_images_can_be_rarer_than_validations(tmp_path: Path, tiny_config: ModelConfig, song_stems: Song) -> None:

@@ -14,6 +14,8 @@ from bsmamba2.training.command import train
 from tests.training.test_command import options
 from tests.training.test_resuming import last_of
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 CONFIG = Path(__file__).parents[2] / "configs" / "bsmamba2.yaml"
 BANDS = [2] * 24 + [4] * 12 + [12] * 8 + [24] * 8 + [48] * 8 + [128, 129]
 

@@ -2,10 +2,11 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ from lightning.pytorch.callbacks import Callback
 from bsmamba2.cli import main
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.training import pictures
 from bsmamba2.training.command import train
 from bsmamba2.training.resuming import CompleteCheckpointIO, find_resume_point
+from bsmamba2.version import __version__
 from bsmamba2.weights.checkpoint import WeightsFile, save_model
 from bsmamba2.weights.conversion import convert
 from tests.conftest import PATIENCE_SECONDS, TINY, full_disk
 from tests.training.test_command import options
+
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 BATCHES = 4
 EPOCHS = 3
@@ -72,14 +75,6 @@ class StopAt(Callback):
             raise KeyboardInterrupt
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_figures() -> Iterator[None]:
-    """Leaves out the figures of validation songs, which take a quarter of the time here and are tested elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "SONGS_SHOWN", 0)
-        yield
-
-
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns one folder for the index of all runs in this file."""
@@ -100,9 +95,10 @@ def training(tiny_config: ModelConfig, musdb_root: Path, cache: Path) -> Train:
 def script(tiny_config: ModelConfig, musdb_root: Path, cache: Path) -> Script:
     """Returns a function that does the same in a process of its own."""
 
-    def run(output: Path, *more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(PROJECT / "scripts" / "train.py")]
-        line = [*command, *arguments(tiny_config, musdb_root, cache, output, *more)]
+    def run(
+        output: Path, *more: str, program: Path = PROJECT / "scripts" / "train.py"
+    ) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, str(program), *arguments(tiny_config, musdb_root, cache, output, *more)]
         # As many threads as here give the same rounding; the path makes the callback above importable.
         environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(PROJECT)}
         return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=PATIENCE_SECONDS)
@@ -175,6 +171,14 @@ def straight(
     return end
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, musdb_root: Path, cache: Path) -> Path:
+    """Returns the folder of a run of one epoch, whose checkpoints no test changes."""
+    output = tmp_path_factory.mktemp("finished")
+    train(arguments(TINY, musdb_root, cache, output, "--trainer.max_epochs=1"))
+    return output
+
+
 SCHEDULE = ("--model.schedule=cosine", "--model.warmup_steps=2")
 ACCUMULATED = ("--trainer.accumulate_grad_batches=2",)
 BY_STEPS = ("--trainer.max_epochs=-1", "--trainer.max_steps=10")
@@ -182,25 +186,26 @@ VALIDATED_TWICE = ("--trainer.val_check_interval=0.5",)
 
 
 @pytest.mark.parametrize(
-    ("more", "stop"),
+    ("more", "stops"),
     [
-        *[(SCHEDULE, f"batch={batch}") for batch in (1, 4, 5)],
-        *[(ACCUMULATED, f"batch={batch}") for batch in (3, 8)],
-        *[(BY_STEPS, f"batch={batch}") for batch in (4, 9)],
-        *[(options, "validation=1") for options in (SCHEDULE, BY_STEPS, VALIDATED_TWICE)],
-        *[(options, "gently=2") for options in (SCHEDULE, ACCUMULATED, BY_STEPS)],
-        *[(options, "after_validation=1") for options in (SCHEDULE, ACCUMULATED, BY_STEPS)],
+        (SCHEDULE, ["batch=1", "gently=2", "after_validation=1", "batch=4", "batch=5", "validation=1"]),
+        (ACCUMULATED, ["gently=2", "batch=3", "after_validation=1", "batch=8"]),
+        (BY_STEPS, ["gently=2", "after_validation=1", "batch=4", "validation=1", "batch=9"]),
+        (VALIDATED_TWICE, ["validation=1"]),
     ],
 )
 def test_resume_gives_what_an_uninterrupted_training_gives(
-    training: Train, straight: Callable[..., dict[str, Any]], tmp_path: Path, more: tuple[str, ...], stop: str
+    training: Train, straight: Callable[..., dict[str, Any]], tmp_path: Path, more: tuple[str, ...], stops: list[str]
 ) -> None:
-    name, value = stop.split("=")
-    stopped = (*more, STOP_AT, f"--trainer.callbacks.{name}={value}")
-    with pytest.raises(KeyboardInterrupt) if name != "gently" else contextlib.nullcontext():
-        training(tmp_path, *stopped)
+    """One run is stopped at each place in turn; whatever a resume gets wrong remains in the weights at the end."""
+    resumed = ["--ckpt_path=last"]
+    for number, stop in enumerate(stops):
+        name, value = stop.split("=")
+        stopped = (*more, *(resumed if number else []), STOP_AT, f"--trainer.callbacks.{name}={value}")
+        with pytest.raises(KeyboardInterrupt) if name != "gently" else contextlib.nullcontext():
+            training(tmp_path, *stopped)
     before = last_of(tmp_path)["global_step"]
-    training(tmp_path, *more, "--ckpt_path=last")
+    training(tmp_path, *more, *resumed)
     after = results(last_of(tmp_path))
     assert before < after["global_step"]
     assert differences(after, straight(*more)) == []
@@ -246,14 +251,29 @@ def test_resume_does_not_need_the_weights_it_once_started_from(
     assert f"init_from: {start}" in last_of(tmp_path)["bsmamba2"]["config"]
 
 
+# A step, and the same command line again: the first process keeps a copy of the checkpoint between them.
+STEP_AND_RESUME = """
+import os, shutil, sys
+from pathlib import Path
+from bsmamba2.training.command import train
+
+options = sys.argv[1:]
+written = train([*options, "--trainer.max_steps=1"])
+if os.environ["LOCAL_RANK"] == "0":
+    shutil.copyfile(written.with_name("last.ckpt"), Path(__file__).with_name("first.ckpt"))
+train([*options, "--trainer.max_epochs=2"])
+"""
+
+
 def test_resume_by_two_processes(training: Train, script: Script, tmp_path: Path) -> None:
     """Two processes compute the first gradients of one, and after a resume its weights, up to the order of sums."""
-    pair = ("--trainer.devices=2", "--data.batch_size=1", "--ckpt_path=last")
     one, two, step = tmp_path / "one", tmp_path / "two", tmp_path / "step"
-    ended = script(two, *pair, "--trainer.max_steps=1")
+    program = tmp_path / "step_and_resume.py"
+    program.write_text(STEP_AND_RESUME)
+    ended = script(two, "--trainer.devices=2", "--data.batch_size=1", "--ckpt_path=last", program=program)
     assert ended.returncode == 0, ended.stderr
     training(step, "--trainer.max_steps=1")
-    starts = [last_of(folder) for folder in (step, two)]
+    starts = [last_of(step), torch.load(tmp_path / "first.ckpt", weights_only=True)]
     assert [start["bsmamba2"]["next_excerpt"] for start in starts] == [2, 2]
     # AdamW's first average of gradients is a tenth of the gradient.
     gradients = [
@@ -263,8 +283,6 @@ def test_resume_by_two_processes(training: Train, script: Script, tmp_path: Path
     assert largest > 1e-3
     for single, double in zip(*gradients, strict=True):
         assert (single - double).abs().max() < 1e-5 * max(1, largest)
-    ended = script(two, *pair, "--trainer.max_epochs=2")
-    assert ended.returncode == 0, ended.stderr
     training(one, "--trainer.max_epochs=2")
     ends = [last_of(folder) for folder in (one, two)]
     assert [end["bsmamba2"]["next_excerpt"] for end in ends] == [4 * BATCHES] * 2
@@ -281,41 +299,42 @@ def test_resume_after_kill_9(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A process with data loading workers is killed as it trains; the same options resume it."""
-    more = ("--data.epoch_excerpts=24", "--trainer.max_epochs=2", "--resume.every_steps=3")
+    more = ("--data.epoch_excerpts=16", "--trainer.max_epochs=2", "--resume.every_steps=3")
     workers = ("--data.workers=1", "--ckpt_path=last")
-    kill = (STOP_AT, "--trainer.callbacks.killed_after=7")
+    kill = (STOP_AT, "--trainer.callbacks.killed_after=5")
     killed = script(tmp_path, *more, *workers, *kill)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert "starting afresh" in killed.stderr
-    assert last_of(tmp_path)["global_step"] == 6
+    assert last_of(tmp_path)["global_step"] == 3
     with caplog.at_level("INFO", "bsmamba2"):
         training(tmp_path, *more, *workers)
     assert "resuming from" in caplog.text
     end = results(last_of(tmp_path))
-    assert end["global_step"] == 24
+    assert end["global_step"] == 16
     assert differences(end, straight(*more)) == []
 
 
-@pytest.mark.parametrize("kept", [0, 100, -100])
-def test_resume_passes_over_a_truncated_file(
-    training: Train, tmp_path: Path, kept: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_resume_passes_over_a_truncated_file(training: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     training(tmp_path)
     (last,) = tmp_path.rglob("last.ckpt")
-    last.write_bytes(last.read_bytes()[:kept])
     previous = last.with_name("previous.ckpt")
-    assert find_resume_point(tmp_path) == previous
-    assert f"{last} is damaged; resuming from {previous}" in caplog.text
-    training(tmp_path, "--ckpt_path=last")
-    assert last_of(tmp_path)["global_step"] == EPOCHS * BATCHES
+    contents = last.read_bytes(), previous.read_bytes()
+    for kept in (0, 100, -100):
+        last.write_bytes(contents[0][:kept])
+        previous.write_bytes(contents[1])
+        caplog.clear()
+        assert find_resume_point(tmp_path) == previous
+        assert f"{last} is damaged; resuming from {previous}" in caplog.text
+        training(tmp_path, "--ckpt_path=last")
+        assert last_of(tmp_path)["global_step"] == EPOCHS * BATCHES
     previous.write_bytes(last.read_bytes()[:1000])
     last.write_bytes(b"")
     with pytest.raises(InputError, match=r"last\.ckpt and .*previous\.ckpt cannot be read; give --ckpt_path"):
         training(tmp_path, "--ckpt_path=last")
 
 
-def test_resume_notices_a_changed_byte(training: Train, tmp_path: Path) -> None:
-    training(tmp_path)
+def test_resume_notices_a_changed_byte(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     (last,) = tmp_path.rglob("last.ckpt")
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
@@ -323,8 +342,8 @@ def test_resume_notices_a_changed_byte(training: Train, tmp_path: Path) -> None:
     assert find_resume_point(tmp_path) == last.with_name("previous.ckpt")
 
 
-def test_resume_between_the_two_renames(training: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    training(tmp_path)
+def test_resume_between_the_two_renames(finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     (last,) = tmp_path.rglob("last.ckpt")
     last.replace(last.with_name("previous.ckpt"))
     assert find_resume_point(tmp_path) == last.with_name("previous.ckpt")
@@ -358,10 +377,9 @@ def test_resume_takes_the_newest_run(training: Train, tmp_path: Path) -> None:
         ("--data.validation_artists=[One]", "data_hash="),
     ],
 )
-def test_resume_with_different_excerpts_is_an_error(training: Train, tmp_path: Path, option: str, message: str) -> None:
-    training(tmp_path, "--trainer.max_epochs=1")
+def test_resume_with_different_excerpts_is_an_error(training: Train, finished: Path, option: str, message: str) -> None:
     with pytest.raises(InputError, match=f"{message}.*start from the weights with --model.init_from"):
-        training(tmp_path, "--ckpt_path=last", option)
+        training(finished, "--ckpt_path=last", option)
 
 
 def test_resume_points_are_written_when_due(training: Train, tmp_path: Path) -> None:
@@ -439,7 +457,7 @@ def test_a_checkout_that_is_not_installed_trains_and_resumes(
     monkeypatch.setattr(metadata, "version", version)
     training(tmp_path, "--trainer.max_epochs=1")
     training(tmp_path, "--ckpt_path=last")
-    assert last_of(tmp_path)["bsmamba2"]["version"] is None
+    assert last_of(tmp_path)["bsmamba2"]["version"] == __version__
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bsmamba2.weights import download as downloading
-from bsmamba2.weights.registry import PUBLISHED_MODELS, PublishedModel
+from bsmamba2.weights.registry import PUBLISHED_MODELS, PublishedModel, PublishedScore
 from tests.weights.model_server import CONTENT, Handler, Remote, Server
 
 
@@ -42,9 +42,13 @@ def model(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> PublishedModel:
         size_bytes=len(CONTENT),
         sha256=hashlib.sha256(CONTENT).hexdigest(),
         source="https://example.org/tiny",
-        url=remote.url,
-        licence="unstated",
-        scores={"SDR (dB)": 1.25},
+        urls=(remote.url,),
+        network="tiny",
+        credit="the tests",
+        licence="none stated, and nobody asked",
+        hop_length=64,
+        segment_seconds=0.1,
+        scores=(PublishedScore("vocals", "SDR", "noise", 1.25),),
         note="made for the tests",
     )
     monkeypatch.setitem(PUBLISHED_MODELS, model.name, model)

@@ -23,6 +23,9 @@ class Remote:
         stalls: Whether the connection stays open after these, without a byte.
         announces: Whether a Content-Length is sent.
         content_range: Content-Range that is sent instead of the true one.
+        missing: Paths that are answered with 404.
+        missing_after: Number of requests for a path after which it is answered with 404.
+        wrong: Bytes that are sent for some paths instead of the content.
         location: Where the next request is redirected to.
         requests: Path and Range header of all requests.
         sent: How many bytes each of them received.
@@ -37,6 +40,9 @@ class Remote:
     stalls: bool = False
     announces: bool = True
     content_range: str | None = None
+    missing: set[str] = field(default_factory=set)
+    missing_after: dict[str, int] = field(default_factory=dict)
+    wrong: dict[str, bytes] = field(default_factory=dict)
     location: str | None = None
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     sent: list[int] = field(default_factory=list)
@@ -65,14 +71,19 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Location", location)
             self.end_headers()
             return
+        asked_before = sum(path == self.path for path, _ in remote.requests) - 1
+        if self.path in remote.missing or asked_before > remote.missing_after.get(self.path, asked_before):
+            self.send_error(404)
+            return
+        content = remote.wrong.get(self.path, remote.content)
         if remote.statuses:
             self.send_error(remote.statuses.pop(0))
             return
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and remote.ranges else 0
-        body = remote.content[start:]
+        body = content[start:]
         self.send_response(206 if asked and remote.ranges else 200)
         if asked and remote.ranges:
-            size = len(remote.content)
+            size = len(content)
             self.send_header("Content-Range", remote.content_range or f"bytes {start}-{size - 1}/{size}")
         if remote.announces:
             self.send_header("Content-Length", str(len(body)))

@@ -106,7 +106,8 @@ def test_weights_of_other_models_are_errors(tmp_path: Path, tiny_network: BSMamb
     torch.save(torch.nn.Linear(2, 2).state_dict(), path)
     with pytest.raises(InputError, match="does not contain the weights of a BSMamba2"):
         load_model(path)
-    torch.save({"state_dict": tiny_network.state_dict(), "hyper_parameters": {"lr": 1.0}}, path)
+    theirs = {f"model.{name}": value for name, value in tiny_network.state_dict().items()}
+    torch.save({"state_dict": theirs, "hyper_parameters": {"lr": 1.0}}, path)
     with pytest.raises(InputError, match=r"written by a different program.* `bsmamba2 convert "):
         load_model(path)
     torch.save({"epoch": 3}, path)

@@ -31,7 +31,7 @@ from bsmamba2.weights.conversion import convert
 from bsmamba2.weights.registry import PUBLISHED_MODELS
 
 # The shapes of its plain weights tell its whole architecture.
-PUBLISHED_FORM = ModelConfig(dim=8, depth=1, expand=2, headdim=4, d_state=4, mask_expand=1)
+PUBLISHED_FORM = ModelConfig(dim=8, depth=1, expand=2, headdim=4, d_state=4, mask_expand=1, bands=(300, 500, 225))
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +248,7 @@ def test_a_published_file_is_recognised(
 def test_stems_of_a_foreign_checkpoint_are_named(tmp_path: Path) -> None:
     config = replace(PUBLISHED_FORM, stems=("speech", "music"))
     torch.save(authors_checkpoint(BSMamba2(config).state_dict()), tmp_path / "two.ckpt")
-    with pytest.raises(InputError, match=r"estimates 2 stems but does not name them; give stems="):
+    with pytest.raises(InputError, match=r"estimates 2 stems but does not name them; give --stems with 2 names"):
         convert(tmp_path / "two.ckpt", tmp_path / "two.safetensors")
     convert(tmp_path / "two.ckpt", tmp_path / "two.safetensors", stems=["speech", "music"])
     assert load_model(tmp_path / "two.safetensors").config == config
@@ -457,7 +457,7 @@ def test_changed_bytes(tmp_path: Path, weights: dict[str, Tensor]) -> None:
         largest = max(archive.infolist(), key=lambda record: record.file_size)
     place = largest.header_offset + largest.file_size // 2
     changed.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
-    with pytest.raises(InputError, match=rf"is damaged \(in {largest.filename}\)"):
+    with pytest.raises(InputError, match=rf"is damaged \(.*{largest.filename}"):
         convert(changed, tmp_path / "new.safetensors")
 
 
@@ -530,7 +530,7 @@ def test_an_output_that_cannot_be_written(tmp_path: Path, weights: dict[str, Ten
 def test_checkpoints_of_other_programs(tmp_path: Path) -> None:
     source, output = tmp_path / "other.ckpt", tmp_path / "b.safetensors"
     for content, message in (
-        ({"state_dict": {"encoder.weight": torch.ones(2)}}, "'nothing' is not a named tensor"),
+        ({"state_dict": {"encoder.weight": torch.ones(2)}}, "does not contain the weights of a BSMamba2"),
         ({"state_dict": [1]}, "is a list; give another"),
         ({"state_dict": {"model.weight": torch.ones(2)}}, "does not contain the weights of a BSMamba2"),
         ({}, "is no state dict"),

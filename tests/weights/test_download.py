@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -174,7 +175,7 @@ def test_a_server_that_does_not_answer_is_given_up(
 ) -> None:
     monkeypatch.setattr(downloading, "TIMEOUT_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent_model = replace(model, url=f"http://127.0.0.1:{silent.getsockname()[1]}/weights.ckpt")
+        silent_model = replace(model, urls=(f"http://127.0.0.1:{silent.getsockname()[1]}/weights.ckpt",))
         with pytest.raises(InputError, match=r"after 0 of 300000 bytes: nothing came for 0\.05 s"):
             download(silent_model, tmp_path)
 
@@ -182,9 +183,10 @@ def test_a_server_that_does_not_answer_is_given_up(
 def test_no_network_is_reported(tmp_path: Path, model: PublishedModel) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
-    remedy = r"check the connection, or fetch weights\.ckpt by hand from https://example\.org/tiny and give .* --model"
+    put = rf"put it into {re.escape(str(tmp_path))}, or give its path with --model$"
+    remedy = rf"check the connection, or fetch weights\.ckpt by hand from https://example\.org/tiny and {put}"
     with pytest.raises(InputError, match=rf"cannot be reached \(Connection refused\); {remedy}"):
-        download(replace(model, url=f"http://127.0.0.1:{port}/weights.ckpt"), tmp_path)
+        download(replace(model, urls=(f"http://127.0.0.1:{port}/weights.ckpt",)), tmp_path)
 
 
 def test_a_missing_file_is_reported_at_once(tmp_path: Path, remote: Remote, model: PublishedModel) -> None:
@@ -248,13 +250,85 @@ def test_redirections_lead_to_http_alone(tmp_path: Path, remote: Remote, model: 
     local = tmp_path / "local.ckpt"
     local.write_bytes(CONTENT)
     with pytest.raises(InputError, match="unknown url type: file"):
-        download(replace(model, url=local.as_uri()), tmp_path)
+        download(replace(model, urls=(local.as_uri(),)), tmp_path)
 
 
 def test_the_proxy_of_the_environment_is_used(
     tmp_path: Path, remote: Remote, model: PublishedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", remote.url.removesuffix("/weights.ckpt"))
-    elsewhere = replace(model, url="http://models.invalid/weights.ckpt")
+    elsewhere = replace(model, urls=("http://models.invalid/weights.ckpt",))
     assert download(elsewhere, tmp_path).read_bytes() == CONTENT
     assert remote.requests == [("http://models.invalid/weights.ckpt", None)]
+
+
+@pytest.fixture
+def two_addresses(remote: Remote, model: PublishedModel) -> PublishedModel:
+    """Returns the model with an address before the good one."""
+    return replace(model, urls=(remote.url.replace("weights", "first"), remote.url))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (CONTENT[::-1], "has the sha256 [0-9a-f]{64} instead of [0-9a-f]{64} and was removed"),
+        (CONTENT[:1000], "has 1000 bytes instead of 300000, so it is not the published file"),
+        (CONTENT + b"x", "has 300001 bytes instead of 300000, so it is not the published file"),
+        (b"", "has 0 bytes instead of 300000, so it is not the published file"),
+    ],
+    ids=["other hash", "shorter", "longer", "empty"],
+)
+def test_the_next_address_is_tried(
+    tmp_path: Path, remote: Remote, two_addresses: PublishedModel, caplog: pytest.LogCaptureFixture, wrong: bytes,
+    reason: str,
+) -> None:  # fmt: skip
+    remote.wrong["/first.ckpt"] = wrong
+    assert download(two_addresses, tmp_path).read_bytes() == CONTENT
+    assert [path for path, _ in remote.requests] == ["/first.ckpt", "/weights.ckpt"]
+    first, second = two_addresses.urls
+    assert re.search(rf"{re.escape(first)} {reason}; trying {re.escape(second)}", caplog.text)
+    assert files_in(tmp_path) == {"weights.ckpt"}
+
+
+def test_what_is_received_from_one_address_is_completed_from_the_next(
+    tmp_path: Path, remote: Remote, two_addresses: PublishedModel
+) -> None:
+    remote.breaks_after, remote.missing_after = 120_000, {"/first.ckpt": 1}
+    assert download(two_addresses, tmp_path).read_bytes() == CONTENT
+    assert remote.requests == [
+        ("/first.ckpt", None), ("/first.ckpt", "bytes=120000-"), ("/first.ckpt", "bytes=240000-"),
+        ("/weights.ckpt", "bytes=240000-"),
+    ]  # fmt: skip
+
+
+def test_wrong_bytes_from_one_address_do_not_spoil_the_next(
+    tmp_path: Path, remote: Remote, two_addresses: PublishedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The hash is known to be wrong only when the file is complete, with the bytes of both."""
+    part_of(tmp_path).write_bytes(CONTENT[1000:2000])
+    remote.missing.add("/first.ckpt")
+    assert download(two_addresses, tmp_path).read_bytes() == CONTENT
+    assert remote.requests[1:] == [("/weights.ckpt", "bytes=1000-"), ("/weights.ckpt", None)]
+    assert "and was removed; downloading all of it" in caplog.text
+
+
+def test_if_no_address_has_the_file_all_reasons_are_reported(
+    tmp_path: Path, remote: Remote, two_addresses: PublishedModel
+) -> None:
+    remote.wrong["/weights.ckpt"] = CONTENT[::-1]
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    gone = f"http://127.0.0.1:{port}/weights.ckpt"
+    with pytest.raises(InputError) as failure:
+        download(replace(two_addresses, urls=(gone, remote.url)), tmp_path)
+    text = str(failure.value)
+    assert text.startswith(
+        f"{gone} cannot be reached (Connection refused); what came from {remote.url} has the sha256 "
+    )
+    remedy = f"put it into {tmp_path}, or give its path with --model"
+    assert text.endswith(
+        f"; check the connection, or fetch weights.ckpt by hand from https://example.org/tiny and {remedy}"
+    )
+    assert files_in(tmp_path) == set()
+    (tmp_path / "weights.ckpt").write_bytes(CONTENT)
+    assert download(two_addresses, tmp_path).read_bytes() == CONTENT

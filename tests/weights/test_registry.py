@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from bsmamba2 import load_model
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.system.files import sha256_of
-from bsmamba2.weights.command import download_model
-from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED_MODELS
+from bsmamba2.weights.command import download_models
+from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED_MODELS, published_model
 from bsmamba2.weights.store import PACKAGED, model_file
 
 
@@ -21,15 +22,15 @@ def count_parameters(network: BSMamba2) -> int:
 
 def test_the_registry_holds_the_model_of_the_package_and_the_two_published_files() -> None:
     community, official = PUBLISHED_MODELS["msst-vocals"], PUBLISHED_MODELS["official-vocals"]
-    assert list(PUBLISHED_MODELS) == [DEFAULT_MODEL, community.name, official.name]
+    assert list(PUBLISHED_MODELS)[:3] == [DEFAULT_MODEL, community.name, official.name]
     assert (community.size_bytes, official.size_bytes) == (192_610_602, 770_628_060)
     assert community.sha256 == "fceb733b41742abb8df563092f4cb5bbc9243c6c03e7f34dc44c14e60732c72f"
     assert official.sha256 == "b1fcf93fdd6f7bc79e5410b1330b3d0fd5a6ca6ea23a94730c684629c71cd5ca"
     release_page = "https://github.com/ZFTurbo/Music-Source-Separation-Training/releases"
-    assert community.url == f"{release_page}/download/v1.0.19/bs_mamba2_vocals.ckpt"
-    assert official.url is None
-    assert list(community.scores.values()) == [8.82]
-    assert list(official.scores.values()) == [11.03, 10.70]
+    assert community.urls == (f"{release_page}/download/v1.0.19/bs_mamba2_vocals.ckpt",)
+    assert official.urls == ()
+    assert [score.value for score in community.scores] == [8.82]
+    assert [score.value for score in official.scores] == [11.03, 10.70]
 
 
 def test_the_model_card_is_complete_and_has_the_scores_of_the_registry() -> None:
@@ -37,7 +38,7 @@ def test_the_model_card_is_complete_and_has_the_scores_of_the_registry() -> None
     assert "@" not in card
     scores = PUBLISHED_MODELS[DEFAULT_MODEL].scores
     assert scores
-    assert all(f"**{score:.2f}** [" in card for score in scores.values())
+    assert all(f"**{score.value:.2f}** [" in card for score in scores)
 
 
 def test_the_published_architecture_has_the_parameters_of_the_registry() -> None:
@@ -55,6 +56,7 @@ def test_the_file_in_the_package_is_that_of_the_registry() -> None:
     assert model.size_bytes <= 16 * 2**20
     network = load_model(DEFAULT_MODEL)
     assert (network.config.stems, count_parameters(network)) == (model.stems, model.parameters)
+    assert network.config == replace(network.config, **model.architecture)
 
 
 def test_the_model_of_the_package_is_small_enough_for_any_machine() -> None:
@@ -71,8 +73,28 @@ def test_weights_in_half_precision_give_a_network_in_single_precision() -> None:
 
 
 def test_unknown_names_are_errors_that_list_the_names() -> None:
-    for function in (model_file, download_model):
-        with pytest.raises(
-            InputError, match=r"model 'best'; choose one of small-vocals, msst-vocals, official-vocals$"
-        ):
+    for function in (model_file, lambda name: download_models([DEFAULT_MODEL, name])):
+        with pytest.raises(InputError, match=rf"model 'best'; choose one of {', '.join(PUBLISHED_MODELS)}$"):
             function("best")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("kim", "mel-vocals-kim"),
+        ("vocals_kim", "mel-vocals-kim"),
+        ("msst-vocal", "msst-vocals or "),
+        ("Mel-Karaoke", "mel-karaoke-aufr33"),
+        ("4stem", "bs-4stem-zfturbo"),
+    ],
+)
+def test_a_misspelt_name_gets_suggestions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, found: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=rf"there is no published model '{name}'; did you mean {found}"):
+        published_model(name)
+    with pytest.raises(
+        InputError, match=rf"the model {name} is neither a file nor .* or the name; did you mean {found}"
+    ):
+        load_model(name)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from bsmamba2 import load_model
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
-from tests.model.test_network import MEL_BAND, MIXED, ROFORMER
+from tests.model.test_network import MEL_BAND, MIXED, ROFORMER, SELECTIVE
 from tests.weights.test_checkpoint import UNTOLD
 
 
@@ -23,9 +23,12 @@ from tests.weights.test_checkpoint import UNTOLD
         (replace(ROFORMER, attention_depth=2, stems=("drums", "bass", "other", "vocals")), {}),
         (MEL_BAND, {}),
         (MIXED, {"hop_length": 128}),
+        (SELECTIVE, {"hop_length": 128}),
+        (replace(SELECTIVE, dim=20, expand=3, mamba1_d_state=5, d_conv=2), {"hop_length": 128}),
+        (replace(MIXED, time_mixer="mamba1"), {"hop_length": 128}),
         (replace(MIXED, time_mixer="roformer", band_mixer="mamba2"), {"hop_length": 128}),
         (replace(ROFORMER, bands=(600, 500), band_starts=(0, 525)), {"band_starts": (0, 525)}),
-        (replace(ROFORMER, n_fft=1920, window_length=1920, bands=(461, 500)), {}),
+        (replace(ROFORMER, n_fft=1920, window_length=1920, bands=(461, 500)), {"n_fft": 1920}),
     ],
 )
 def test_the_shapes_tell_the_architecture(tmp_path: Path, config: ModelConfig, given: dict[str, Any]) -> None:

@@ -11,14 +11,14 @@ from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2
 from bsmamba2.system.files import sha256_of
 from bsmamba2.weights import store
-from bsmamba2.weights.command import download_model, list_models, verify_models
+from bsmamba2.weights.command import download_models, list_models, verify_models
 from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED_MODELS, PublishedModel
 from bsmamba2.weights.store import download, model_file, recognised, verify
 from tests.weights.model_server import CONTENT, Remote, Server, files_in, part_of
 
 
 def test_the_model_of_the_package_is_there_without_a_download(cache: Path) -> None:
-    assert download_model(DEFAULT_MODEL).startswith(f"{DEFAULT_MODEL} is complete in {store.PACKAGED}")
+    assert download_models([DEFAULT_MODEL]).startswith(f"{DEFAULT_MODEL} is complete in {store.PACKAGED}")
     assert download(PUBLISHED_MODELS[DEFAULT_MODEL], cache) == model_file(DEFAULT_MODEL, cache)
     assert not cache.exists()
 
@@ -31,7 +31,7 @@ def refusals(path: Path, state: str) -> None:
         lambda: load_model(DEFAULT_MODEL),
         verify_models,
         lambda: download(PUBLISHED_MODELS[DEFAULT_MODEL]),
-        lambda: download_model(DEFAULT_MODEL),
+        lambda: download_models([DEFAULT_MODEL]),
     ]
     for use in uses:
         with pytest.raises(InputError, match=message):
@@ -61,7 +61,7 @@ def test_a_package_without_its_file_is_to_be_installed_again(
 ) -> None:
     monkeypatch.setattr(store, "PACKAGED", tmp_path)
     refusals(tmp_path / PUBLISHED_MODELS[DEFAULT_MODEL].file_name, "missing")
-    assert re.search(r"^  here +no$", list_models().split("\n\n")[0], re.MULTILINE)
+    assert re.search(r"^  here +no$", list_models([DEFAULT_MODEL]), re.MULTILINE)
 
 
 def test_a_model_is_downloaded_once_and_works_offline(
@@ -98,7 +98,7 @@ def test_a_damaged_file_is_an_error_until_it_is_downloaded_again(
     with pytest.raises(InputError, match=rf"{re.escape(str(path))} is damaged: .*; {remedy}"):
         verify_models()
     assert len(remote.requests) == 1
-    download_model("tiny")
+    download_models(["tiny"])
     assert model_file("tiny").read_bytes() == CONTENT
     assert len(remote.requests) == 2
 
@@ -127,7 +127,7 @@ def test_a_full_disk_is_an_error(tmp_path: Path, model: PublishedModel) -> None:
 def test_a_model_without_an_address_reports_why_and_what_to_do(cache: Path) -> None:
     expected = r"official-vocals cannot be downloaded: .* empty file since July 2026; if you have sota_model\.ckpt, run"
     remedy = r"`bsmamba2 convert sota_model\.ckpt vocals\.safetensors` and give --model vocals\.safetensors"
-    for function in (model_file, download_model):
+    for function in (model_file, lambda name: download_models([name])):
         with pytest.raises(InputError, match=f"{expected} {remedy}"):
             function("official-vocals")
     assert not cache.exists()
@@ -143,13 +143,13 @@ def test_a_model_is_loaded_by_its_name_and_recognised_as_a_file(
     monkeypatch.setitem(PUBLISHED_MODELS, "tiny", published)
     caplog.set_level("INFO", "bsmamba2")
     for _ in range(2):
-        network = load_model("tiny", hop_length=64, segment_seconds=0.1)
+        network = load_model("tiny")
         assert network.config == tiny_network.config
         assert all(torch.equal(*pair) for pair in zip(network.parameters(), tiny_network.parameters(), strict=True))
     assert remote.asked_ranges == [None]
     assert files_in(cache) == {"weights.ckpt"}
-    assert caplog.messages == ["model tiny, licence of its weights: unstated"] * 2
-    load_model(tmp_path / "mine.ckpt", hop_length=64)
+    assert caplog.messages == ["model tiny, licence of its weights: none stated, and nobody asked"] * 2
+    assert load_model(tmp_path / "mine.ckpt", hop_length=64).config == tiny_network.config
     assert f"{tmp_path / 'mine.ckpt'}, which is tiny" in caplog.text
 
 
