@@ -169,6 +169,12 @@ def _separate(arguments: Sequence[str]) -> None:
         raise InputError(
             f"{len(failures)} of {len(outcomes)} files could not be separated; the first: {failures[0].remark}"
         )
+    incomplete = [outcome for outcome in outcomes if outcome.state == "incomplete"]
+    if incomplete:
+        raise InputError(
+            f"{len(incomplete)} of {len(outcomes)} files are damaged, and their stems are silent there; the first: "
+            f"{incomplete[0].source}: {incomplete[0].remark}"
+        )
 
 
 def _train(arguments: Sequence[str]) -> None:

@@ -4,47 +4,28 @@ Audio is (c, n) float32, full scale at 1.
 """
 
 import contextlib
-import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import av
-import mutagen
 import numpy as np
 import soundfile
 import torch
-from av.codec.context import Flags2
-from av.sidedata.sidedata import Type as SideData
 from torch import Tensor
 
 from bsmamba2.audio import BLOCK
-from bsmamba2.audio.containers import (
-    ends_with_matroska_segment,
-    has_all_mp3_bytes,
-    has_mp3_frame_count,
-    is_one_ogg_stream,
-    last_ogg_page,
-    mp4_counts_in_samples,
-)
+from bsmamba2.audio.decoded_stream import DecodedStream, reason
+from bsmamba2.audio.file_section import FileSection
 from bsmamba2.audio.formats import DEPTHS, Depth
+from bsmamba2.audio.irregularities import Hole, Irregularities
+from bsmamba2.audio.ogg import OggPages, ogg_pages
+from bsmamba2.audio.sample_files import TRUNCATED, open_samples
 from bsmamba2.errors import InputError
 
-# Sizes in the header of a file that was written to a pipe, where its writer could not go back: zero, or the largest
-# number, perhaps rounded down to whole blocks.
-UNKNOWN_SIZES = (range(1), range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
-# First bytes of WAV, RF64, W64, AIFF, FLAC, AU and CAF files.
-SAMPLE_FILES = (b"RIFF", b"RF64", b"riff", b"FORM", b"fLaC", b".snd", b"caff")
-# libsndfile's log of sizes that differ: the one in the header, then the one it found.
-SIZES = re.compile(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
-# How much shorter a stream may be than its container states, because containers round to their own clock.
-CLOCK_SECONDS = 0.1
-TRUNCATED = "is truncated: it is shorter than its header states; get the whole file"
-# Sample formats of the frames of a lossless codec.
-FRAME_DEPTHS: dict[str, Depth] = {"u8": "8", "s16": "16", "s32": "32", "flt": "float", "dbl": "double", "s64": "double"}
+# A playlist must not open other files.
+OPTIONS = {"protocol_whitelist": "none"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +49,7 @@ class AudioInfo:
 def audio_info(path: Path, stream: int | None = None) -> AudioInfo:
     """Returns length, rate, channels and sample format of a file, or of one audio stream of a stem file.
 
-    A file that does not state its length is decoded once to count its samples.
+    A file that does not state its length is decoded once to count its samples, with those of its holes.
 
     Raises:
         InputError: The file is missing, empty, truncated, not audio, without samples, or lacks the stream.
@@ -76,7 +57,7 @@ def audio_info(path: Path, stream: int | None = None) -> AudioInfo:
     with _opened(path, stream) as source:
         length = source.length
         if length is None:
-            length = sum(block.shape[-1] for block in source.blocks(0, None))
+            length = sum(block.shape[-1] for block in source.blocks(0, None, Irregularities()))
         info = AudioInfo(length, source.sample_rate, source.channels, source.depth)
     if not info.length:
         raise InputError(f"{path} has no samples; give a file with audio in it")
@@ -88,23 +69,31 @@ def read_audio(path: Path, start: int = 0, length: int | None = None, stream: in
     return torch.cat(list(read_blocks(path, start, length, stream)), dim=-1)
 
 
-def read_blocks(path: Path, start: int = 0, length: int | None = None, stream: int | None = None) -> Iterator[Tensor]:
+def read_blocks(
+    path: Path,
+    start: int = 0,
+    length: int | None = None,
+    stream: int | None = None,
+    found: Irregularities | None = None,
+) -> Iterator[Tensor]:
     """Yields audio (c, n) of a file, or of one audio stream of a stem file, block by block.
 
-    The encoder's delay is skipped if the file states it, so that the first sample is the first of the song.
+    The encoder's delay is skipped if the file states it, so that the first sample is the first of the song. In a film
+    the first sample is at its beginning, and pauses of the sound are silent.
 
     Args:
         path: The file.
         start: First sample.
         length: Number of samples; None to read to the end.
         stream: Number of the audio stream, by default the first.
+        found: Where holes, which are silent, and notes are added as they are found. If None, a hole is an error.
 
     Raises:
         InputError: The file cannot be read, is truncated, changes during reading, or has a sample that is not finite.
     """
     with _opened(path, stream) as source:
         before, count = file_state(path), 0
-        for block in source.blocks(start, length):
+        for block in source.blocks(start, length, found):
             if not block.isfinite().all():
                 raise InputError(
                     f"{path} has samples that are not finite (NaN or infinity); repair or leave out this file"
@@ -113,241 +102,133 @@ def read_blocks(path: Path, start: int = 0, length: int | None = None, stream: i
             yield block
         if file_state(path) != before:
             raise InputError(f"{path} changed while it was read; try again when nothing writes to it")
-        least = length if length is not None else (source.length or 0) - source.slack - start
-        if count < max(1, least):
-            raise InputError(f"{path} ends before its sample {start + max(1, least)}; it is truncated or empty")
+        if count < (length or 1):
+            raise InputError(f"{path} ends before its sample {start + (length or 1)}; it is truncated or empty")
 
 
 class _Sound:
     """A file open in libsndfile."""
 
-    slack = 0
-
-    def __init__(self, path: Path, sound: soundfile.SoundFile) -> None:
-        self.path, self.sound = path, sound
-        self.length: int | None = sound.frames
+    def __init__(self, path: Path, sound: soundfile.SoundFile, length: int, note: str) -> None:
+        self.path, self.sound, self._note = path, sound, note
+        self.length: int | None = length
+        self._end = length
         self.sample_rate, self.channels = sound.samplerate, sound.channels
         self.depth: Depth | None = DEPTHS[sound.subtype]
 
-    def blocks(self, start: int, length: int | None) -> Iterator[Tensor]:
+    def blocks(self, start: int, length: int | None, found: Irregularities | None) -> Iterator[Tensor]:
         """Yields audio (c, n) from sample start on."""
+        if found is not None and self._note:
+            found.notes.append(self._note)
         try:
-            self.sound.seek(min(start, self.sound.frames))
-            left = self.sound.frames if length is None else length
+            start = min(start, self._end)
+            self.sound.seek(start)
+            left = self._end - start if length is None else min(length, self._end - start)
             while left and (samples := self.sound.read(min(BLOCK, left), dtype="float32", always_2d=True)).size:
                 left -= len(samples)
                 yield torch.from_numpy(np.ascontiguousarray(samples.T))
         except soundfile.LibsndfileError as error:
-            raise InputError(f"{self.path} is damaged and cannot be read to its end ({_reason(error)})") from error
+            raise InputError(f"{self.path} is damaged and cannot be read to its end ({reason(error)})") from error
 
 
-class _Stream:
-    """One audio stream of a file open in FFmpeg's libraries."""
+class _Songs:
+    """An Ogg file of several songs one after another, each a section of the file; they are read through."""
 
-    def __init__(self, path: Path, container: av.container.InputContainer, number: int) -> None:
-        self.path, self.container = path, container
-        self.source = source = container.streams.audio[number]
-        # Only part of a file, or an unknown codec.
-        if source.codec_context is None or not source.sample_rate or not source.channels:
-            raise InputError(
-                f"{path} is damaged or not audio that can be read; get the whole file or convert it to WAV"
-            )
-        self.sample_rate, self.channels = source.sample_rate, source.channels
-        self.ticks_are_samples = source.time_base == Fraction(1, source.sample_rate)
-        self.start_time = source.start_time or 0
-        self.packer: av.AudioResampler | None = None
-        self.codec = source.codec_context.name
-        with path.open("rb") as file:
-            checks = {"ogg": last_ogg_page, "matroska,webm": ends_with_matroska_segment, "mp3": has_all_mp3_bytes}
-            whole = checks.get(container.format.name)
-            if whole is not None and not whole(file):
-                raise InputError(f"{path} {TRUNCATED}")
-            if container.format.name == "ogg" and len(container.streams) == 1 and not is_one_ogg_stream(file):
-                raise InputError(f"{path} has several songs one after another; convert it to WAV first")
-            guessed = container.format.name == "mp3" and not has_mp3_frame_count(file)
-            seconds = None if guessed else _duration_seconds(container, source)
-            self.length = None if seconds is None else round(seconds * self.sample_rate)
-            opus = self.codec == "opus"
-            if opus and self.length is not None and container.format.name == "ogg":
-                # Its duration includes the encoder's delay (RFC 7845, section 4.2).
-                extradata = source.codec_context.extradata or b""
-                self.length -= int.from_bytes(extradata[10:12], "little")
-            self.is_ogg_vorbis = container.format.name == "ogg" and self.codec == "vorbis"
-            if self.is_ogg_vorbis:
-                # FFmpeg cuts too much off the end if all audio is on one Ogg page, so `blocks` does the cutting.
-                source.codec_context.flags2 |= Flags2.skip_manual
-            self.ends_exactly = self.length is not None and (
-                container.format.name == "mp3" or self.is_ogg_vorbis or mp4_counts_in_samples(file, self.sample_rate)
-            )
-            self.depth = _lossless_depth(source, file)
-        exact = self.ticks_are_samples and not opus
-        self.slack = 0 if exact or self.ends_exactly else round(CLOCK_SECONDS * self.sample_rate)
+    length: int | None = None
 
-    def blocks(self, start: int, length: int | None) -> Iterator[Tensor]:
+    def __init__(self, path: Path, pages: OggPages) -> None:
+        self.path, self._pages = path, pages
+        with _song(path, pages, 0) as song:
+            self.sample_rate, self.channels, self.depth = song.sample_rate, song.channels, song.depth
+
+    def blocks(self, start: int, length: int | None, found: Irregularities | None) -> Iterator[Tensor]:
         """Yields audio (c, n) from sample start on."""
-        stops = [start + length] if length is not None else []
-        if self.length is not None and self.ends_exactly:
-            stops.append(self.length)
-        stop = min(stops, default=None)
-        position = None
-        # In other formats positions after a seek are wrong (FLAC in Ogg, ADPCM), or decoding needs more context (Opus).
-        seeks = self.ticks_are_samples and "mp4" in self.container.format.name and self.codec in ("aac", "alac")
-        # AAC frames overlap: the first frame decoded after a seek is incomplete, so start a few frames earlier.
-        runway = 4 * (self.source.codec_context.frame_size or 1024)
-        if seeks and start > runway:
-            self.container.seek(start - runway + self.start_time, stream=self.source)
-        else:
-            position = 0
-        waiting: list[np.ndarray] = []
-        ready = 0
-        for frame in self.container.decode(self.source):
-            if position is None:
-                position = (frame.pts or 0) - self.start_time
-            if self.is_ogg_vorbis:
-                cut = frame.side_data.get(SideData.SKIP_SAMPLES, b"")  # type: ignore[call-overload]
-                position -= int.from_bytes(bytes(cut)[:4], "little")
-            if stop is not None and position >= stop:
-                break
-            samples = self._samples(frame)
-            piece = samples[:, max(0, start - position) : None if stop is None else stop - position]
-            position += samples.shape[1]
-            # An empty piece would keep its whole frame in memory.
-            if piece.shape[1]:
-                waiting.append(piece)
-                ready += piece.shape[1]
-            if ready >= BLOCK:
-                yield _joined(waiting)
-                waiting, ready = [], 0
-        if waiting:
-            yield _joined(waiting)
-
-    def _samples(self, frame: av.AudioFrame) -> np.ndarray:
-        if (frame.sample_rate, frame.layout.nb_channels) != (self.sample_rate, self.channels):
-            raise InputError(f"{self.path} changes its sampling rate or channels midway; convert it to WAV first")
-        wide = frame.format.name in ("s64", "s64p")
-        if wide or (frame.format.is_planar and self.channels >= 8):
-            # PyAV accepts neither eight planes nor 64-bit integers.
-            if self.packer is None:
-                name = "dbl" if wide else frame.format.packed.name
-                self.packer = av.AudioResampler(name, frame.layout, self.sample_rate)
-            [frame] = self.packer.resample(frame)
-        samples = frame.to_ndarray()
-        if not frame.format.is_planar:
-            samples = samples.reshape(-1, self.channels).T
-        if samples.dtype.kind == "f":
-            return samples.astype(np.float32, copy=False)
-        full_scale = 2.0 ** (8 * samples.dtype.itemsize - 1)
-        return ((samples - (full_scale if samples.dtype.kind == "u" else 0)) / full_scale).astype(np.float32)
+        passed, stop = 0, None if length is None else start + length
+        for number in range(len(self._pages.songs)):
+            inside = None if found is None else Irregularities()
+            with _song(self.path, self._pages, number) as song:
+                if (song.sample_rate, song.channels) != (self.sample_rate, self.channels):
+                    raise InputError(
+                        f"{self.path} changes its sampling rate or channels midway; convert it to WAV first"
+                    )
+                begin = passed
+                for block in song.blocks(0, None, inside):
+                    piece = block[:, max(0, start - passed) : None if stop is None else max(0, stop - passed)]
+                    passed += block.shape[-1]
+                    if piece.shape[-1]:
+                        yield piece
+                    if stop is not None and passed >= stop:
+                        break
+            if found is not None and inside is not None:
+                found.holes += [Hole(begin + hole.start, hole.length) for hole in inside.holes]
+                found.notes += inside.notes
+            if stop is not None and passed >= stop:
+                return
 
 
 @contextlib.contextmanager
-def _opened(path: Path, stream: int | None) -> Iterator[_Sound | _Stream]:
+def _song(path: Path, pages: OggPages, number: int) -> Iterator[DecodedStream]:
+    section = pages.songs[number]
+    with (
+        FileSection(path, *section) as file,
+        FileSection(path, *section) as checked,
+        av.open(file, "r", options=OPTIONS) as container,
+    ):
+        yield DecodedStream(path, container, 0, cast(BinaryIO, checked), pages)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, stream: int | None) -> Iterator["_Sound | _Songs | DecodedStream"]:
     try:
         if not path.exists():
             raise InputError(f"{path} does not exist; check the path")
         if path.is_dir():
             raise InputError(f"{path} is a folder; give an audio file")
+        if not path.is_file():
+            raise InputError(f"{path} is a pipe or a device, which cannot be read twice; copy it to a file")
         if not path.stat().st_size:
             raise InputError(f"{path} is an empty file; give a file with audio in it")
-        sound = _sound(path) if stream is None else None
-        if sound is not None:
+        opened = open_samples(path) if stream is None else None
+        if opened is not None:
+            sound, length, note = opened
             with sound:
-                yield _Sound(path, sound)
+                yield _Sound(path, sound, length, note)
             return
-        # Opened here, so that no name is taken for a URL; and a playlist must not open other files.
-        with path.open("rb") as file, av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
+        # Opened here, so that no name is taken for a URL.
+        with (
+            FileSection(path) as file,
+            path.open("rb") as checked,
+            av.open(file, "r", options=OPTIONS) as container,
+        ):
             count = len(container.streams.audio)
             if not count:
                 raise InputError(f"{path} has no audio in it; give a file with an audio track")
             if (stream or 0) >= count:
                 raise InputError(f"{path} has {count} audio streams; a MUSDB18 stem file has 5")
-            yield _Stream(path, container, stream or 0)
+            pages = ogg_pages(checked) if container.format.name == "ogg" else None
+            if pages is not None and not pages.whole:
+                raise InputError(f"{path} {TRUNCATED}")
+            if pages is not None and len(pages.songs) > 1:
+                yield _Songs(path, pages)
+            else:
+                yield DecodedStream(path, container, stream or 0, checked, pages)
     except (av.FFmpegError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged or not audio that can be read ({_reason(error)})") from error
+        raise InputError(f"{path} is damaged or not audio that can be read ({reason(error)})") from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({_reason(error)}); check the file and its permissions") from error
-
-
-def _sound(path: Path) -> soundfile.SoundFile | None:
-    """Returns a file whose samples libsndfile can count, opened; None for all others, which PyAV reads.
-
-    libsndfile would lose samples of an MP3 file without a table of contents.
-    """
-    with path.open("rb") as file:
-        if file.read(4) not in SAMPLE_FILES:
-            return None
-    try:
-        sound = soundfile.SoundFile(native_name(path))
-    except (soundfile.LibsndfileError, TypeError):
-        return None
-    if sound.subtype not in DEPTHS or sound.frames > 2**62:
-        sound.close()
-        return None
-    # It silently reads what is left of a truncated file.
-    sizes = SIZES.findall(sound.extra_info)
-    if any(
-        int(stated) > int(found) and not any(int(stated) in unknown for unknown in UNKNOWN_SIZES)
-        for stated, found in sizes
-    ):
-        sound.close()
-        raise InputError(f"{path} {TRUNCATED}")
-    # It mistakes the floats of some W64 files for these integers.
-    if (sound.format, sound.subtype) == ("W64", "PCM_32"):
-        sound.close()
-        return None
-    return sound
+        raise InputError(f"{path} cannot be read ({reason(error)}); check the file and its permissions") from error
 
 
 def channel_layout(path: Path) -> str | None:
     """Returns FFmpeg's name of a file's channel layout, such as 5.1, or None if it states none."""
     try:
-        with path.open("rb") as file, av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
+        with FileSection(path) as file, av.open(file, "r", options=OPTIONS) as container:
             name: str = container.streams.audio[0].layout.name
     except (av.FFmpegError, IndexError, ValueError):
         return None
     return None if "channels" in name else name
 
 
-def native_name(path: Path) -> str | bytes:
-    """Returns a path as soundfile needs it: bytes, as it fails on names that are not UTF-8; text on Windows."""
-    return str(path) if os.name == "nt" else os.fsencode(path)
-
-
-def _duration_seconds(container: av.container.InputContainer, source: av.AudioStream) -> Fraction | None:
-    """Returns the duration stated by the container; None if there is none or it is a guess from the bit rate."""
-    if container.format.name in ("aac", "ac3", "eac3", "dts", "loas"):
-        return None
-    if source.duration is not None and source.time_base is not None:
-        return source.duration * source.time_base
-    clock = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", source.metadata.get("DURATION", ""))
-    return None if clock is None else 3600 * Fraction(clock[1]) + 60 * Fraction(clock[2]) + Fraction(clock[3])
-
-
-def _lossless_depth(source: av.AudioStream, file: BinaryIO) -> Depth | None:
-    if not source.codec_context.codec.lossless:
-        return None
-    plain = re.match(r"pcm_[su](8|16|24|32)", source.codec_context.name)
-    if plain:
-        return cast(Depth, plain[1])
-    depth = FRAME_DEPTHS.get(source.format.name.removesuffix("p")) if source.format else None
-    # Samples of 24 bits come in frames of 32.
-    file.seek(0)
-    try:
-        bits = getattr(getattr(mutagen.File(file), "info", None), "bits_per_sample", 0)
-    except mutagen.MutagenError:
-        bits = 0
-    return "24" if depth == "32" and bits == 24 else depth
-
-
-def _joined(pieces: list[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.concatenate(pieces, axis=1))
-
-
 def file_state(path: Path) -> tuple[int, int, int]:
     """Returns inode, size and modification time, which change when a file is written to."""
     state = path.stat()
     return state.st_ino, state.st_size, state.st_mtime_ns
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)

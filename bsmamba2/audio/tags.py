@@ -25,6 +25,7 @@ from mutagen.ogg import OggFileType
 from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
 
+from bsmamba2.audio.file_section import FileSection
 from bsmamba2.audio.formats import LARGEST_WAV_BYTES
 
 log = logging.getLogger(__name__)
@@ -228,7 +229,7 @@ def _ffmpeg_texts(path: Path) -> dict[str, list[str]]:
     """Returns the texts that FFmpeg reads, for tags that mutagen does not read: LIST INFO, Matroska, WMA."""
     try:
         options = {"protocol_whitelist": "none"}
-        with path.open("rb") as file, av.open(file, "r", options=options, metadata_errors="replace") as container:
+        with FileSection(path) as file, av.open(file, "r", options=options, metadata_errors="replace") as container:
             found = {key.lower(): text for key, text in container.metadata.items()}
     except (av.FFmpegError, OSError, ValueError):
         return {}

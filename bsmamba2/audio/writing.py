@@ -12,7 +12,8 @@ import soundfile
 from torch import Tensor
 
 from bsmamba2.audio.formats import INTEGER_BITS, LARGEST_WAV_BYTES, SUBTYPES, Depth, Format, check_channels, check_rate
-from bsmamba2.audio.reading import audio_info, native_name
+from bsmamba2.audio.reading import audio_info
+from bsmamba2.audio.sample_files import native_name
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import complete_file
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tqdm import tqdm
 
+from bsmamba2.audio.irregularities import Irregularities
 from bsmamba2.errors import InputError
 from bsmamba2.separation.paths import (
     STANDARD_INPUT,
@@ -18,7 +19,8 @@ from bsmamba2.separation.paths import (
     SongFile,
     check_any_exists,
     find_song_files,
-    standard_input,
+    is_pipe,
+    piped_inputs,
     stem_paths,
 )
 from bsmamba2.separation.settings import SeparationSettings, StemSettings
@@ -29,7 +31,7 @@ from bsmamba2.weights.registry import DEFAULT_MODEL
 if TYPE_CHECKING:
     from bsmamba2.separation.separator import Separator
 
-State = Literal["done", "skipped", "failed"]
+State = Literal["done", "incomplete", "skipped", "failed"]
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,8 @@ class Outcome:
 
     Args:
         source: Its file.
-        state: done, skipped or failed.
+        state: done, skipped or failed; incomplete if the stems were written, but a part of the song cannot be decoded
+            and is silent in them.
         remark: The reason for a failure, or a note about the stems; may be empty.
     """
 
@@ -77,9 +80,9 @@ def separate_files(
     Raises:
         InputError: An option cannot be used; nothing was written.
     """
-    if processes.several and STANDARD_INPUT in map(str, inputs):
-        raise InputError("several processes cannot share the standard input; give files, or one device")
-    with standard_input(inputs) as spooled:
+    if processes.several and any(str(given) == STANDARD_INPUT or is_pipe(Path(given)) for given in inputs):
+        raise InputError("several processes cannot share the standard input or another pipe; give files, or one device")
+    with piped_inputs(inputs) as spooled:
         songs = find_song_files(inputs, destination.output, spooled)
         check_any_exists(songs)
         # Imported only now: it takes seconds, which the help, a wrong option or a wrong path need not wait for.
@@ -149,10 +152,11 @@ def _separate(
     from bsmamba2.separation.stems import write_stems
 
     started = time.monotonic()
+    found = Irregularities()
     layout = "{desc} {percentage:3.0f}% {bar} {remaining}"
     try:
         with tqdm(total=1.0, desc=song.track, disable=None if bar else True, bar_format=layout) as shown:
-            remark = write_stems(separator, song.path, paths, stem_settings, partial(_move, shown))
+            remark = write_stems(separator, song.path, paths, stem_settings, partial(_move, shown), found)
     except InputError as error:
         log.error("failed: %s", error)
         return Outcome(song.path, "failed", str(error))
@@ -161,8 +165,10 @@ def _separate(
         log.exception("failed: %s", song.path)
         return Outcome(song.path, "failed", f"{song.path} failed with an unexpected {type(error).__name__}: {error}")
     places = ", ".join(str(path) for path in paths.values())
-    log.info("done: %s -> %s in %.1f s%s", song.path, places, time.monotonic() - started, remark and f"; {remark}")
-    return Outcome(song.path, "done", remark)
+    state: State = "incomplete" if found.holes else "done"
+    elapsed = time.monotonic() - started
+    log.info("%s: %s -> %s in %.1f s%s", state, song.path, places, elapsed, remark and f"; {remark}")
+    return Outcome(song.path, state, remark)
 
 
 def _move(bar: "tqdm[Any]", done: float) -> None:
@@ -170,8 +176,10 @@ def _move(bar: "tqdm[Any]", done: float) -> None:
 
 
 def _log_summary(outcomes: Sequence[Outcome]) -> None:
-    counts = {state: [o for o in outcomes if o.state == state] for state in ("done", "skipped", "failed")}
-    log.info("%s", ", ".join(f"{state} {len(found)}" for state, found in counts.items()))
+    counts = {state: [o for o in outcomes if o.state == state] for state in get_args(State)}
+    log.info(
+        "%s", ", ".join(f"{state} {len(found)}" for state, found in counts.items() if found or state != "incomplete")
+    )
     if len(outcomes) > 1:
         for state, found in counts.items():
             for outcome in found:

@@ -4,10 +4,11 @@ import contextlib
 import glob
 import os
 import shutil
+import stat
 import string
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,9 @@ class SongFile:
     track: str
 
 
-def find_song_files(inputs: Sequence[str | Path], output: Path, spooled: Path | None = None) -> list[SongFile]:
+def find_song_files(
+    inputs: Sequence[str | Path], output: Path, spooled: Mapping[str, Path] | None = None
+) -> list[SongFile]:
     """Returns the songs of files, folders and patterns in order, each file once even if several links lead to it.
 
     Folders are searched recursively, except for the output and hidden files and folders.
@@ -64,7 +67,7 @@ def find_song_files(inputs: Sequence[str | Path], output: Path, spooled: Path | 
     Args:
         inputs: Files, folders, patterns such as `songs/**/*.flac`, or `-` for the standard input.
         output: Folder of the stems.
-        spooled: File with what was read from the standard input.
+        spooled: Files with what was read from the inputs that are pipes.
 
     Raises:
         InputError: A folder cannot be listed, contains no song or is the output; or a pattern matches only folders.
@@ -73,8 +76,9 @@ def find_song_files(inputs: Sequence[str | Path], output: Path, spooled: Path | 
     for given in inputs:
         if not str(given):
             raise InputError("an input is empty; give a file, a folder or a pattern")
-        if str(given) == STANDARD_INPUT and spooled is not None:
-            found: Iterable[SongFile] = [SongFile(spooled, Path(), "stdin")]
+        if spooled and str(given) in spooled:
+            track = "stdin" if str(given) == STANDARD_INPUT else _track(Path(given))
+            found: Iterable[SongFile] = [SongFile(spooled[str(given)], Path(), track)]
         else:
             found = _songs(Path(given), output)
         for song in found:
@@ -133,28 +137,43 @@ def stem_paths(
 
 
 @contextlib.contextmanager
-def standard_input(inputs: Sequence[str | Path]) -> Iterator[Path | None]:
-    """Gives a file with the contents of the standard input while the block runs, or None if it is not an input.
+def piped_inputs(inputs: Sequence[str | Path]) -> Iterator[dict[str, Path]]:
+    """Gives files with the contents of the inputs that are pipes while the block runs, by the inputs as given.
+
+    Those are `-`, the standard input, and paths such as /dev/stdin, a named pipe or a process substitution.
 
     Raises:
         InputError: Nothing is piped in.
     """
-    if STANDARD_INPUT not in map(str, inputs):
-        yield None
+    names = [name for name in dict.fromkeys(map(str, inputs)) if name == STANDARD_INPUT or is_pipe(Path(name))]
+    if not names:
+        yield {}
         return
-    if sys.stdin is None or sys.stdin.isatty():
+    if STANDARD_INPUT in names and (sys.stdin is None or sys.stdin.isatty()):
         raise InputError("the input - is the standard input, but nothing is piped into it; give a file instead")
     with tempfile.TemporaryDirectory(prefix="bsmamba2-") as folder:
-        path = Path(folder) / "stdin"
-        try:
-            with path.open("wb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file)
-        except OSError as error:
-            raise InputError(
-                f"the standard input does not fit into {folder} ({error.strerror}); free some space, or set "
-                "TMPDIR to another folder"
-            ) from error
-        yield path
+        spooled = {name: Path(folder) / str(number) for number, name in enumerate(names)}
+        for name, path in spooled.items():
+            try:
+                with contextlib.ExitStack() as stack:
+                    source = sys.stdin.buffer if name == STANDARD_INPUT else stack.enter_context(open(name, "rb"))
+                    shutil.copyfileobj(source, stack.enter_context(path.open("wb")))
+            except OSError as error:
+                shown = "standard input" if name == STANDARD_INPUT else f"pipe {name}"
+                raise InputError(
+                    f"the {shown} does not fit into {folder} ({error.strerror}); free some space, or set TMPDIR to "
+                    "another folder"
+                ) from error
+        yield spooled
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether a path leads to a pipe, which can be read once and has no size."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def _songs(given: Path, output: Path) -> Iterator[SongFile]:

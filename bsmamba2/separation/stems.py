@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bsmamba2.audio.downmixing import downmixed
 from bsmamba2.audio.formats import INTEGER_BITS, Depth, Format, check_rate, output_depth
+from bsmamba2.audio.irregularities import Irregularities, describe_holes
 from bsmamba2.audio.reading import AudioInfo, audio_info, channel_layout, file_state, read_blocks
 from bsmamba2.audio.tags import read_tags, write_tags
 from bsmamba2.audio.writing import audio_writer, count_beyond_full_scale, quantise
@@ -35,6 +36,7 @@ def write_stems(
     paths: Mapping[str, Path],
     stem_settings: StemSettings,
     progress: ProgressCallback | None = None,
+    found: Irregularities | None = None,
 ) -> str:
     """Writes stems of a song, and returns a remark about them, which may be empty.
 
@@ -46,6 +48,7 @@ def write_stems(
         paths: Files of the stems to write, some or all of those in the settings.
         stem_settings: Which stems are written, and how.
         progress: Called with the share done, from 0 to 1.
+        found: Where parts of the song that cannot be decoded, and are silent, are added. If None, they are an error.
 
     Raises:
         InputError: The song cannot be read or separated, or the stems cannot be written.
@@ -58,7 +61,7 @@ def write_stems(
         depth = output_depth(stem_settings.format, stem_settings.bit_depth, info.depth)
     except InputError as error:
         raise InputError(f"the stems of {source} cannot be written: {error}") from error
-    blocks, info = _excerpt(source, info, stem_settings, config.channels)
+    blocks, info = _excerpt(source, info, stem_settings, config.channels, found)
     tags = read_tags(source)
     parts = _with_progress(separator.stream(read_ahead(blocks), info.sample_rate), info.length, progress)
     with contextlib.ExitStack() as stack:
@@ -82,11 +85,11 @@ def write_stems(
             raise InputError(f"{source} changed while it was read; try again when nothing writes to it")
         for temporary in temporaries.values():
             write_tags(temporary, tags, stem_settings.format)
-    return remark
+    return "; ".join(filter(None, [*_remarks(found, stem_settings, info), remark]))
 
 
 def _excerpt(
-    source: Path, info: AudioInfo, stem_settings: StemSettings, most_channels: int
+    source: Path, info: AudioInfo, stem_settings: StemSettings, most_channels: int, found: Irregularities | None
 ) -> tuple[Iterator[Tensor], AudioInfo]:
     """Returns the blocks to separate, and their length and channels."""
     if info.channels > most_channels and not stem_settings.downmix:
@@ -98,7 +101,7 @@ def _excerpt(
     if first >= info.length:
         raise InputError(f"{source} ends after {info.length / info.sample_rate:g} s; start before its end")
     length = info.length - first
-    blocks = read_blocks(source, first)
+    blocks = read_blocks(source, first, found=found)
     if stem_settings.duration is not None:
         # Not the smaller of the two: a file can contain a little more than its header states.
         requested = max(1, round(stem_settings.duration * info.sample_rate))
@@ -106,6 +109,17 @@ def _excerpt(
     if info.channels > most_channels:
         blocks = downmixed(blocks, info.sample_rate, info.channels, most_channels, channel_layout(source))
     return blocks, replace(info, length=length, channels=min(info.channels, most_channels))
+
+
+def _remarks(found: Irregularities | None, stem_settings: StemSettings, info: AudioInfo) -> list[str]:
+    """Returns what was found in the part of a song that was separated, as phrases; holes behind it are taken out."""
+    if found is None:
+        return []
+    if stem_settings.duration is not None:
+        end = round(stem_settings.start * info.sample_rate) + info.length
+        found.holes[:] = [hole for hole in found.holes if hole.start < end]
+    silent = [f"{describe_holes(found.holes, info.sample_rate)}; this is silent"] if found.holes else []
+    return [*silent, *found.notes]
 
 
 def _write(

@@ -1,4 +1,5 @@
 import io
+import struct
 from pathlib import Path
 
 import pytest
@@ -6,12 +7,14 @@ import torch
 from torch import Tensor
 
 from bsmamba2.audio.containers import (
+    Mp4Track,
     ends_with_matroska_segment,
-    has_all_mp3_bytes,
-    has_mp3_frame_count,
-    is_one_ogg_stream,
-    last_ogg_page,
+    has_all_asf_bytes,
+    has_all_avi_bytes,
+    has_all_flv_bytes,
+    has_all_mp4_boxes,
     mp4_counts_in_samples,
+    mp4_track,
 )
 from bsmamba2.audio.formats import Format
 from bsmamba2.audio.writing import write_audio
@@ -23,40 +26,6 @@ def written(folder: Path, format: Format, seed: int = 0) -> bytes:
     audio: Tensor = torch.rand(2, 30_000, generator=torch.Generator().manual_seed(seed)) - 0.5
     write_audio(folder / f"song.{format}", audio, RATE, format, None)
     return (folder / f"song.{format}").read_bytes()
-
-
-def test_the_last_page_of_an_ogg_file(tmp_path: Path) -> None:
-    content = written(tmp_path, "ogg")
-    page = last_ogg_page(io.BytesIO(content))
-    assert page.startswith(b"OggS")
-    assert content.endswith(page)
-    assert page[5] & 4
-
-
-@pytest.mark.parametrize("missing", [1, 100])
-def test_an_ogg_file_without_its_last_bytes_has_no_last_page(tmp_path: Path, missing: int) -> None:
-    content = written(tmp_path, "ogg")
-    assert last_ogg_page(io.BytesIO(content[:-missing])) == b""
-    # A complete page that is not marked as the last one.
-    assert last_ogg_page(io.BytesIO(content[: content.rindex(b"OggS")])) == b""
-
-
-@pytest.mark.parametrize("content", [b"", b"OggS", b"no page at all"])
-def test_bytes_without_an_ogg_page(content: bytes) -> None:
-    assert last_ogg_page(io.BytesIO(content)) == b""
-
-
-def numbered(content: bytes, serial: bytes) -> bytes:
-    """Returns an Ogg file with another serial number; its checksums are not read here."""
-    old = content[14:18]
-    return content.replace(old, serial)
-
-
-def test_one_ogg_stream_and_two(tmp_path: Path) -> None:
-    content = written(tmp_path, "ogg")
-    first, second = numbered(content, b"aaaa"), numbered(content, b"bbbb")
-    assert is_one_ogg_stream(io.BytesIO(first))
-    assert not is_one_ogg_stream(io.BytesIO(first + second))
 
 
 def matroska(size: int, width: int, content: int) -> io.BytesIO:
@@ -74,34 +43,6 @@ def test_a_matroska_segment_is_complete_or_not(width: int) -> None:
     assert ends_with_matroska_segment(matroska(2 ** (7 * width) - 1, width, 0))
 
 
-def mp3(mark: bytes, flags: int, fields: bytes, tags: int = 0, content: int = 1000) -> io.BytesIO:
-    """Returns the start of an MP3 file: tags of a size, and a frame with a mark, and how many bytes there are."""
-    size = bytes(tags >> shift & 127 for shift in (21, 14, 7, 0))
-    header = b"ID3\x04\0\0" + size + bytes(tags) if tags else b""
-    frame = b"\xff\xfb\x90\x00" + bytes(32) + mark + bytes([0, 0, 0, flags]) + fields
-    return io.BytesIO(header + frame.ljust(content, b"\0"))
-
-
-@pytest.mark.parametrize("tags", [0, 5, 300])
-@pytest.mark.parametrize(("mark", "stated"), [(b"Xing", True), (b"Info", True), (b"VBRI", True), (b"LAME", False)])
-def test_the_frame_count_of_mp3(mark: bytes, stated: bool, tags: int) -> None:
-    assert has_mp3_frame_count(mp3(mark, 0, bytes(12), tags)) is stated
-
-
-def number(value: int) -> bytes:
-    return value.to_bytes(4, "big")
-
-
-@pytest.mark.parametrize("tags", [0, 300])
-def test_the_size_stated_by_mp3(tags: int) -> None:
-    for flags, fields in ((3, number(7)), (2, b"")):
-        complete = fields + number(1000) + bytes(8)
-        assert has_all_mp3_bytes(mp3(b"Xing", flags, complete, tags, content=1000))
-        assert not has_all_mp3_bytes(mp3(b"Xing", flags, complete, tags, content=999))
-    # The number of frames alone says nothing about bytes.
-    assert has_all_mp3_bytes(mp3(b"Xing", 1, number(5000) + bytes(8), tags))
-
-
 def test_the_clock_of_mp4(tmp_path: Path) -> None:
     content = written(tmp_path, "m4a")
     assert mp4_counts_in_samples(io.BytesIO(content), RATE)
@@ -111,3 +52,50 @@ def test_the_clock_of_mp4(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"RIFF nothing", bytes(100)])
 def test_bytes_that_are_not_mp4(content: bytes) -> None:
     assert not mp4_counts_in_samples(io.BytesIO(content), RATE)
+    assert mp4_track(io.BytesIO(content), 1) == Mp4Track()
+
+
+def test_the_track_of_mp4(tmp_path: Path) -> None:
+    """The encoder's delay of 1024 samples is part of the media; the last packet alone is shorter."""
+    content = written(tmp_path, "m4a")
+    assert mp4_track(io.BytesIO(content), 1) == Mp4Track(31_024, True)
+    assert mp4_track(io.BytesIO(content), 2) == Mp4Track()
+    place = content.index(b"stts") + 8
+    runs = int.from_bytes(content[place : place + 4], "big")
+    assert runs == 2
+    uneven = content[:place] + struct.pack(">I", 3) + content[place + 4 :]
+    assert not mp4_track(io.BytesIO(uneven), 1).even_packets
+    place = content.index(b"elst") + 8
+    assert content[place : place + 4] == bytes([0, 0, 0, 1])
+    # A second edit in place of the metadata behind the table.
+    edited = content[:place] + bytes([0, 0, 0, 2]) + content[place + 4 :]
+    assert not mp4_track(io.BytesIO(edited), 1).even_packets
+
+
+@pytest.mark.parametrize("share", [0.2, 0.9, 0.9999])
+def test_an_mp4_file_that_is_cut(tmp_path: Path, share: float) -> None:
+    content = written(tmp_path, "m4a")
+    assert has_all_mp4_boxes(io.BytesIO(content))
+    assert has_all_mp4_boxes(io.BytesIO(content + bytes(1000)))
+    assert has_all_mp4_boxes(io.BytesIO(content + b"APETAGEX"))
+    assert not has_all_mp4_boxes(io.BytesIO(content[: int(share * len(content))]))
+
+
+def test_the_size_stated_by_avi() -> None:
+    for size, whole in ((92, True), (93, False), (0, True), (0xFFFFFFFF, True)):
+        content = b"RIFF" + struct.pack("<I", size) + bytes(92)
+        assert has_all_avi_bytes(io.BytesIO(content)) is whole
+
+
+@pytest.mark.parametrize(("size", "flags", "whole"), [(1000, 2, True), (1001, 2, False), (1001, 3, True)])
+def test_the_size_stated_by_asf(size: int, flags: int, whole: bool) -> None:
+    properties = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365") + bytes(24) + struct.pack("<Q", size) + bytes(40)
+    content = (bytes(30) + properties + struct.pack("<I", flags)).ljust(1000, b"\0")
+    assert has_all_asf_bytes(io.BytesIO(content)) is whole
+
+
+@pytest.mark.parametrize(("size", "whole"), [(1000.0, True), (1001.0, False), (0.0, True)])
+def test_the_size_stated_by_flv(size: float, whole: bool) -> None:
+    content = (b"FLV\1" + bytes(20) + b"filesize\0" + struct.pack(">d", size)).ljust(1000, b"\0")
+    assert has_all_flv_bytes(io.BytesIO(content)) is whole
+    assert has_all_flv_bytes(io.BytesIO(b"FLV\1" + bytes(20)))

@@ -2,6 +2,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -424,6 +425,47 @@ def test_a_song_through_a_pipe(format: Format) -> None:
     for stem in ("vocals", "instrumental"):
         written, direct = Path(f"stems/stdin/{stem}.wav"), Path(f"expected/{piped.stem}/{stem}.wav")
         torch.testing.assert_close(read_audio(written), read_audio(direct), rtol=0, atol=0)
+
+
+@pytest.mark.skipif(not Path("/dev/stdin").exists(), reason="only Unix has it")
+def test_the_standard_input_by_its_path() -> None:
+    songs("song.wav")
+    result = run("/dev/stdin", input=Path("song.wav").read_bytes())
+    assert result.returncode == 0, result.stderr
+    assert files() == both("stdin")
+
+
+def damaged_song(path: Path) -> int:
+    """Writes a song in M4A of which a few packets cannot be decoded, and returns its length."""
+    write_audio(path, 0.3 * torch.randn(2, 132_300, generator=torch.Generator().manual_seed(0)), 44100, "m4a", None)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = bytes(2000)
+    path.write_bytes(content)
+    return audio_info(path).length
+
+
+def test_a_hole_in_a_song_is_silent_and_the_status_shows_it() -> None:
+    length = damaged_song(Path("hole.m4a"))
+    result = run("hole.m4a")
+    assert result.returncode == 1
+    reason = rb"1 of 1 files are damaged, and their stems are silent there; the first: hole.m4a: 0\.\d+ s at 1\.\d+ s"
+    assert re.search(reason, result.stderr.splitlines()[-1])
+    assert b"incomplete: hole.m4a -> " in result.stderr
+    stems = [read_audio(Path(f"stems/hole/{stem}.wav")) for stem in ("vocals", "instrumental")]
+    assert all(stem.shape == (2, length) for stem in stems)
+    silent = (stems[0] + stems[1]).abs().amax(0) < 1e-6
+    assert 1000 < silent.sum() < 20_000
+
+
+def test_a_hole_outside_the_part_that_is_separated_is_not_reported() -> None:
+    damaged_song(Path("hole.m4a"))
+    [outcome] = separate(["hole.m4a"], start=2.0)
+    assert (outcome.state, outcome.remark) == ("done", "")
+    [outcome] = separate(["hole.m4a"], duration=0.5, overwrite=True)
+    assert (outcome.state, outcome.remark) == ("done", "")
+    [outcome] = separate(["hole.m4a"], start=1.0, duration=1.5, overwrite=True)
+    assert outcome.state == "incomplete"
 
 
 def test_a_full_disk_fails_one_song_only() -> None:

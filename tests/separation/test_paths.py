@@ -1,13 +1,14 @@
 import os
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
-from bsmamba2.separation.paths import Destination, SongFile, find_song_files, standard_input, stem_paths
+from bsmamba2.separation.paths import Destination, SongFile, find_song_files, piped_inputs, stem_paths
 
 NAMES = [
     "two words.wav",
@@ -310,13 +311,25 @@ def test_one_stem_needs_no_name_in_the_template() -> None:
 
 
 def test_without_a_hyphen_the_standard_input_stays_unread() -> None:
-    with standard_input(["a.wav", "./-"]) as spooled:
-        assert spooled is None
+    with piped_inputs(["a.wav", "./-"]) as spooled:
+        assert spooled == {}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="only Unix has named pipes")
+def test_a_named_pipe_is_read_like_the_standard_input() -> None:
+    os.mkfifo("radio.mp3")
+    with ThreadPoolExecutor(1) as writer:
+        written = writer.submit(Path("radio.mp3").write_bytes, b"a song")
+        with piped_inputs(["a.wav", "radio.mp3"]) as spooled:
+            [song] = find_song_files(["radio.mp3"], Path("stems"), spooled)
+            assert (song.path.read_bytes(), song.track) == (b"a song", "radio")
+        assert written.result(60) == 6
+    assert not song.path.exists()
 
 
 def test_the_song_from_a_pipe_is_called_stdin() -> None:
     touch("spooled")
-    assert find_song_files(["-", "a.wav", "-"], Path("stems"), Path("spooled")) == [
+    assert find_song_files(["-", "a.wav", "-"], Path("stems"), {"-": Path("spooled")}) == [
         SongFile(Path("spooled"), Path(), "stdin"),
         SongFile(Path("a.wav"), Path(), "a"),
     ]
@@ -332,7 +345,7 @@ def test_no_wait_if_nothing_is_piped_in(monkeypatch: pytest.MonkeyPatch, closed:
         _, other_end = pty.openpty()
         terminal = os.fdopen(other_end)
         monkeypatch.setattr("sys.stdin", terminal)
-    with pytest.raises(InputError, match="nothing is piped into it"), standard_input(["-"]):
+    with pytest.raises(InputError, match="nothing is piped into it"), piped_inputs(["-"]):
         pass
     if terminal:
         terminal.close()
