@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
@@ -16,17 +16,18 @@ from bsmamba2.separation.paths import (
     STANDARD_INPUT,
     Destination,
     SongFile,
+    check_any_exists,
     find_song_files,
     standard_input,
     stem_paths,
 )
-from bsmamba2.separation.separator import Separator
-from bsmamba2.separation.settings import SeparationSettings
-from bsmamba2.separation.stems import StemSettings, write_stems
+from bsmamba2.separation.settings import SeparationSettings, StemSettings
 from bsmamba2.system.files import check_writable
 from bsmamba2.system.processes import Processes
-from bsmamba2.weights.checkpoint import WeightsFile
 from bsmamba2.weights.registry import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from bsmamba2.separation.separator import Separator
 
 State = Literal["done", "skipped", "failed"]
 
@@ -78,13 +79,18 @@ def separate_files(
     """
     if processes.several and STANDARD_INPUT in map(str, inputs):
         raise InputError("several processes cannot share the standard input; give files, or one device")
-    file = WeightsFile.find(model)
-    network = file.network(part=stem_settings.part, **file.fields_of(stem_settings.stems, hop_length))
-    # Here and not only in each process: a wrong setting is reported once, before there is a folder.
-    settings.check_for(network)
-    names = stem_settings.names(network.config)
     with standard_input(inputs) as spooled:
         songs = find_song_files(inputs, destination.output, spooled)
+        check_any_exists(songs)
+        # Imported only now: it takes seconds, which the help, a wrong option or a wrong path need not wait for.
+        from bsmamba2.separation.separator import Separator
+        from bsmamba2.weights.checkpoint import WeightsFile
+
+        file = WeightsFile.find(model)
+        network = file.network(part=stem_settings.part, **file.fields_of(stem_settings.stems, hop_length))
+        # Here and not only in each process: a wrong setting is reported once, before there is a folder.
+        settings.check_for(network)
+        names = stem_settings.names(network.config)
         paths = stem_paths(songs, destination, names, stem_settings.format)
         if not destination.overwrite:
             paths = {song: _missing(files, destination, stem_settings) for song, files in paths.items()}
@@ -135,11 +141,13 @@ def _missing(files: Mapping[str, Path], destination: Destination, stem_settings:
 
 
 def _separate(
-    separator: Separator, song: SongFile, paths: Mapping[str, Path], stem_settings: StemSettings, bar: bool
+    separator: "Separator", song: SongFile, paths: Mapping[str, Path], stem_settings: StemSettings, bar: bool
 ) -> Outcome:
     if not paths:
         log.info("skipped: %s: all its stems exist", song.path)
         return Outcome(song.path, "skipped", "all its stems exist")
+    from bsmamba2.separation.stems import write_stems
+
     started = time.monotonic()
     layout = "{desc} {percentage:3.0f}% {bar} {remaining}"
     try:
