@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from bsmamba2.options import HELP_COLUMNS
 
 # The options of Lightning that most runs need, in words that fit a line.
-FIRST = {
+GENERAL = {
     "config": "Name of a config of this package, or a file; may be repeated.",
     "ckpt_path": "Checkpoint to resume from; last: the newest, if there is one.",
     "seed_everything": "Start of all randomness.",
@@ -89,7 +89,7 @@ class TrainingParser(LightningArgumentParser):
         yield "examples:"
         yield from (f"  {example}" for example in EXAMPLES)
         options = {action.dest: action for action in self._actions if _name(action) and not _hidden(action)}
-        yield from _lines("options", [options[name] for name in FIRST], columns)
+        yield from _lines("options", [options[name] for name in GENERAL], columns)
         for prefix, title in SECTIONS.items():
             longer = tuple(other for other in SECTIONS if other != prefix and other.startswith(prefix))
             names = [name for name in options if name.startswith(prefix) and not name.startswith(longer)]
@@ -109,7 +109,7 @@ def _lines(title: str, actions: list[argparse.Action], columns: int) -> Iterator
     yield f"{title}:"
     for action in actions:
         default = "" if action.default in (None, argparse.SUPPRESS) else f"[{_text(action.default)}] "
-        text = (FIRST | LIGHTNING).get(action.dest) or " ".join((action.help or "").replace("%%", "%").split())
+        text = (GENERAL | LIGHTNING).get(action.dest) or " ".join((action.help or "").replace("%%", "%").split())
         name = f"  {_name(action)} ".ljust(OPTION_COLUMNS)
         yield name + textwrap.shorten(default + text, columns - len(name), placeholder=" …")
 

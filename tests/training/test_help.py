@@ -5,7 +5,7 @@ import re
 import pytest
 
 from bsmamba2.cli import main
-from bsmamba2.training.help import FIRST, LIGHTNING
+from bsmamba2.training.help import GENERAL, LIGHTNING
 
 
 def shown(option: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -32,7 +32,7 @@ def test_the_help_has_our_options_and_the_usual_ones_of_lightning_in_a_line_each
     assert len(set(listed)) == len(listed)
     ours = {name for name in everything if re.match(r"(data|model|resume|health|pictures)\.", name)}
     groups = {name for name in ours if any(other.startswith(f"{name}.") for other in ours)}
-    assert set(listed) == (ours - groups) | FIRST.keys() | LIGHTNING.keys()
+    assert set(listed) == (ours - groups) | GENERAL.keys() | LIGHTNING.keys()
 
 
 def test_a_line_has_the_default_and_what_the_option_does(
