@@ -9,6 +9,8 @@ from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.scans import Scan
 
 Precision = Literal["float32", "bfloat16", "float16"]
+# Of the estimates of several models.
+Combination = Literal["mean", "max", "min"]
 
 
 @dataclass(frozen=True)

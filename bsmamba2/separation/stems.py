@@ -17,8 +17,7 @@ from bsmamba2.audio.reading import AudioInfo, audio_info, channel_layout, file_s
 from bsmamba2.audio.tags import read_tags, write_tags
 from bsmamba2.audio.writing import audio_writer, count_beyond_full_scale, quantise
 from bsmamba2.errors import InputError
-from bsmamba2.model import ModelConfig
-from bsmamba2.separation.separator import ProgressCallback, Separator
+from bsmamba2.separation.song_separator import Gives, ProgressCallback, SongSeparator
 from bsmamba2.separation.threads import read_ahead, write_behind
 from bsmamba2.stem_names import MIXTURE, RESIDUAL
 from bsmamba2.system.files import complete_file
@@ -76,33 +75,34 @@ class StemSettings:
                 f"{self.format} does not support float samples; give --peak clip or rescale, or the format wav"
             )
 
-    def names(self, config: ModelConfig) -> tuple[str, ...]:
-        """Returns the names of the stems to write with a network.
+    def names(self, gives: Gives) -> tuple[str, ...]:
+        """Returns the names of the stems to write with a model or an ensemble.
 
         Raises:
-            InputError: A stem cannot be written with this network, is given twice, or none is given.
+            InputError: A stem cannot be written with it, is given twice, or none is given.
         """
         if self.stems is None:
-            return config.outputs
-        allowed = [*config.stems, *config.differences, RESIDUAL]
+            return gives.outputs
+        allowed = [*gives.stems, *gives.differences, RESIDUAL]
         for stem in self.stems:
             if stem not in allowed:
                 raise InputError(f"the stem {stem!r} cannot be written; with this model choose {', '.join(allowed)}")
         if not self.stems or len(set(self.stems)) < len(self.stems):
             raise InputError(f"stems={list(self.stems)} is not allowed; give at least one, each only once")
-        if RESIDUAL in self.stems and not set(self.stems) & set(config.stems):
+        if RESIDUAL in self.stems and not set(self.stems) & set(gives.stems):
             raise InputError(
-                f"{RESIDUAL} is the song without the other stems; choose one of {', '.join(config.stems)} too"
+                f"{RESIDUAL} is the song without the other stems; choose one of {', '.join(gives.stems)} too"
             )
         return tuple(self.stems)
 
-    def part(self, config: ModelConfig) -> ModelConfig:
-        """Returns the config with only the stems that those to write are made of; raises as `names`."""
-        return config.only([name for name in self.names(config) if name != RESIDUAL])
+    def estimated(self, gives: Gives) -> list[str]:
+        """Returns the estimates that the stems to write are made of; raises as `names`."""
+        names = [name for name in self.names(gives) if name != RESIDUAL]
+        return [stem for name in names for stem in gives.differences.get(name, (name,))]
 
 
 def write_stems(
-    separator: Separator,
+    separator: SongSeparator,
     source: Path,
     paths: Mapping[str, Path],
     stem_settings: StemSettings,
@@ -122,15 +122,15 @@ def write_stems(
     Raises:
         InputError: The song cannot be read or separated, or the stems cannot be written.
     """
-    config = separator.network.config
-    subtracted = _subtracted(stem_settings.names(config), config)
+    gives = separator.gives
+    subtracted = _subtracted(stem_settings.names(gives), gives)
     info, state = audio_info(source), file_state(source)
     try:
         check_rate(stem_settings.format, info.sample_rate)
         depth = output_depth(stem_settings.format, stem_settings.bit_depth, info.depth)
     except InputError as error:
         raise InputError(f"the stems of {source} cannot be written: {error}") from error
-    blocks, info = _excerpt(source, info, stem_settings, config.channels)
+    blocks, info = _excerpt(source, info, stem_settings, gives.channels)
     tags = read_tags(source)
     parts = _with_progress(separator.stream(read_ahead(blocks), info.sample_rate), info.length, progress)
     with contextlib.ExitStack() as stack:
@@ -140,7 +140,7 @@ def write_stems(
             near = next(iter(paths.values())).parent
             spool = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".", dir=near)))
             loudest, beyond = _spool(parts, spool, info, subtracted, depth)
-            parts = _spooled(spool, config.stems)
+            parts = _spooled(spool, gives.stems)
             if beyond and stem_settings.peak == "rescale":
                 gain = (1 - 2.0 ** (1 - INTEGER_BITS[depth])) / loudest
                 remark = f"all stems are scaled by {20 * math.log10(gain):.2f} dB, so that none exceeds full scale"
@@ -210,9 +210,9 @@ def _write(
     return clipped
 
 
-def _subtracted(names: Sequence[str], config: ModelConfig) -> Subtracted:
-    estimated = [name for name in names if name in config.stems]
-    return {name: [] if name in estimated else {**config.differences, RESIDUAL: estimated}[name] for name in names}
+def _subtracted(names: Sequence[str], gives: Gives) -> Subtracted:
+    estimated = [name for name in names if name in gives.stems]
+    return {name: [] if name in estimated else {**gives.differences, RESIDUAL: estimated}[name] for name in names}
 
 
 def _stems(
