@@ -11,7 +11,8 @@ from benchmarks.networks import autocast
 from bsmamba2.doctor import agreement
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.model.scans import Scan, kernel_problem, ssd_kernel
+from bsmamba2.model.scan_names import Scan
+from bsmamba2.model.scans import kernel_problem, ssd_kernel
 from bsmamba2.model.ssd import ssd_chunked, ssd_sequential
 from bsmamba2.separation.settings import Precision
 

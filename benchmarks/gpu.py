@@ -35,7 +35,8 @@ from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.bidirectional import BidirectionalMixer, Block
 from bsmamba2.model.mamba2 import Mamba2
-from bsmamba2.model.scans import Scan, kernel_module, kernel_problem
+from bsmamba2.model.scan_names import Scan
+from bsmamba2.model.scans import kernel_module, kernel_problem
 from bsmamba2.separation.separator import Separator
 from bsmamba2.separation.settings import Precision
 from bsmamba2.system.versions import hardware, versions

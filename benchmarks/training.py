@@ -25,7 +25,8 @@ from benchmarks.processes import in_new_process
 from benchmarks.timing import elapsed
 from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.data.excerpts import Excerpts
-from bsmamba2.model.scans import Scan, kernel_problem
+from bsmamba2.model.scan_names import Scan
+from bsmamba2.model.scans import kernel_problem
 from bsmamba2.separation.settings import Precision
 from bsmamba2.system.devices import choose_device
 from bsmamba2.training.losses import LossConfig

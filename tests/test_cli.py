@@ -113,7 +113,7 @@ def test_existing_stems_are_kept(tmp_path: Path, model: Path, musdb_root: Path) 
             "--overlap: 'half' is not a number",
         ),
         (
-            ["separate", "a.wav", "--model", "m.ckpt", "--output", "o"],
+            ["separate", "{model}", "--model", "m.ckpt", "--output", "o"],
             1,
             "the model m.ckpt is neither a file nor a published model; check the path or the name; choose one of "
             "small-vocals, msst-vocals",
@@ -136,7 +136,9 @@ def test_existing_stems_are_kept(tmp_path: Path, model: Path, musdb_root: Path) 
         ),
         (["separate", "", "--model", "{model}"], 1, "an input is empty"),
         (["separate", "a.wav", "--model", "{model}", "--overwrite", "--skip-existing"], 1, "contradict each other"),
-        (["separate", "a.wav", "--model", "{model}", "--stems", "voice"], 1, "choose vocals, instrumental, residual"),
+        (["separate", "a.wav", "--model", "{model}"], 1, "a.wav does not exist; check the path"),
+        (["separate", "a.wav", "b.wav"], 1, "none of the 2 songs exists, the first of which is a.wav; check"),
+        (["separate", "{model}", "--model", "{model}", "--stems", "voice"], 1, "choose vocals, instrumental, residual"),
         (["separate", "-", "--model", "{model}", "--devices", "2"], 1, "cannot share the standard input"),
         (["models", "--loud"], 2, "there is no option --loud"),
         (["models", "download"], 2, "required: NAME"),

@@ -153,9 +153,9 @@ def test_the_demo_trains_on_the_song(
         (["--config", "tiny.yaml"], "--config can be used only for training; give --train too"),
         (["--training-minutes", "3"], "--training-minutes can be used only for training; give --train too"),
         (["--config", "a", "--training-minutes", "0"], "--config and --training-minutes can be used only"),
-        (["--train"], "there is no config configs"),
+        (["--train", "--config", "none"], "there is no config none; give a file, or a name: bsmamba2, "),
         (["--train", "--config", str(ROOT / "configs" / "tiny.yaml"), "--training-minutes", "0"], "a time above 0"),
-        (["--train", "--config", str(ROOT / "configs" / "tiny.yaml"), "--training-minutes", ".inf"], "=inf is not"),
+        (["--train", "--config", str(ROOT / "configs" / "tiny.yaml"), "--training-minutes", "inf"], "=inf is not"),
     ],
 )
 def test_options_that_cannot_be_used_are_errors(

@@ -21,19 +21,20 @@ from bsmamba2.evaluation.songs import find_scored_tracks
 from bsmamba2.evaluation.sources import FolderSource, ModelSource, Source, chosen_stems
 from bsmamba2.evaluation.statistics import summarise_results
 from bsmamba2.evaluation.track import Failure, Plan, evaluate_track
-from bsmamba2.separation.models import Models, load_models
+from bsmamba2.separation.models import load_models
 from bsmamba2.separation.settings import SeparationSettings
 from bsmamba2.system import versions
 from bsmamba2.system.devices import choose_device
 from bsmamba2.system.files import sha256_of_text
 from bsmamba2.system.processes import Processes, is_first_process
 from bsmamba2.version import __version__
+from bsmamba2.weights.registry import ModelNames
 
 
 def evaluate(
     root: Path,
     output: Path,
-    model: Models | None = None,
+    model: ModelNames | None = None,
     source_settings: SourceSettings = SourceSettings(),
     selection: Selection = Selection(),
     scoring: ScoringSettings = ScoringSettings(),

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from bsmamba2.model.config import ModelConfig
 from bsmamba2.model.mixing import Mixer
 from bsmamba2.model.norms import RMSNorm, rms_normalized
-from bsmamba2.model.scans import Recurrence, Scan
+from bsmamba2.model.scan_names import Scan
+from bsmamba2.model.scans import Recurrence
 
 
 class Core(Protocol):

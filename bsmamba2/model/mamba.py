@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bsmamba2.model.config import ModelConfig
-from bsmamba2.model.scans import Recurrence, Scan, choose_scan
+from bsmamba2.model.scan_names import Scan
+from bsmamba2.model.scans import Recurrence, choose_scan
 
 DT_RANGE = (1e-3, 1e-1)
 DT_FLOOR = 1e-4

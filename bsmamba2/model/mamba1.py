@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from bsmamba2.model.config import ModelConfig
 from bsmamba2.model.mamba import Mamba, initial_dt_bias
-from bsmamba2.model.scans import Scan, selective_scan
+from bsmamba2.model.scan_names import Scan
+from bsmamba2.model.scans import selective_scan
 
 # Features per value of the low-rank map of step sizes.
 FEATURES_PER_RANK = 16

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from bsmamba2.model.config import ModelConfig
 from bsmamba2.model.mamba import Mamba, initial_dt_bias
 from bsmamba2.model.norms import RMSNorm, rms_normalized
-from bsmamba2.model.scans import Scan, ssd
+from bsmamba2.model.scan_names import Scan
+from bsmamba2.model.scans import ssd
 
 A_RANGE = (1.0, 16.0)
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bsmamba2.model.scans import Recurrence, Scan
+from bsmamba2.model.scan_names import Scan
+from bsmamba2.model.scans import Recurrence
 
 
 class Mixer(nn.Module):

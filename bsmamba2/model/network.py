@@ -14,7 +14,8 @@ from bsmamba2.model.dual_path import DualPathLayer
 from bsmamba2.model.masks import MaskEstimator
 from bsmamba2.model.mixing import Mixer
 from bsmamba2.model.norms import L2Norm
-from bsmamba2.model.scans import Scan, choose_scan
+from bsmamba2.model.scan_names import Scan
+from bsmamba2.model.scans import choose_scan
 from bsmamba2.model.stft import istft, stft
 
 

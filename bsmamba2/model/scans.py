@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from bsmamba2.errors import InputError
+from bsmamba2.model.scan_names import Scan
 from bsmamba2.model.selective import selective_chunked, selective_sequential
 from bsmamba2.model.ssd import ssd_chunked, ssd_sequential
 
 # That of Mamba-2 and that of Mamba-1.
 Recurrence = Literal["ssd", "selective"]
-Scan = Literal["auto", "sequential", "chunked", "kernel"]
 
 log = logging.getLogger(__name__)
 

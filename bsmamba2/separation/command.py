@@ -7,26 +7,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
 from bsmamba2.errors import InputError
-from bsmamba2.separation.models import Models, load_models
 from bsmamba2.separation.paths import (
     STANDARD_INPUT,
     Destination,
     SongFile,
+    check_any_exists,
     find_song_files,
     standard_input,
     stem_paths,
 )
-from bsmamba2.separation.settings import Combination, SeparationSettings
-from bsmamba2.separation.song_separator import SongSeparator
-from bsmamba2.separation.stems import StemSettings, write_stems
+from bsmamba2.separation.settings import Combination, SeparationSettings, StemSettings
 from bsmamba2.system.files import check_writable
 from bsmamba2.system.processes import Processes
-from bsmamba2.weights.registry import DEFAULT_MODEL
+from bsmamba2.weights.registry import DEFAULT_MODEL, ModelNames
+
+if TYPE_CHECKING:
+    from bsmamba2.separation.song_separator import SongSeparator
 
 State = Literal["done", "skipped", "failed"]
 
@@ -50,7 +51,7 @@ class Outcome:
 
 def separate_files(
     inputs: Sequence[str | Path],
-    model: Models = DEFAULT_MODEL,
+    model: ModelNames = DEFAULT_MODEL,
     destination: Destination = Destination(),
     stem_settings: StemSettings = StemSettings(),
     settings: SeparationSettings = SeparationSettings(),
@@ -81,12 +82,16 @@ def separate_files(
     """
     if processes.several and STANDARD_INPUT in map(str, inputs):
         raise InputError("several processes cannot share the standard input; give files, or one device")
-    models = load_models(model, ensemble, stem_settings.estimated, stem_settings.stems, hop_length)
-    # Here and not only in each process: a wrong setting is reported once, before there is a folder.
-    models.check(settings)
-    names = stem_settings.names(models.gives)
     with standard_input(inputs) as spooled:
         songs = find_song_files(inputs, destination.output, spooled)
+        check_any_exists(songs)
+        # Imported only now: it takes seconds, which the help, a wrong option or a wrong path need not wait for.
+        from bsmamba2.separation.models import load_models
+
+        models = load_models(model, ensemble, stem_settings.estimated, stem_settings.stems, hop_length)
+        # Here and not only in each process: a wrong setting is reported once, before there is a folder.
+        models.check(settings)
+        names = stem_settings.names(models.gives)
         paths = stem_paths(songs, destination, names, stem_settings.format)
         if not destination.overwrite:
             paths = {song: _missing(files, destination, stem_settings) for song, files in paths.items()}
@@ -133,11 +138,13 @@ def _missing(files: Mapping[str, Path], destination: Destination, stem_settings:
 
 
 def _separate(
-    separator: SongSeparator, song: SongFile, paths: Mapping[str, Path], stem_settings: StemSettings, bar: bool
+    separator: "SongSeparator", song: SongFile, paths: Mapping[str, Path], stem_settings: StemSettings, bar: bool
 ) -> Outcome:
     if not paths:
         log.info("skipped: %s: all its stems exist", song.path)
         return Outcome(song.path, "skipped", "all its stems exist")
+    from bsmamba2.separation.stems import write_stems
+
     started = time.monotonic()
     layout = "{desc} {percentage:3.0f}% {bar} {remaining}"
     try:

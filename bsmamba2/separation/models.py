@@ -4,22 +4,20 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.separation.ensemble import CommonStems, Ensemble, stems_of_each
+from bsmamba2.separation.common_stems import CommonStems, Gives, stems_of_each
+from bsmamba2.separation.ensemble import Ensemble
 from bsmamba2.separation.separator import Separator
 from bsmamba2.separation.settings import Combination, SeparationSettings
-from bsmamba2.separation.song_separator import Gives, SongSeparator
+from bsmamba2.separation.song_separator import SongSeparator
 from bsmamba2.stem_names import RESIDUAL
 from bsmamba2.weights.checkpoint import WeightsFile
+from bsmamba2.weights.registry import ModelNames, model_names
 
 log = logging.getLogger(__name__)
-
-# A model, or several; one name may also be a list of names with commas.
-Models = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +61,7 @@ class LoadedModels:
 
 
 def load_models(
-    models: Models,
+    models: ModelNames,
     ensemble: Combination | None = None,
     estimated: Callable[[Gives], Sequence[str]] = lambda gives: gives.stems,
     stems: Sequence[str] | None = None,
@@ -97,20 +95,6 @@ def load_models(
     heads: dict[str, Any] = {"part": partial(ModelConfig.only, names=estimated(gives))}
     networks = [file.network(**heads, **given) for file, given in zip(files, fields, strict=True)]
     return LoadedModels(tuple(names), tuple(files), tuple(networks), ensemble or "mean")
-
-
-def model_names(models: Models) -> list[str]:
-    """Returns the names of models, each of which may be a list with commas unless a file of that name exists.
-
-    Raises:
-        InputError: There is none, or one is empty.
-    """
-    given = [models] if isinstance(models, str | Path) else models
-    names = [name for one in given for name in ([str(one)] if Path(one).exists() else str(one).split(","))]
-    names = [name.strip() for name in names]
-    if not names or "" in names:
-        raise InputError(f"{','.join(map(str, given))!r} names no model between two commas; give --model A,B")
-    return names
 
 
 def _given_by(names: Sequence[str], configs: Sequence[ModelConfig]) -> Gives:

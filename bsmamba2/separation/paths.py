@@ -82,6 +82,22 @@ def find_song_files(inputs: Sequence[str | Path], output: Path, spooled: Path | 
     return list(songs.values())
 
 
+def check_any_exists(songs: Sequence[SongFile]) -> None:
+    """Checks that not all songs are missing; a missing one among others fails alone.
+
+    Raises:
+        InputError: All are.
+    """
+    # Not Path.exists, which fails if a name is too long.
+    if songs and not any(os.path.lexists(song.path) for song in songs):
+        first = songs[0].path
+        raise InputError(
+            f"{first} does not exist; check the path"
+            if len(songs) == 1
+            else f"none of the {len(songs)} songs exists, the first of which is {first}; check the paths"
+        )
+
+
 def stem_paths(
     songs: Sequence[SongFile], destination: Destination, stems: Sequence[str], format: Format
 ) -> dict[SongFile, dict[str, Path]]:

@@ -1,8 +1,8 @@
 """What separates songs: one model (`Separator`), or several together (`Ensemble`)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,29 +10,10 @@ from torch import Tensor
 
 from bsmamba2.audio import BLOCK
 from bsmamba2.errors import InputError
+from bsmamba2.separation.common_stems import Gives
 
 ProgressCallback = Callable[[float], None]
 AudioT = TypeVar("AudioT", Tensor, np.ndarray)
-
-
-class Gives(Protocol):
-    """The stems that a model or an ensemble gives."""
-
-    @property
-    def stems(self) -> tuple[str, ...]:
-        """The stems that it estimates."""
-
-    @property
-    def differences(self) -> Mapping[str, tuple[str, ...]]:
-        """What can be made of the song and the estimates: names, each with the stems that the song is without."""
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The stems that are written by default."""
-
-    @property
-    def channels(self) -> int:
-        """The largest number of audio channels that it takes; it also takes one."""
 
 
 class SongSeparator(ABC):

@@ -4,101 +4,29 @@ import contextlib
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from bsmamba2.audio.downmixing import downmixed
-from bsmamba2.audio.formats import INTEGER_BITS, SUBTYPES, Depth, Format, check_rate, output_depth
+from bsmamba2.audio.formats import INTEGER_BITS, Depth, Format, check_rate, output_depth
 from bsmamba2.audio.reading import AudioInfo, audio_info, channel_layout, file_state, read_blocks
 from bsmamba2.audio.tags import read_tags, write_tags
 from bsmamba2.audio.writing import audio_writer, count_beyond_full_scale, quantise
 from bsmamba2.errors import InputError
-from bsmamba2.separation.song_separator import Gives, ProgressCallback, SongSeparator
+from bsmamba2.separation.common_stems import Gives
+from bsmamba2.separation.settings import StemSettings
+from bsmamba2.separation.song_separator import ProgressCallback, SongSeparator
 from bsmamba2.separation.threads import read_ahead, write_behind
 from bsmamba2.stem_names import MIXTURE, RESIDUAL
 from bsmamba2.system.files import complete_file
-
-BitDepth = Literal["source", "16", "24", "float"]
-Peak = Literal["clip", "rescale", "float"]
 
 # Samples (c, m) of a mixture, and the estimates of the same samples by stem.
 Part = tuple[Tensor, dict[str, Tensor]]
 # The requested stems, each with the estimates that are subtracted from the song for it: none if it is one itself.
 Subtracted = Mapping[str, Sequence[str]]
-
-
-@dataclass(frozen=True)
-class StemSettings:
-    """Which stems of a song are written, and how.
-
-    Args:
-        stems: Stems to write: those of the model, instrumental (the song without the vocals), the rest of the song if
-            the model has a name for it, such as reverb, or residual (the song without the other stems that are
-            written). By default those of the model and its rest. If the file of a model does not name its stems, these
-            are their names, in the order of the model.
-        format: File format of the stems: wav, flac, mp3 (320 kbit/s), ogg (Vorbis) or m4a (AAC).
-        bit_depth: Sample format in wav and flac. A source that has none, such as MP3, gives float in wav and 24 bit in
-            flac.
-        peak: How to treat samples beyond full scale in an integer format: clip them, rescale all stems of the song by
-            one factor, or write its stems in float.
-        start: Seconds to leave out at the beginning of each song.
-        duration: Seconds of each song to separate, by default all.
-        downmix: Mix songs of more than two channels down to stereo; otherwise they are an error.
-
-    Raises:
-        InputError: Two settings contradict each other, or one is out of its range.
-    """
-
-    stems: Sequence[str] | None = None
-    format: Format = "wav"
-    bit_depth: BitDepth = "source"
-    peak: Peak = "clip"
-    start: float = 0.0
-    duration: float | None = None
-    downmix: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start < math.inf:
-            raise InputError(f"start={self.start} is not allowed; give seconds of at least 0")
-        if self.duration is not None and not 0 < self.duration < math.inf:
-            raise InputError(f"duration={self.duration} is not allowed; give seconds above 0")
-        if self.bit_depth != "source":
-            output_depth(self.format, self.bit_depth, None)
-        if self.peak != "clip" and self.format not in SUBTYPES:
-            raise InputError(f"{self.format} is lossy and clips nothing; leave --peak {self.peak} out")
-        if self.peak == "float" and "float" not in SUBTYPES[self.format]:
-            raise InputError(
-                f"{self.format} does not support float samples; give --peak clip or rescale, or the format wav"
-            )
-
-    def names(self, gives: Gives) -> tuple[str, ...]:
-        """Returns the names of the stems to write with a model or an ensemble.
-
-        Raises:
-            InputError: A stem cannot be written with it, is given twice, or none is given.
-        """
-        if self.stems is None:
-            return gives.outputs
-        allowed = [*gives.stems, *gives.differences, RESIDUAL]
-        for stem in self.stems:
-            if stem not in allowed:
-                raise InputError(f"the stem {stem!r} cannot be written; with this model choose {', '.join(allowed)}")
-        if not self.stems or len(set(self.stems)) < len(self.stems):
-            raise InputError(f"stems={list(self.stems)} is not allowed; give at least one, each only once")
-        if RESIDUAL in self.stems and not set(self.stems) & set(gives.stems):
-            raise InputError(
-                f"{RESIDUAL} is the song without the other stems; choose one of {', '.join(gives.stems)} too"
-            )
-        return tuple(self.stems)
-
-    def estimated(self, gives: Gives) -> list[str]:
-        """Returns the estimates that the stems to write are made of; raises as `names`."""
-        names = [name for name in self.names(gives) if name != RESIDUAL]
-        return [stem for name in names for stem in gives.differences.get(name, (name,))]
 
 
 def write_stems(

@@ -16,7 +16,7 @@ from bsmamba2.data.tracks import mixture_of
 from bsmamba2.errors import InputError
 from bsmamba2.metrics import csdr, defined_median, usdr
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.model.scans import Scan
+from bsmamba2.model.scan_names import Scan
 from bsmamba2.separation.separator import Separator
 from bsmamba2.separation.settings import SeparationSettings
 from bsmamba2.training.losses import LossConfig, SeparationLoss

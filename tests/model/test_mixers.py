@@ -14,7 +14,7 @@ from bsmamba2.model.config import MIXER_OPTIONS
 from bsmamba2.model.mamba1 import Mamba1
 from bsmamba2.model.mamba2 import Mamba2
 from bsmamba2.model.mixers import MIXERS
-from bsmamba2.model.scans import Scan
+from bsmamba2.model.scan_names import Scan
 from bsmamba2.separation.separator import Separator
 from tests.model.make_golden import CONFIG, MAMBA1
 from tests.model.test_network import rms_ratio

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from bsmamba2.model import selective
-from bsmamba2.model.scans import Scan, kernel_problem, selective_scan
+from bsmamba2.model.scan_names import Scan
+from bsmamba2.model.scans import kernel_problem, selective_scan
 from bsmamba2.model.selective import selective_chunked, selective_sequential
 from tests.model.test_ssd import Arguments, detached, rms_ratio
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from bsmamba2.errors import InputError
-from bsmamba2.model.scans import Scan, choose_scan, kernel_module, kernel_problem, ssd
+from bsmamba2.model.scan_names import Scan
+from bsmamba2.model.scans import choose_scan, kernel_module, kernel_problem, ssd
 from bsmamba2.model.ssd import SegmentSums, segment_sums, ssd_chunked, ssd_sequential
 
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]

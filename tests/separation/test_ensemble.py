@@ -16,10 +16,11 @@ from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.separation.ensemble import CommonStems, Ensemble
+from bsmamba2.separation.common_stems import CommonStems
+from bsmamba2.separation.ensemble import Ensemble
 from bsmamba2.separation.separator import Separator
-from bsmamba2.separation.settings import Combination
-from bsmamba2.separation.stems import StemSettings, write_stems
+from bsmamba2.separation.settings import Combination, StemSettings
+from bsmamba2.separation.stems import write_stems
 from tests.conftest import TINY
 
 RATE = 44100

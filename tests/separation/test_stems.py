@@ -20,7 +20,8 @@ from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.separation.separator import Separator
-from bsmamba2.separation.stems import StemSettings, write_stems
+from bsmamba2.separation.settings import StemSettings
+from bsmamba2.separation.stems import write_stems
 
 RATE = 44100
 BOTH = ("vocals", "instrumental")
