@@ -134,7 +134,7 @@ class ModelSource:
         separation = {name: value for name, value in self.identity.items() if name != "device"}
         networks = self.models.networks
         model = {
-            "name": ", ".join(self.models.names),
+            "name": _one_or_all(self.models.names),
             "sha256": separation.pop("model"),
             "parameters": sum(parameter.numel() for network in networks for parameter in network.parameters()),
         }
