@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BitDepth = Literal["source", "16", "24", "float"]
 Peak = Literal["clip", "rescale", "float"]
 Precision = Literal["float32", "bfloat16", "float16"]
-# Of the estimates of several models.
+# How the estimates of several models are combined.
 Combination = Literal["mean", "max", "min"]
 
 

@@ -1,4 +1,4 @@
-"""Of several estimates, the loudest or quietest in each bin of their spectra, block by block."""
+"""Combines estimates by taking the loudest or quietest of them in each bin of their spectra, block by block."""
 
 import math
 from typing import Literal
@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from bsmamba2.audio.sample_queue import SampleQueue
 
 # Length of a window in seconds, 2048 samples at 44.1 kHz.
-WINDOW_SECONDS = 2048 / 44100
-# Of the windows with a hop of a quarter of their length, squared.
+CHOICE_SECONDS = 2048 / 44100
+# Sum of squared Hann windows, each a quarter of its length after the one before.
 WINDOW_SUM = 1.5
 # So many windows are transformed at once; all at once would need many times the memory of the estimates.
 MOST_WINDOWS = 64
@@ -34,7 +34,7 @@ class SpectralChoice:
 
     def __init__(self, extreme: Literal["max", "min"], sample_rate: int) -> None:
         self.extreme = extreme
-        self.window = 2 ** max(2, round(math.log2(WINDOW_SECONDS * sample_rate)))
+        self.window = 2 ** max(2, round(math.log2(CHOICE_SECONDS * sample_rate)))
         self._hop = self.window // 4
         self._waiting = SampleQueue()
         self._sums = torch.zeros(0)

@@ -135,9 +135,7 @@ def test_an_ensemble_is_scored_like_a_model(
     assert str(tmp_path) not in page
     with pytest.raises(InputError, match=r"results with other settings \(.*ensemble"):
         evaluate(musdb_root, run, [model, other], stems=["vocals", "instrumental"], ensemble="max")
-    with pytest.raises(
-        InputError, match=r"'drums' is not common to the models: .*tiny\.safetensors gives vocals, instrumental, and"
-    ):
+    with pytest.raises(InputError, match=r"'drums' is not common to the models: .* gives vocals, instrumental, and"):
         evaluate(musdb_root, tmp_path / "c", [model, other], stems=["drums"])
 
 

@@ -400,7 +400,7 @@ def test_several_models_separate_together(
     assert len([message for message in logged.messages if message.startswith("float32 · segments 0.1 s")]) == 2
     written = [soundfile.read(f"stems/song/{stem}.wav", dtype="int32")[0] for stem in ("vocals", "instrumental")]
     assert (sum(written) == soundfile.read("song.wav", dtype="int32")[0]).all()
-    separate(["song.wav"], "model.ckpt, instrumental.ckpt", output="again")
+    separate(["song.wav"], "model.ckpt, instrumental.ckpt", output=Path("again"))
     assert Path("again/song/vocals.wav").read_bytes() == Path("stems/song/vocals.wav").read_bytes()
 
 
@@ -408,7 +408,7 @@ def test_the_combination_of_several_models(instrumental: Path) -> None:
     songs("song.wav")
     energies = {}
     for ensemble in ("max", "mean", "min"):
-        separate(["song.wav"], ["model.ckpt", instrumental], output=ensemble, ensemble=ensemble, stems=["vocals"])
+        separate(["song.wav"], ["model.ckpt", instrumental], output=Path(ensemble), ensemble=ensemble, stems=["vocals"])
         energies[ensemble] = read_audio(Path(ensemble, "song", "vocals.wav")).square().mean()
     assert energies["max"] > energies["mean"] > energies["min"]
 
@@ -460,8 +460,8 @@ def test_assumptions_about_plain_weights_are_printed_once(
         (
             "model.ckpt",
             {"ensemble": "max"},
-            "--ensemble max combines several models, but model.ckpt is one; give --model once more, or leave --ensemble "
-            "out",
+            "--ensemble max combines several models, but model.ckpt is one; give --model once more, or leave "
+            "--ensemble out",
         ),
         ("model.ckpt,", {}, "'model.ckpt,' does not name a model at every place; give --model A,B"),
         ("model.ckpt,four.ckpt", {"hop_length": 32}, "model.ckpt contains hop_length=64, not 32"),
