@@ -165,7 +165,7 @@ def _publishable(folder: Path, results: Results) -> Results:
         shorter |= {path: Path(path).name for path in paths if isinstance(path, str) and Path(path).name}
         if isinstance(value, list):
             description[section][name] = [shorter.get(str(path), path) for path in value]
-        elif value in shorter:
+        elif isinstance(value, str) and value in shorter:
             description[section][name] = shorter[value]
 
     def shortened(text: str) -> str:
