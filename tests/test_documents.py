@@ -19,6 +19,7 @@ import pytest
 import torch
 import yaml
 
+from bsmamba2.audio.writing import write_audio
 from bsmamba2.version import __version__
 
 REPOSITORY = Path(__file__).parents[1]
@@ -244,11 +245,13 @@ def test_the_example_of_the_readme_runs(
     (example,) = re.findall(r"```python\n(.*?)```", read("README.md"), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
+    write_audio(Path("song.mp3"), 0.1 * torch.randn(2, 24000), 44100, "mp3", None)
     given = {"mixture": 0.1 * torch.randn(2, 24000), "true_vocals": 0.1 * torch.randn(2, 24000)}
     with torch.inference_mode():
         exec(example, given)
     assert capsys.readouterr().out.count(" dB\n") == 2
     assert given["estimates"].shape == (1, 4, 2, 22050)
+    assert sorted(path.name for path in Path("stems").iterdir()) == ["instrumental.wav", "vocals.wav"]
 
 
 @pytest.mark.parametrize("name", names(CURRENT))

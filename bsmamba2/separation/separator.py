@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from bsmamba2.separation.overlap_add import overlap_add
 from bsmamba2.separation.settings import Precision, SeparationSettings
 from bsmamba2.separation.song_separator import SongSeparator
 from bsmamba2.system.devices import choose_device, out_of_memory, return_memory
+from bsmamba2.weights.checkpoint import load_model
 
 # Segments in one pass by kind of device, 1 elsewhere: one is enough to keep the cores of a CPU busy.
 BATCH_SIZES = {"cuda": 8}
@@ -35,7 +37,8 @@ class Separator(SongSeparator):
     """Separates audio of any length and sampling rate, segment by segment; it can be called repeatedly.
 
     Args:
-        network: The network; it is moved to the device, and compiled if the settings ask for it.
+        network: The network, or the name or file of a model; it is moved to the device, and compiled if the settings
+            ask for it.
         settings: How to separate, by default `SeparationSettings()`.
         **choices: Fields of `SeparationSettings` that replace those of settings, such as `overlap=0.5`.
 
@@ -50,8 +53,11 @@ class Separator(SongSeparator):
         TypeError: A choice is not a field of `SeparationSettings`.
     """
 
-    def __init__(self, network: BSMamba2, settings: SeparationSettings | None = None, **choices: Any) -> None:
+    def __init__(
+        self, network: BSMamba2 | str | Path, settings: SeparationSettings | None = None, **choices: Any
+    ) -> None:
         self.settings = settings = replace(settings or SeparationSettings(), **choices)
+        network = network if isinstance(network, BSMamba2) else load_model(network)
         settings.check_for(network)
         self.segment = settings.segment(network.config)
         self.hop = max(1, self.segment - round(self.segment * settings.overlap))

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor
 
 from bsmamba2.audio import BLOCK
+from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.errors import InputError
 from bsmamba2.separation.common_stems import Gives
+from bsmamba2.separation.separated_song import SeparatedSong
 
 ProgressCallback = Callable[[float], None]
 AudioT = TypeVar("AudioT", Tensor, np.ndarray)
@@ -74,3 +77,22 @@ class SongSeparator(ABC):
         if isinstance(audio, np.ndarray):
             return {stem: estimate.numpy().astype(audio.dtype) for stem, estimate in whole.items()}
         return {stem: estimate.to(mixture) for stem, estimate in whole.items()}
+
+    def separate_file(self, path: str | Path, *, callback: ProgressCallback | None = None) -> SeparatedSong:
+        """Returns a song with the stems that `bsmamba2 separate` writes by default, whole in memory.
+
+        Args:
+            path: An audio or video file.
+            callback: Called with the share done, from 0 to 1.
+
+        Raises:
+            InputError: The file cannot be read or separated.
+        """
+        path = Path(path)
+        sample_rate, song = audio_info(path).sample_rate, read_audio(path)
+        estimates = self(song, sample_rate, callback=callback)
+        stems = {}
+        for name in self.gives.outputs:
+            without = self.gives.differences.get(name, ())
+            stems[name] = estimates[name] if name in estimates else song - sum(estimates[stem] for stem in without)
+        return SeparatedSong(path.stem, stems, sample_rate)
