@@ -96,7 +96,10 @@ def ours(request: Request) -> Network:
     from bsmamba2.model import ModelConfig
 
     config, file = ModelConfig(), SMALLER.get(request["name"])
-    if request["quick"]:
+    if request["name"] == "roformer":
+        dim, depth = (32, 1) if request["quick"] else (256, 6)
+        config = ModelConfig(dim=dim, depth=depth, time_mixer="roformer", band_mixer="roformer")
+    elif request["quick"]:
         config = QUICK
     elif file:
         config = config_of(PROJECT / "configs" / file)
@@ -108,7 +111,7 @@ def ours(request: Request) -> Network:
 BUILDERS: dict[str, Callable[[Request], Network]] = {
     "bsroformer": bsroformer,
     "demucs": demucs,
-    **dict.fromkeys(("full", *SMALLER), ours),
+    **dict.fromkeys(("full", "roformer", *SMALLER), ours),
 }
 
 

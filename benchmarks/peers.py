@@ -71,9 +71,12 @@ OURS = {
     "small": Own("configs/small.yaml, float32, eager", "small"),
     "small-compiled": Own("configs/small.yaml, float32, compiled", "small", compile=True),
     "mini": Own("the network in the package, float32, eager", "mini"),
+    "roformer": Own("our BS-RoFormer in the sizes of the package's, float32, eager", "roformer"),
 }
 # Ours, the peers, then ours with the recurrence step by step.
-Name = Literal["full", "compiled", "bfloat16", "small", "small-compiled", "mini", "bsroformer", "demucs", "sequential"]
+Name = Literal[
+    "full", "compiled", "bfloat16", "small", "small-compiled", "mini", "roformer", "bsroformer", "demucs", "sequential"
+]
 NAMES: tuple[Name, ...] = get_args(Name)
 
 
