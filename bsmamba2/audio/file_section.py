@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-
 # No file system has larger files than it can seek in; damaged headers state larger positions.
 LARGEST_POSITION = 2**43
 
