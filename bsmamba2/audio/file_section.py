@@ -5,6 +5,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+# No file system has larger files than it can seek in; damaged headers state larger positions.
+LARGEST_POSITION = 2**43
+
 
 class FileSection(io.RawIOBase):
     """The bytes of a file from one position to another, with other bytes in some places.
@@ -29,7 +32,7 @@ class FileSection(io.RawIOBase):
         """Moves to a position in the section and returns it; -1, which FFmpeg expects, if there is no such position."""
         base = {os.SEEK_SET: self._begin, os.SEEK_CUR: self._file.tell(), os.SEEK_END: self._end}[whence]
         target = base + offset
-        return self._file.seek(target) - self._begin if self._begin <= target < 2**63 else -1
+        return self._file.seek(target) - self._begin if self._begin <= target < LARGEST_POSITION else -1
 
     def read(self, size: int = -1, /) -> bytes:
         """Returns so many bytes, or fewer at the end."""
