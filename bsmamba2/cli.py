@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bsmamba2.errors import InputError
-from bsmamba2.options import UsageError, meant, parse_options
+from bsmamba2.options import UsageError, meant, one_of, parse_options
 from bsmamba2.system.stopping import stopped_by_exception
 from bsmamba2.version import __version__
 
@@ -43,6 +43,7 @@ SEPARATE_EXAMPLES = (
     "bsmamba2 separate song.mp3",
     "bsmamba2 separate album/ -o stems -f flac",
     "bsmamba2 separate song.mp3 -m msst-vocals -s vocals",
+    "bsmamba2 separate song.mp3 --preset karaoke",
 )
 # Options of Demucs, Spleeter, audio-separator and MSST, by which they are known.
 SEPARATE_ELSEWHERE = {
@@ -68,7 +69,12 @@ SEPARATE_ELSEWHERE = {
     "--start-check-point": "--model",
     "-d": "--device",
     "-p": "--model",
+    "--extra-models": "--model once more",
+    "--ensemble-algorithm": "--ensemble",
+    "--ensemble-preset": "--preset",
 }
+# Models may be given one by one.
+SEVERAL_MODELS = {"action": "append", "default": None}
 # The extra of pyproject.toml that installs a package, by the name it is imported by.
 EXTRAS = {
     "lightning": "train",
@@ -158,11 +164,33 @@ def _log_shown() -> Iterator[None]:
 # Each command imports what it needs, so that a separation loads no training code.
 def _separate(arguments: Sequence[str]) -> None:
     from bsmamba2.separation.command import separate_files
+    from bsmamba2.weights.registry import PRESETS
 
-    inputs = _positional(nargs="+", metavar="INPUT")
-    options = parse_options(
-        "separate", separate_files, arguments, {"inputs": inputs}, SEPARATE_EXAMPLES, SEPARATE_ELSEWHERE
-    )
+    special: dict[str, dict[str, Any]] = {
+        "inputs": _positional(nargs="+", metavar="INPUT"),
+        "model": SEVERAL_MODELS,
+        "preset": {
+            "type": one_of(list(PRESETS)),
+            "metavar": f"{{{','.join(PRESETS)}}}",
+            "help": "Model and options for a purpose (`bsmamba2 models` lists them). An option that is given wins.",
+        },
+    }
+
+    def parsed(**defaults: Any) -> dict[str, Any]:
+        replaced = {name: {"default": value} for name, value in defaults.items()}
+        return parse_options(
+            "separate", separate_files, arguments, special | replaced, SEPARATE_EXAMPLES, SEPARATE_ELSEWHERE
+        )
+
+    options = parsed()
+    if options["preset"]:
+        if options["model"]:
+            raise UsageError(f"--preset {options['preset']} chooses a model too; leave --model or --preset out")
+        preset = PRESETS[options["preset"]]
+        options = parsed(**preset.options) | {"model": preset.models}
+    del options["preset"]
+    if options["model"] is None:
+        del options["model"]
     outcomes = separate_files(**options)
     failures = [outcome for outcome in outcomes if outcome.state == "failed"]
     if failures:
@@ -194,7 +222,10 @@ def _evaluate(arguments: Sequence[str]) -> None:
     from bsmamba2.evaluation.runs import REPORT
     from bsmamba2.evaluation.table import results_table
 
-    special = {"no_report": {"action": "store_true", "help": "Do not write report.html."}}
+    special: dict[str, dict[str, Any]] = {
+        "model": SEVERAL_MODELS,
+        "no_report": {"action": "store_true", "help": "Do not write report.html."},
+    }
     options = parse_options("evaluate", evaluate, arguments, special)
     no_report = options.pop("no_report")
     if not no_report:

@@ -9,5 +9,9 @@ class InputError(ValueError):
     """
 
 
+class DivergedError(InputError):
+    """The weights of a network give values that are not finite."""
+
+
 class OutputError(InputError):
     """Results cannot be written, and further ones could not be either."""

@@ -133,7 +133,7 @@ def _reading(name: str, annotation: Any) -> dict[str, Any]:
         # Of a name and a file, both are text.
         return _reading(name, kinds[0])
     if get_origin(annotation) is Literal:
-        return {"type": _one_of(kinds), "metavar": f"{{{','.join(kinds)}}}"}
+        return {"type": one_of(kinds), "metavar": f"{{{','.join(kinds)}}}"}
     if get_origin(annotation) is Sequence and kinds == [float]:
         return {"type": _number, "nargs": "+", "metavar": name.rpartition("_")[2].upper()}
     if get_origin(annotation) is Sequence:
@@ -165,7 +165,9 @@ def _whole_number(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
-def _one_of(names: Sequence[str]) -> Callable[[str], str]:
+def one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """Returns the type of an option whose value is one of some names."""
+
     def name(text: str) -> str:
         if text not in names:
             raise argparse.ArgumentTypeError(f"there is no {text!r}; {meant(text, names)}")

@@ -18,6 +18,7 @@ from bsmamba2.data.tracks import mixture_of
 from bsmamba2.model import BSMamba2
 from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 from bsmamba2.weights.checkpoint import save_model
+from bsmamba2.weights.registry import PRESETS, Preset
 
 COMMANDS = ("separate", "train", "evaluate", "report", "check-data", "models", "convert", "doctor", "demo")
 
@@ -124,6 +125,15 @@ def test_existing_stems_are_kept(tmp_path: Path, model: Path, musdb_root: Path) 
             "--bit-depth: there is no '20'; choose source",
         ),
         (["separate", "-x.wav", "--model", "m"], 2, "there is no option -x.wav; a name that begins so follows --"),
+        (["separate", "a.wav", "--preset", "vocal"], 2, "--preset: there is no 'vocal'; did you mean vocals?"),
+        (
+            ["separate", "a.wav", "--preset", "fast", "--model", "m"],
+            2,
+            "--preset fast chooses a model too; leave --model or --preset out",
+        ),
+        (["separate", "a.wav", "--ensemble", "median"], 2, "--ensemble: there is no 'median'; "),
+        (["separate", "{model}", "--preset", "fast", "--ensemble", "max"], 1, "but small-vocals is one; give --model"),
+        (["separate", "{model}", "--model", "{model},kim"], 1, "kim is neither a file nor a published model; check"),
         (["separate", "a.wav", "--form", "flac"], 2, "there is no option --form; did you mean --format?"),
         (["separate", "a.wav", "--batch_sise", "2"], 2, "there is no option --batch_sise; did you mean --batch-size?"),
         (["separate", "a.wav", "--format", "mp4"], 2, "there is no 'mp4'; did you mean mp3?"),
@@ -253,6 +263,38 @@ def test_stems_are_separated_by_commas(tmp_path: Path, model: Path, monkeypatch:
     soundfile.write("song.wav", np.full((4410, 2), 0.1), 44100)
     assert main(["separate", "song.wav", "--model", str(model), "--stems", "residual,vocals", "--skip-existing"]) == 0
     assert sorted(path.name for path in Path("stems/song").iterdir()) == ["residual.wav", "vocals.wav"]
+
+
+def test_models_are_given_one_by_one_or_separated_by_commas(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("song.wav", np.full((4410, 2), 0.1), 44100)
+    for number, models in enumerate(
+        (["-m", "tiny.safetensors", "--model=tiny.safetensors"], ["-m", f"{model},{model}"])
+    ):
+        assert main(["separate", "song.wav", *models, "--ensemble", "min", "-o", str(number)]) == 0
+        assert "min of 2 models" in capsys.readouterr().err
+    assert Path("0/song/vocals.wav").read_bytes() == Path("1/song/vocals.wav").read_bytes()
+
+
+def test_a_preset_chooses_a_model_and_options_that_are_not_given(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("song.wav", np.full((4410, 2), 0.1), 44100)
+    options = {"overlap": 0.5, "stems": ["instrumental"], "segment_seconds": 0.05}
+    monkeypatch.setitem(PRESETS, "fast", Preset("fast", "", (str(model),), options))
+    assert main(["separate", "song.wav", "--preset", "fast"]) == 0
+    shown = capsys.readouterr().err
+    assert f"model {model}" in shown
+    assert "segments 0.05 s, 1 in a pass · overlap 50 %" in shown
+    assert [path.name for path in Path("stems/song").iterdir()] == ["instrumental.wav"]
+    # The default of an option, when it is given, wins too.
+    given = ["--overlap", "0.25", "--stems", "vocals"]
+    assert main(["separate", "song.wav", "--preset", "fast", *given]) == 0
+    assert "segments 0.05 s, 1 in a pass · overlap 25 %" in capsys.readouterr().err
+    assert sorted(path.name for path in Path("stems/song").iterdir()) == ["instrumental.wav", "vocals.wav"]
 
 
 def test_a_failed_song_is_status_1_and_a_skipped_one_0(

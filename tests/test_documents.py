@@ -93,7 +93,7 @@ def run_program(program: str, *arguments: str) -> tuple[int, str]:
 @functools.cache
 def help_of(program: str) -> str:
     """Returns what a program prints for --help."""
-    _, printed = run_program(program, "--help")
+    _, printed = run_program(program, "--help-all" if program == "bsmamba2 train" else "--help")
     assert "--help" in printed or "usage:" in printed, program
     return printed
 

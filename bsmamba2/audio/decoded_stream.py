@@ -494,7 +494,7 @@ class DecodedStream:
             [frame] = self._packer.resample(frame)
         if frame.format.name == "fltp":
             # PyAV's own conversion takes several times as long.
-            planes = [np.frombuffer(cast(bytes, plane), np.float32, frame.samples) for plane in frame.planes]
+            planes = [np.frombuffer(memoryview(plane), np.float32, frame.samples) for plane in frame.planes]
             return np.concatenate(planes).reshape(self.channels, frame.samples)
         samples = frame.to_ndarray()
         if not frame.format.is_planar:

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-import logging
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bsmamba2.audio.reading import read_blocks
-from bsmamba2.data.tracks import StemLocation, Track
+from bsmamba2.data.activity_cache import ActivityCache
+from bsmamba2.data.track_files import StemLocation
+from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
+from bsmamba2.stem_names import MIXTURE
 from bsmamba2.system.files import complete_file, sha256_of_text
 
 BLOCKS = 10
@@ -23,11 +27,11 @@ QUANTILE = 0.15
 RMS_THRESHOLD = 1e-3
 RMS_OF_SILENCE = 1e-5
 VERSION = 1
+# Files that are scanned at the same time; most of the work is outside Python.
+MOST_THREADS = min(8, os.cpu_count() or 1)
 
 # By stem: track number and first sample of every window.
 Windows = dict[str, list[tuple[int, int]]]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,32 +126,32 @@ class StemScan:
 def index_tracks(tracks: Sequence[Track], window: int, cache: Path, index: Path | None = None) -> ActivityIndex:
     """Returns the active windows of every stem over all tracks, from an index file if it matches these tracks.
 
+    What is known of a file is kept in the cache, so that only files that are new or have changed are read, several at a
+    time; an interrupted scan resumes.
+
     Args:
         tracks: Songs to train on; the index may contain more.
         window: Length of a window in samples.
-        cache: Folder for the index file if none is given; its name is a hash of the tracks' files.
+        cache: Folder for what is known of the files.
         index: The index file; it is made if it does not exist.
 
     Raises:
         InputError: A stem has no active window, a file cannot be read or written, or the given index file was made of
             different files or settings.
     """
-    path = index or cache / f"activity-{_fingerprint(tracks, window)}.json"
-    if path.exists():
+    if index is not None and index.exists():
         try:
-            return _joined(tracks, _fitting_activities(path, tracks, window), window)
+            return _joined(tracks, _fitting_activities(index, tracks, window), window)
         except _StaleIndexError as error:
-            if index is not None:
-                root = tracks[0].path.parent.parent
-                raise InputError(
-                    f"the index {path} cannot be used, because {error}; `bsmamba2 check-data {root} --index {path}` "
-                    "makes a new one (with the --segment-seconds of the training run)"
-                ) from error
-            log.warning("making the index %s again, because %s", path, error)
-    progress = tqdm(tracks, "indexing tracks", unit="track", disable=None)
-    activities = {track.name: _track_activities(track, window) for track in progress}
+            root = tracks[0].path.parent.parent
+            raise InputError(
+                f"the index {index} cannot be used, because {error}; `bsmamba2 check-data {root} --index {index}` "
+                "makes a new one (with the --segment-seconds of the training run)"
+            ) from error
+    activities = _cached_activities(tracks, window, cache)
     joined = _joined(tracks, activities, window)
-    write_index(path, activities, window)
+    if index is not None:
+        write_index(index, activities, window)
     return joined
 
 
@@ -195,16 +199,41 @@ def _active(windows: Tensor) -> Tensor:
     return ((rms > threshold).float().mean(-1) > 0.5).all(0)
 
 
-def _track_activities(track: Track, window: int) -> dict[str, StemActivity]:
-    return {stem: _scanned(track, stem, window).activity(track.sources[stem]) for stem in track.stems}
+def _cached_activities(tracks: Sequence[Track], window: int, folder: Path) -> Activities:
+    """Returns the activities of all stems; those that the cache does not have are scanned."""
+    root = tracks[0].path.parent.parent.absolute()
+    described = json.dumps([VERSION, _settings(window), str(root)])
+    cache = ActivityCache(folder / f"activity-{sha256_of_text(described)[:32]}.jsonl", root)
+    states = {
+        (track.name, stem): cache.state((file.absolute(), stream), track.length)
+        for track in tracks
+        for stem, (file, stream) in track.sources.items()
+        if stem != MIXTURE
+    }
+    jobs = [(track, stem) for track in tracks for stem in track.stems if cache.get(states[track.name, stem]) is None]
+    if jobs:
+        with cache.opened(), ThreadPoolExecutor(MOST_THREADS) as pool:
+            scans = {pool.submit(_scanned, track, stem, window): (track.name, stem) for track, stem in jobs}
+            try:
+                progress = tqdm(as_completed(scans), "indexing stems", len(scans), unit="stem", disable=None)
+                for scan in progress:
+                    cache.add(states[scans[scan]], asdict(scan.result()))
+            except BaseException:
+                # The pool would scan the rest first.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    activities: dict[str, dict[str, StemActivity]] = {track.name: {} for track in tracks}
+    for (name, stem), state in states.items():
+        activities[name][stem] = StemActivity(**cache.get(state) or {})
+    return activities
 
 
-def _scanned(track: Track, stem: str, window: int) -> StemScan:
+def _scanned(track: Track, stem: str, window: int) -> StemActivity:
     scan = StemScan(track.length, window)
     path, stream = track.sources[stem]
     for block in read_blocks(path, 0, track.length, stream):
         scan.add(block)
-    return scan
+    return scan.activity(track.sources[stem])
 
 
 def _joined(tracks: Sequence[Track], activities: Activities, window: int) -> ActivityIndex:
@@ -265,16 +294,6 @@ def _settings(window: int) -> dict[str, float]:
         "rms_threshold": RMS_THRESHOLD,
         "rms_of_silence": RMS_OF_SILENCE,
     }
-
-
-def _fingerprint(tracks: Sequence[Track], window: int) -> str:
-    described = [VERSION, _settings(window), [_file_states(track) for track in tracks]]
-    return sha256_of_text(json.dumps(described))[:32]
-
-
-def _file_states(track: Track) -> list[tuple[str, int, int]]:
-    files = sorted({file for file, _ in track.sources.values()})
-    return [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def _packet_digest(path: Path, stream: int) -> str:

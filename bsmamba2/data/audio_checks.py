@@ -1,7 +1,9 @@
 """The audio of a track, read once, and the problems in it."""
 
+import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -9,12 +11,12 @@ from torch import Tensor
 from bsmamba2.audio.reading import AudioInfo, audio_info, read_blocks
 from bsmamba2.data.activity import StemActivity, StemScan
 from bsmamba2.data.findings import LOWEST_DB, CheckedTrack, Problem, Severity
-from bsmamba2.data.musdb import SAMPLE_RATE, TRACKS_WITH_WRONG_MIXTURE
-from bsmamba2.data.tracks import COMPRESSED_LIMIT_DB, ROUNDED_LIMIT_DB, SILENT_PEAK, StemLocation, find_sources
+from bsmamba2.data.musdb import CHANNELS, SAMPLE_RATE, TRACKS_WITH_WRONG_MIXTURE
+from bsmamba2.data.track_files import StemLocation, track_files
+from bsmamba2.data.tracks import COMPRESSED_LIMIT_DB, ROUNDED_LIMIT_DB
 from bsmamba2.errors import InputError
+from bsmamba2.metrics import SILENT_PEAK
 from bsmamba2.stem_names import MIXTURE
-
-CHANNELS = 2
 
 Faults = list[tuple[str | None, str]]
 
@@ -27,9 +29,10 @@ def measure_track(path: Path, window: int) -> CheckedTrack:
         window: Length of a window of activity in samples.
     """
     try:
-        sources = find_sources(path)
+        files = track_files(path)
     except (InputError, OSError) as error:
         return CheckedTrack(path, faults=[(None, str(error))])
+    sources = files.sources
     infos: dict[str, AudioInfo] = {}
     faults: Faults = []
     for name, (file, stream) in sources.items():
@@ -39,7 +42,7 @@ def measure_track(path: Path, window: int) -> CheckedTrack:
             # A stem file is one file: if a stream cannot be opened, the file cannot.
             faults.append((None if stream is not None else name, str(error)))
     if not infos:
-        return CheckedTrack(path, sources, faults=faults)
+        return CheckedTrack(path, sources, files.unused, faults=faults)
     samples = (infos.get(MIXTURE) or min(infos.values(), key=lambda info: info.length)).length
     scans = {name: StemScan(samples, window) for name in infos}
     level = _read_side_by_side(sources, scans, infos, faults)
@@ -54,6 +57,7 @@ def measure_track(path: Path, window: int) -> CheckedTrack:
     return CheckedTrack(
         path,
         sources,
+        files.unused,
         infos,
         samples,
         activities,
@@ -118,11 +122,28 @@ def unreadable_audio(track: CheckedTrack) -> Iterator[Problem]:
         yield track.problem("error", text, name)
 
 
-def wrong_formats(track: CheckedTrack) -> Iterator[Problem]:
-    """Yields the problems of stems with a sampling rate or number of channels other than MUSDB18's."""
+def usual_format(paths: Iterable[Path]) -> tuple[int, int]:
+    """Returns sampling rate in Hz and channels of most tracks, by one stem of each; MUSDB18's if there is no track.
+
+    Args:
+        paths: Stem files and track folders.
+    """
+    formats: Counter[tuple[int, int]] = Counter()
+    for path in paths:
+        # What cannot be read is reported later.
+        with contextlib.suppress(InputError, OSError):
+            for file, stream in track_files(path).sources.values():
+                info = audio_info(file, stream)
+                formats[info.sample_rate, info.channels] += 1
+                break
+    return formats.most_common(1)[0][0] if formats else (SAMPLE_RATE, CHANNELS)
+
+
+def wrong_formats(track: CheckedTrack, sample_rate: int, channels: int) -> Iterator[Problem]:
+    """Yields the problems of stems with a different sampling rate in Hz or number of channels."""
     for name, info in track.infos.items():
-        if (info.sample_rate, info.channels) != (SAMPLE_RATE, CHANNELS):
-            text = f"has {info.sample_rate} Hz and {info.channels} channels instead of {SAMPLE_RATE} Hz and {CHANNELS}"
+        if (info.sample_rate, info.channels) != (sample_rate, channels):
+            text = f"has {info.sample_rate} Hz and {info.channels} channels instead of {sample_rate} Hz and {channels}"
             yield track.problem("error", text, name)
 
 

@@ -1,5 +1,6 @@
 """Songs with stems as a Lightning data module."""
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +11,15 @@ from lightning import LightningDataModule
 from platformdirs import user_cache_path
 from torch.utils.data import DataLoader
 
-from bsmamba2.data.activity import index_tracks
+from bsmamba2.data.activity import ActivityIndex, index_tracks
 from bsmamba2.data.augment import Augmentation
 from bsmamba2.data.excerpts import EpochNumbers, Excerpts, RandomMixes, SongExcerpts, Stems, collate, start_worker
-from bsmamba2.data.tracks import Split, Track, find_tracks
+from bsmamba2.data.track_files import unused_files
+from bsmamba2.data.tracks import Split, Track, find_tracks, track_paths
 from bsmamba2.errors import InputError
+from bsmamba2.system.files import sha256_of_text
+
+log = logging.getLogger(__name__)
 
 
 class MusdbDataModule(LightningDataModule):
@@ -39,8 +44,10 @@ class MusdbDataModule(LightningDataModule):
         validation_seconds: Length of the fixed excerpt around the middle of each validation song; by default
             the whole song.
         workers: Processes that read excerpts.
-        cache: Folder for the index of active windows; by default the user's cache.
-        index: Index of active windows written by `bsmamba2 check-data`; by default one is made in the cache.
+        cache: Folder for the active windows of files, and for decoded stems of tracks that cannot be read from any
+            position; by default the user's cache.
+        index: Index of active windows written by `bsmamba2 check-data`; by default those of each file are
+            kept in the cache.
     """
 
     def __init__(
@@ -80,6 +87,9 @@ class MusdbDataModule(LightningDataModule):
         self.cache = cache or user_cache_path("bsmamba2", appauthor=False)
         self.index = index
         self.next_excerpt = 0
+        # Found once: both `prepare_data` and `setup` need them.
+        self._found: dict[Split, list[Track]] = {}
+        self._index: ActivityIndex | None = None
         self._check_values()
 
     def _check_values(self) -> None:
@@ -98,13 +108,22 @@ class MusdbDataModule(LightningDataModule):
             )
 
     def prepare_data(self) -> None:
-        """Indexes the training songs once, so that every process finds the index in the cache."""
-        index_tracks(self._tracks("train"), self.segment, self.cache, self.index)
+        """Decodes and indexes the songs once, so that every process finds them and the index in the cache."""
+        paths = [
+            path
+            for split in ("train", "valid")
+            if (self.root / split).is_dir()
+            for path in track_paths(self.root / split)
+        ]
+        for sentence in unused_files(paths):
+            log.warning("%s", sentence)
+        self._tracks("valid")
+        self._activity()
 
     def setup(self, stage: str) -> None:
         """Finds the songs to train and validate on, and names and hash of the former."""
         tracks, songs = self._tracks("train"), self._tracks("valid")
-        index = index_tracks(tracks, self.segment, self.cache, self.index)
+        index = self._activity()
         self.data_hash = index.data_hash
         self.training_songs = tuple(track.name for track in tracks)
         self.mixes = RandomMixes(
@@ -134,7 +153,17 @@ class MusdbDataModule(LightningDataModule):
         """Returns one song at a time: its name and its stems (c, n) by name."""
         return DataLoader(self.songs, batch_size=None, **_workers(min(1, self.workers)))
 
+    def _activity(self) -> ActivityIndex:
+        if self._index is None:
+            self._index = index_tracks(self._tracks("train"), self.segment, self.cache, self.index)
+        return self._index
+
     def _tracks(self, split: Split) -> list[Track]:
+        if split not in self._found:
+            self._found[split] = self._find_tracks(split)
+        return self._found[split]
+
+    def _find_tracks(self, split: Split) -> list[Track]:
         tracks = find_tracks(
             self.root,
             split,
@@ -143,6 +172,7 @@ class MusdbDataModule(LightningDataModule):
             shared_artists=self.shared_artists,
             sample_rate=self.sample_rate,
             channels=self.channels,
+            decoded=self.cache / "decoded" / sha256_of_text(str(self.root.resolve()))[:16],
         )
         strangers = [stem for stem in self.targets if stem not in tracks[0].stems]
         if strangers:

@@ -1,5 +1,6 @@
-"""Decodes stem files once to folders of WAV files, which can be read at any position without decoding."""
+"""Decodes tracks once to folders of WAV files, which can be read at any position without decoding."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +10,16 @@ from tqdm import tqdm
 
 from bsmamba2.audio.reading import AudioInfo, audio_info, read_blocks
 from bsmamba2.audio.writing import audio_writer, count_beyond_full_scale
-from bsmamba2.data.musdb import STREAMS
-from bsmamba2.data.tracks import track_name
+from bsmamba2.data.track_files import STEM_FILE, StemLocation, track_files
 from bsmamba2.errors import InputError
-from bsmamba2.system.files import complete_file, remove_unfinished
+from bsmamba2.system.files import complete_file, locked, remove_unfinished
 
 DecodedDepth = Literal["16", "24", "float"]
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Result of decoding stem files.
+    """Result of decoding tracks.
 
     Args:
         written: Number of files written.
@@ -32,53 +32,71 @@ class Decoded:
     clipped: int
 
 
-def decode_stem_files(paths: Sequence[Path], output: Path, depth: DecodedDepth = "float") -> Decoded:
-    """Writes mixture and stems of stem files to `{output}/{split}/{track}/{stem}.wav`, the split being their folder.
+def decode_tracks(paths: Sequence[Path], output: Path, depth: DecodedDepth = "float") -> Decoded:
+    """Writes mixture and stems of tracks to `{output}/{split}/{track}/{stem}.wav`, the split being their folder.
 
-    A file appears only once it is complete; files of an earlier run are kept. Samples that an encoder added after the
-    length stated by a stem file are left out, as in training.
+    A file appears only once it is complete; files of an earlier run are kept unless their source has changed. Another
+    process that decodes to the same folder is waited for. Samples that an encoder added after the length stated by a
+    stem file are left out, as in training.
 
     Args:
-        paths: Stem files.
+        paths: Stem files and track folders.
         output: Folder for the folders of the splits.
         depth: Sample format; float keeps every sample as decoded.
 
     Raises:
-        InputError: A stem file cannot be read, or a file cannot be written.
+        InputError: A track cannot be read, or a file cannot be written.
     """
+    with locked(output):
+        return _decoded(paths, output, depth)
+
+
+def _decoded(paths: Sequence[Path], output: Path, depth: DecodedDepth) -> Decoded:
     written = kept = clipped = 0
-    jobs = [(path, stem, stream) for path in paths for stem, stream in STREAMS.items()]
-    for path, stem, stream in tqdm(jobs, "decoding stem files", unit="stem", disable=None):
-        file = output / path.parent.name / track_name(path) / f"{stem}.wav"
-        info = audio_info(path, stream)
+    jobs = [(path, stem, source) for path in paths for stem, source in track_files(path).sources.items()]
+    for path, stem, source in tqdm(jobs, "decoding tracks", unit="stem", disable=None):
+        file = decoded_folder(path, output) / f"{stem}.wav"
         remove_unfinished(file.parent, ".wav")
-        if _is_complete(file, info, depth):
+        if _is_complete(file, source, depth):
             kept += 1
         else:
-            clipped += _decode(path, stream, info, file, depth)
+            clipped += _decode(source, file, depth)
             written += 1
     return Decoded(written, kept, clipped)
 
 
-def _decode(path: Path, stream: int, info: AudioInfo, file: Path, depth: DecodedDepth) -> int:
-    """Writes one file and returns how many samples were clipped to full scale."""
+def decoded_folder(path: Path, output: Path) -> Path:
+    """Returns the folder that `decode_tracks` writes a track to."""
+    name = path.name.removesuffix(STEM_FILE) if not path.is_dir() else path.name
+    return output / path.parent.name / name
+
+
+def _decode(source: StemLocation, file: Path, depth: DecodedDepth) -> int:
+    """Writes one file, with the modification time of its source, and returns how many samples were clipped."""
+    path, stream = source
+    info, state = audio_info(path, stream), path.stat()
     clipped = 0
-    with (
-        complete_file(file) as temporary,
-        audio_writer(temporary, info.sample_rate, info.channels, info.length, "wav", depth) as write,
-    ):
-        for block in read_blocks(path, 0, info.length, stream):
-            clipped += count_beyond_full_scale(block, depth)
-            write(block)
+    with complete_file(file) as temporary:
+        with audio_writer(temporary, info.sample_rate, info.channels, info.length, "wav", depth) as write:
+            # The length that other files state can be approximate.
+            for block in read_blocks(path, 0, None if stream is None else info.length, stream):
+                clipped += count_beyond_full_scale(block, depth)
+                write(block)
+        os.utime(temporary, ns=(state.st_atime_ns, state.st_mtime_ns))
     return clipped
 
 
-def _is_complete(file: Path, info: AudioInfo, depth: DecodedDepth) -> bool:
+def _is_complete(file: Path, source: StemLocation, depth: DecodedDepth) -> bool:
     if not file.exists():
+        return False
+    path, stream = source
+    if stream is None and file.stat().st_mtime_ns != path.stat().st_mtime_ns:
         return False
     try:
         found = audio_info(file)
     # Not a file that this function wrote: it is replaced.
     except InputError:
         return False
-    return found == AudioInfo(info.length, info.sample_rate, info.channels, depth)
+    info = audio_info(path, stream)
+    length = found.length if stream is None else info.length
+    return found == AudioInfo(length, info.sample_rate, info.channels, depth)

@@ -1,5 +1,6 @@
 """Excerpts for training and validation: random mixes of active windows, and fixed excerpts of songs."""
 
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -38,14 +39,17 @@ def collate(excerpts: Sequence[Excerpts]) -> Excerpts:
 
 
 def start_worker(number: int) -> None:
-    """Does nothing at the start of a data loading process.
+    """Lets a data loading process ignore Ctrl-C and SIGTERM, which a terminal or a cluster sends to all processes.
 
-    Lightning's own function for it would be used otherwise. It seeds the global random numbers, which no excerpt uses,
-    and imports Lightning, which takes seconds and 180 MB in every process.
+    The main process finishes a step before it stops, and may need another batch for it. Lightning's own function for
+    the start of a worker would be used otherwise. It seeds the global random numbers, which no excerpt uses, and
+    imports Lightning, which takes seconds and 180 MB in every process.
 
     Args:
         number: Number of the process.
     """
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)

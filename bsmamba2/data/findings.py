@@ -9,8 +9,8 @@ from typing import Literal
 
 from bsmamba2.audio.reading import AudioInfo
 from bsmamba2.data.activity import StemActivity
-from bsmamba2.data.musdb import SAMPLE_RATE
-from bsmamba2.data.tracks import StemLocation, track_name
+from bsmamba2.data.track_files import StemLocation
+from bsmamba2.data.tracks import track_name
 from bsmamba2.stem_names import MIXTURE
 from bsmamba2.text_table import text_table
 
@@ -43,6 +43,7 @@ class CheckedTrack:
     Args:
         path: Its stem file or folder.
         sources: Where the mixture and each stem is read from.
+        unused: Its other audio files, and why each is not used.
         infos: Length, rate and channels of the mixture and each stem that can be opened.
         samples: Length that is used; None if nothing can be opened.
         activities: The active windows of the mixture and each stem that could be read to its end.
@@ -55,6 +56,7 @@ class CheckedTrack:
 
     path: Path
     sources: Mapping[str, StemLocation] = field(default_factory=dict)
+    unused: Mapping[Path, str] = field(default_factory=dict)
     infos: Mapping[str, AudioInfo] = field(default_factory=dict)
     samples: int | None = None
     activities: Mapping[str, StemActivity] = field(default_factory=dict)
@@ -86,7 +88,7 @@ class CheckedTrack:
     @property
     def seconds(self) -> float | None:
         """The length that is used in seconds; None if nothing can be opened."""
-        return None if self.samples is None else self.samples / SAMPLE_RATE
+        return None if self.samples is None else self.samples / next(iter(self.infos.values())).sample_rate
 
     def problem(self, severity: Severity, text: str, stem: str | None = None, file: Path | None = None) -> Problem:
         """Returns a problem of the track, of one of its stems, or of a file in its folder."""

@@ -3,6 +3,7 @@
 from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
 SAMPLE_RATE = 44100
+CHANNELS = 2
 STREAMS = {name: number for number, name in enumerate((MIXTURE, *MUSDB_STEMS))}
 OFFICIAL_COUNTS = {"train": 100, "test": 50}
 # The tracks of train/ that are kept for validation: `validation_tracks` in configs/mus.yaml of the package musdb 0.4

@@ -9,7 +9,8 @@ from typing import get_args
 from bsmamba2.audio.formats import AUDIO_SUFFIXES
 from bsmamba2.data.findings import CheckedTrack, Kind, Problem
 from bsmamba2.data.musdb import OFFICIAL_COUNTS, OFFICIAL_VALIDATION_TRACKS, STREAMS
-from bsmamba2.data.tracks import STEM_FILE, STEM_SUFFIXES, Split
+from bsmamba2.data.track_files import STEM_FILE, STEM_SUFFIXES
+from bsmamba2.data.tracks import Split
 from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
 # Names at least this similar (difflib's ratio, from 0 to 1) are taken for a misspelling.
@@ -92,24 +93,22 @@ def usual_stems(tracks: Sequence[CheckedTrack]) -> list[str]:
 
 
 def wrong_file_names(track: CheckedTrack, usual: Sequence[str]) -> Iterator[Problem]:
-    """Yields the problems of files that are not read, misspelled or unusual, and of stems that are missing."""
+    """Yields the problems of files that are not used, misspelled or unusual, and of stems that are missing."""
     if not track.path.is_dir() or (track.faults and not track.sources):
         return
+    for file, reason in track.unused.items():
+        yield track.problem("note", reason, file=file)
     missing = [name for name in usual if name not in track.sources]
-    for file in _visible(track.path):
-        if file.suffix.lower() not in AUDIO_SUFFIXES | set(STEM_SUFFIXES):
+    for name, (file, _) in sorted(track.sources.items(), key=lambda source: source[1][0].name):
+        if name in usual or name in STREAMS:
             continue
-        meant = None if file.stem in usual else _similar(file.stem, missing)
-        missing = [name for name in missing if name != meant]
-        if file.suffix.lower() not in STEM_SUFFIXES:
-            text = f"is not read; convert it to one of {', '.join(STEM_SUFFIXES)}"
-        elif meant:
-            text = f"is called {file.stem!r} instead of {meant!r}; rename it"
-        elif file.stem not in usual and file.stem not in STREAMS:
-            text = "is a stem that most tracks lack; all tracks need the same stems"
+        meant = _similar(name, missing)
+        missing = [other for other in missing if other != meant]
+        if meant:
+            yield track.problem("error", f"is called {name!r} instead of {meant!r}; rename it", file=file)
         else:
-            continue
-        yield track.problem("error", text, file=file)
+            text = "is a stem that most tracks lack; all tracks need the same stems"
+            yield track.problem("error", text, file=file)
     if not track.sources:
         yield track.problem("error", "has no stem; a track is a folder with one audio file per stem")
         return
@@ -122,6 +121,23 @@ def wrong_file_names(track: CheckedTrack, usual: Sequence[str]) -> Iterator[Prob
 
 def _similar(name: str, names: Sequence[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name.lower(), names, n=1, cutoff=MISSPELLING_RATIO)), None)
+
+
+def formats_to_decode(tracks: Sequence[CheckedTrack]) -> Iterator[Problem]:
+    """Yields one note on all tracks with stems in formats that cannot be read from any position."""
+    slow = {track.place: files for track in tracks if (files := _files_to_decode(track))}
+    if slow:
+        place, files = next(iter(slow.items()))
+        text = (
+            f"has stems in formats that cannot be read from any position ({', '.join(files)}), as have {len(slow)} "
+            "tracks in all; a training run decodes them once to its cache, or --decoded does now"
+        )
+        yield Problem("note", place, text)
+
+
+def _files_to_decode(track: CheckedTrack) -> list[str]:
+    files = [file for file, stream in track.sources.values() if stream is None]
+    return [file.name for file in files if file.suffix.lower() not in STEM_SUFFIXES]
 
 
 def kind_of(tracks: Sequence[CheckedTrack]) -> Kind:

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,23 +12,18 @@ import torch
 from torch import Tensor
 
 from bsmamba2.audio.reading import AudioInfo, audio_info, read_audio
-from bsmamba2.data.musdb import OFFICIAL_VALIDATION_TRACKS, SAMPLE_RATE, STREAMS
+from bsmamba2.data.decoding import decode_tracks, decoded_folder
+from bsmamba2.data.musdb import CHANNELS, OFFICIAL_VALIDATION_TRACKS, SAMPLE_RATE
+from bsmamba2.data.track_files import STEM_FILE, STEM_SUFFIXES, StemLocation, TrackFiles, track_files
 from bsmamba2.errors import InputError
 from bsmamba2.stem_names import MIXTURE
 
-STEM_FILE = ".stem.mp4"
-# Formats that can be read from any position.
-STEM_SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".w64", ".rf64", ".caf")
-# Two 16-bit steps: anything below is dither.
-SILENT_PEAK = 2**-14
 # Limits of mixture minus sum relative to the mixture. Separate compression of the stems leaves -25 to -33 dB in the
 # previews of MUSDB18; rounding to 16 bits leaves -94 dB of full scale.
 COMPRESSED_LIMIT_DB = -20.0
 ROUNDED_LIMIT_DB = -50.0
 
 Split = Literal["train", "valid", "test"]
-# A file and, for a stem file, the number of the stream.
-StemLocation = tuple[Path, int | None]
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +51,14 @@ class Track:
         return track_artist(self.path)
 
     @functools.cached_property
+    def files(self) -> TrackFiles:
+        """Its audio files."""
+        return track_files(self.path)
+
+    @property
     def sources(self) -> Mapping[str, StemLocation]:
         """Where each stem, and the mixture if there is one, is read from."""
-        return find_sources(self.path)
+        return self.files.sources
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -87,7 +88,8 @@ def find_tracks(
     validation_artists: Sequence[str] | None = None,
     shared_artists: bool = False,
     sample_rate: int = SAMPLE_RATE,
-    channels: int = 2,
+    channels: int = CHANNELS,
+    decoded: Path | None = None,
 ) -> list[Track]:
     """Returns the tracks of a split in the order of their names.
 
@@ -103,12 +105,19 @@ def find_tracks(
         shared_artists: Whether an artist may be in both splits, as in the official ones.
         sample_rate: Sampling rate in Hz required of every stem.
         channels: Number of channels required of every stem.
+        decoded: Folder to decode tracks to that have stems in formats which cannot be read from any position, unless
+            they are in it already.
 
     Raises:
-        InputError: The folder, any track in it, or a given track or artist does not exist; or a track lacks a stem, or
-            has one with a different sampling rate or shorter than its mixture.
+        InputError: The folder, any track in it, or a given track or artist does not exist; or a track lacks a stem, is
+            to be decoded and there is no folder for it, or has a stem with a different sampling rate or shorter than
+            its mixture.
     """
     paths = split_paths(root, split, validation_tracks or (), validation_artists or (), shared_artists)
+    to_decode = [path for path in paths if decoded is not None and track_files(path).to_decode]
+    if decoded is not None and to_decode:
+        decode_tracks(to_decode, decoded)
+        paths = [decoded_folder(path, decoded) if path in to_decode else path for path in paths]
     return _checked(paths, sample_rate, channels)
 
 
@@ -166,37 +175,18 @@ def track_paths(folder: Path) -> list[Path]:
     names = [track_name(path) for path in paths]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError(f"the track {twice[0]!r} is in {folder} twice, as a stem file and as a folder; keep one")
+        raise InputError(f"the track {twice[0]!r} is in {folder} twice; keep one")
     return paths
 
 
 def track_name(path: Path) -> str:
-    """Returns the name of the track in a stem file or folder."""
-    return path.name.removesuffix(STEM_FILE)
+    """Returns the name of the track in a stem file or folder, in one form of Unicode: file systems change it."""
+    return unicodedata.normalize("NFC", path.name.removesuffix(STEM_FILE))
 
 
 def track_artist(path: Path) -> str:
     """Returns the part of a track's name before the first " - "."""
     return track_name(path).split(" - ")[0]
-
-
-def find_sources(path: Path) -> dict[str, StemLocation]:
-    """Returns where the mixture (if any) and each stem of a track is read from: in MUSDB18's order, then A to Z.
-
-    Raises:
-        InputError: A stem exists in two formats.
-    """
-    if not path.is_dir():
-        return {name: (path, stream) for name, stream in STREAMS.items()}
-    files = sorted(
-        file for file in path.iterdir() if file.suffix.lower() in STEM_SUFFIXES and not file.name.startswith(".")
-    )
-    names = [file.stem for file in files]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"the stem {twice[0]!r} is in {path} twice, in two formats; keep one")
-    known = {name: files[names.index(name)] for name in STREAMS if name in names}
-    return {name: (file, None) for name, file in (known | dict(zip(names, files, strict=True))).items()}
 
 
 def mixture_of(stems: dict[str, Tensor]) -> Tensor:
@@ -206,6 +196,7 @@ def mixture_of(stems: dict[str, Tensor]) -> Tensor:
 
 def _named(paths: Sequence[Path], tracks: Sequence[str], artists: Sequence[str]) -> set[str]:
     artists_of = {track_name(path): track_artist(path) for path in paths}
+    tracks, artists = ([unicodedata.normalize("NFC", name) for name in given] for given in (tracks, artists))
     missing = [name for name in tracks if name not in artists_of]
     missing += [name for name in artists if name not in artists_of.values()]
     if missing:
@@ -223,11 +214,22 @@ def _without_artists(paths: Sequence[Path], artists: set[str]) -> list[Path]:
 
 
 def _checked(paths: Sequence[Path], sample_rate: int, channels: int) -> list[Track]:
-    sources = {path: find_sources(path) for path in paths}
+    files = {path: track_files(path) for path in paths}
+    sources = {path: found.sources for path, found in files.items()}
     stems = {name for found in sources.values() for name in found if name != MIXTURE}
     if not stems:
         raise InputError(f"{paths[0]} has no stem; a track has one audio file per stem ({', '.join(STEM_SUFFIXES)})")
+    if len(stems) == 1:
+        raise InputError(
+            f"{paths[0]} has only the stem {next(iter(stems))}, which would be the whole mixture; add the rest of the "
+            "song as a second stem, such as instrumental.wav"
+        )
     for path, found in sources.items():
+        if files[path].to_decode:
+            raise InputError(
+                f"{path} has stems in formats that cannot be read from any position; decode the tracks once with "
+                "`bsmamba2 check-data --decoded`, or convert them to WAV or FLAC"
+            )
         for stem in sorted(stems - set(found)):
             raise InputError(
                 f"the track {path} lacks the stem {stem}, which others have; `bsmamba2 check-data` lists all problems"
@@ -241,7 +243,7 @@ def _common_length(path: Path, sources: Mapping[str, StemLocation], sample_rate:
         if info.sample_rate != sample_rate or info.channels != channels:
             raise InputError(
                 f"the stem {stem} of {path} has {info.sample_rate} Hz and {info.channels} channels; the network takes "
-                f"{sample_rate} Hz and {channels}"
+                f"{sample_rate} Hz and {channels}; convert it, or give --model.network.sample_rate and channels"
             )
         if MIXTURE in infos and info.length < infos[MIXTURE].length:
             raise InputError(

@@ -21,18 +21,20 @@ from bsmamba2.evaluation.songs import find_scored_tracks
 from bsmamba2.evaluation.sources import FolderSource, ModelSource, Source, chosen_stems
 from bsmamba2.evaluation.statistics import summarise_results
 from bsmamba2.evaluation.track import Failure, Plan, evaluate_track
+from bsmamba2.separation.models import load_models
 from bsmamba2.separation.settings import SeparationSettings
 from bsmamba2.system import versions
 from bsmamba2.system.devices import choose_device
 from bsmamba2.system.files import sha256_of_text
 from bsmamba2.system.processes import Processes, is_first_process
 from bsmamba2.version import __version__
+from bsmamba2.weights.registry import ModelNames
 
 
 def evaluate(
     root: Path,
     output: Path,
-    model: str | Path | None = None,
+    model: ModelNames | None = None,
     source_settings: SourceSettings = SourceSettings(),
     selection: Selection = Selection(),
     scoring: ScoringSettings = ScoringSettings(),
@@ -48,7 +50,8 @@ def evaluate(
     Args:
         root: Folder with test/, or with train/ and perhaps valid/ for the other splits, or the tracks themselves.
         output: Folder for the results.
-        model: Name of a published model (`bsmamba2 models` lists them), or a file: a checkpoint or weights.
+        model: Name of a published model (`bsmamba2 models` lists them), or a file: a checkpoint or weights. Several,
+            given as A,B, separate together.
         source_settings: A folder with estimates instead of a model, or what the file of the model does not contain.
         selection: Songs to score.
         scoring: Scores to compute, and files to keep.
@@ -65,7 +68,9 @@ def evaluate(
     source: Source
     estimates = source_settings.estimates
     if model is not None and estimates is None:
-        source = ModelSource(model, settings, scoring.chunk_seconds or (), source_settings.hop_length, scoring.stems)
+        hop_length = source_settings.hop_length
+        models = load_models(model, source_settings.ensemble, stems=scoring.stems, hop_length=hop_length)
+        source = ModelSource(models, settings, scoring.chunk_seconds or (), hop_length)
         device = choose_device(settings.device)
     elif estimates is not None and model is None:
         _check_no_model(settings, scoring)

@@ -6,13 +6,15 @@ from pathlib import Path
 
 from torch import Tensor
 
+from bsmamba2.audio.formats import AUDIO_SUFFIXES
 from bsmamba2.audio.reading import audio_info, read_audio
-from bsmamba2.data.tracks import STEM_SUFFIXES
+from bsmamba2.data.track_files import VIDEO_SUFFIXES, is_stem_name, stem_name
+from bsmamba2.data.tracks import track_name
 from bsmamba2.errors import InputError
-from bsmamba2.evaluation.songs import INSTRUMENTAL_NAMES, NO_STEMS, Song, files_sha256, fit
+from bsmamba2.evaluation.songs import Song, files_sha256, fit
 from bsmamba2.stem_names import INSTRUMENTAL, MUSDB_STEMS, VOCALS
 
-ESTIMATE_SUFFIXES = (*STEM_SUFFIXES, ".mp3", ".m4a", ".ogg")
+ESTIMATE_SUFFIXES = AUDIO_SUFFIXES - set(VIDEO_SUFFIXES)
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +23,9 @@ def read_estimates(folder: Path, song: Song, stems: Sequence[str]) -> tuple[dict
     """Returns estimates (c, n) of stems, with the song's length and channels, and notes on adjustments.
 
     Longer ones are cut, shorter ones padded with zeros, and mono ones of a stereo song are copied to both channels.
-    The instrumental may have any name of `INSTRUMENTAL_NAMES`; without a file, it is the mixture without the estimate
-    of the vocals. If there are files of both and one is asked for, the other is returned too, as the estimate of
-    everything else.
+    The names are those of `bsmamba2.data.track_files.stem_name`. Without a file of the instrumental, it is the mixture
+    without the estimate of the vocals. If there are files of both and one is asked for, the other is returned too, as
+    the estimate of everything else.
 
     Args:
         folder: Contains a folder for each track, with the track's name, and in it a file for each stem.
@@ -34,7 +36,7 @@ def read_estimates(folder: Path, song: Song, stems: Sequence[str]) -> tuple[dict
         InputError: A file is missing, ambiguous or cannot be read, or its sampling rate or channels do not fit the
             song.
     """
-    files = _files(folder / song.name)
+    files = _files(_track_folder(folder, song.name))
     by_subtraction = INSTRUMENTAL in stems and INSTRUMENTAL not in files and VOCALS in files
     both = (VOCALS, INSTRUMENTAL)
     related = [name for name in both if name in files] if set(both) & set(stems) else []
@@ -54,13 +56,13 @@ def read_estimates(folder: Path, song: Song, stems: Sequence[str]) -> tuple[dict
     return {name: estimates[name] for name in dict.fromkeys([*stems, *estimates])}, tuple(notes)
 
 
-def estimates_sha256(folder: Path, track_name: str) -> str:
+def estimates_sha256(folder: Path, track: str) -> str:
     """Returns the SHA-256 of stem names and the bytes of the files of one track, independent of their folder.
 
     Raises:
         InputError: The folder of this track does not exist, two files are of the same stem, or a file cannot be read.
     """
-    return files_sha256(_files(folder / track_name))
+    return files_sha256(_files(_track_folder(folder, track)))
 
 
 def stems_in(folder: Path) -> tuple[str, ...]:
@@ -75,7 +77,7 @@ def stems_in(folder: Path) -> tuple[str, ...]:
     """
     folders = sorted(folder.iterdir()) if folder.is_dir() else []
     found = {
-        path.name: {name for name in _files(path) if name.lower() not in NO_STEMS}
+        path.name: {name for name in _files(path) if is_stem_name(name)}
         for path in folders
         if path.is_dir() and not path.name.startswith(".")
     }
@@ -96,6 +98,13 @@ def stems_in(folder: Path) -> tuple[str, ...]:
     return (*(name for name in MUSDB_STEMS if name in shared), *sorted(shared - set(MUSDB_STEMS)))
 
 
+def _track_folder(folder: Path, name: str) -> Path:
+    """Returns the folder of a track, whose name may be in a different form of Unicode than that of the song."""
+    if (folder / name).exists() or not folder.is_dir():
+        return folder / name
+    return next((path for path in sorted(folder.iterdir()) if track_name(path) == name), folder / name)
+
+
 def _files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(
@@ -105,7 +114,7 @@ def _files(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in ESTIMATE_SUFFIXES or path.name.startswith("."):
             continue
-        name = INSTRUMENTAL if path.stem in INSTRUMENTAL_NAMES else path.stem
+        name = stem_name(path)
         if name in files:
             raise InputError(f"{files[name]} and {path.name} are both estimates of {name}; keep one")
         files[name] = path

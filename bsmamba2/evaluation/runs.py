@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.results import EXCERPTS_FOLDER, RESULTS, RUN, TRACKS_FOLDER, TrackResult, to_json
 from bsmamba2.stem_names import MIXTURE
-from bsmamba2.system.files import check_writable, complete_file, remove_unfinished, sha256_of_text
+from bsmamba2.system.files import complete_file, locked, remove_unfinished, sha256_of_text
 
-LOCK = ".lock"
 REPORT = "report.html"
 REPORT_DATA = "report.json"
 ESTIMATES = "estimates"
@@ -52,23 +49,19 @@ class Run:
             raise InputError(
                 f"{self.folder / existing} exists and was not written by an evaluation; give another --output"
             )
-        check_writable(self.folder)
-        try:
-            with FileLock(self.folder / LOCK, timeout=0):
-                changed = self._changed(path) if path.exists() else ""
-                if changed and not overwrite:
-                    raise InputError(
-                        f"{self.folder} contains results with other settings ({changed}); give another --output, or "
-                        "--overwrite"
-                    )
-                self._clear(everything=bool(changed))
-                with complete_file(path) as temporary:
-                    temporary.write_text(to_json(self.identity), encoding="utf-8")
-                yield
-        except Timeout:
-            raise InputError(
-                f"another evaluation is writing to {self.folder}; wait for it, or give another --output"
-            ) from None
+        with locked(
+            self.folder, f"another evaluation is writing to {self.folder}; wait for it, or give another --output"
+        ):
+            changed = self._changed(path) if path.exists() else ""
+            if changed and not overwrite:
+                raise InputError(
+                    f"{self.folder} contains results with other settings ({changed}); give another --output, or "
+                    "--overwrite"
+                )
+            self._clear(everything=bool(changed))
+            with complete_file(path) as temporary:
+                temporary.write_text(to_json(self.identity), encoding="utf-8")
+            yield
 
     def key(self, data_sha256: str) -> str:
         """Returns the hash of everything that the scores of a track depend on."""

@@ -16,6 +16,7 @@ from bsmamba2.metrics import (
     csdr_by_activity,
     defined_median,
     false_mute,
+    is_silent,
     leakage,
     onset_sdr,
     si_sdr,
@@ -167,6 +168,8 @@ def _score(song: Song, estimates: Estimates, references: Estimates, stem: str, a
         reference=torch.stack(list(references.values())),
         sample_rate=rate,
     )[list(references).index(stem)]
+    if is_silent(reference):
+        windows = torch.full_like(windows, torch.nan)
     leaked = leakage(estimate=estimate, reference=reference, mixture=song.mixture, sample_rate=rate)
     bleedless, fullness = bleedless_fullness(estimate=estimate, reference=reference, sample_rate=rate)
     by_activity = csdr_by_activity(windows=windows, active=active, sample_rate=rate)

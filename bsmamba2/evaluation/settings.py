@@ -7,6 +7,7 @@ from pathlib import Path
 from bsmamba2.data.tracks import Split
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.scoring import Protocol
+from bsmamba2.separation.settings import Combination
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,21 @@ class SourceSettings:
     Args:
         estimates: Instead of a model, a folder with the estimates of another tool, as {track}/{stem}.wav.
         hop_length: Distance between frames in samples, for a model whose file does not contain it.
+        ensemble: How to combine the estimates of several models: their mean (the default), or in each bin of their
+            spectra the one with the largest or smallest magnitude (max, min).
 
     Raises:
-        InputError: Both are given.
+        InputError: Estimates are given together with an option for models.
     """
 
     estimates: Path | None = None
     hop_length: int | None = None
+    ensemble: Combination | None = None
 
     def __post_init__(self) -> None:
-        if self.estimates is not None and self.hop_length is not None:
-            raise InputError("--hop-length is for a --model; leave it out with --estimates")
+        for name in ("hop_length", "ensemble"):
+            if self.estimates is not None and getattr(self, name) is not None:
+                raise InputError(f"--{name.replace('_', '-')} is for a --model; leave it out with --estimates")
 
 
 @dataclass(frozen=True)

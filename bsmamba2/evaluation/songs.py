@@ -11,10 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bsmamba2.audio.reading import audio_info
+from bsmamba2.data.track_files import STEM_SUFFIXES
 from bsmamba2.data.tracks import (
     COMPRESSED_LIMIT_DB,
-    SILENT_PEAK,
-    STEM_SUFFIXES,
     Split,
     Track,
     mixture_of,
@@ -23,13 +22,10 @@ from bsmamba2.data.tracks import (
 )
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.results import RUN
-from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, RESIDUAL, VOCALS
+from bsmamba2.metrics import is_silent
+from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, VOCALS
 from bsmamba2.system.files import sha256_of, sha256_of_text
 
-# Common names of a file with everything but the vocals.
-INSTRUMENTAL_NAMES = (INSTRUMENTAL, "accompaniment", "no_vocals")
-# Common names of files that are not stems: the whole song, and the residual.
-NO_STEMS = (MIXTURE, "mix", "mixdown", "master", RESIDUAL)
 # Lengths that differ by at most this many samples, as the streams of a stem file may, need no note.
 AAC_FRAME = 1024
 
@@ -131,12 +127,12 @@ def read_song(track: Track) -> Song:
     """Returns the audio of a track: all stems with the length and the number of channels of the mixture.
 
     Longer stems are cut, shorter ones padded with zeros, and mono is copied to both channels if another file is stereo;
-    notes report this, and stems that are silent or do not sum to the mixture. Without a file of the mixture, it is the
-    sum of the stems, as long as the shortest. All `INSTRUMENTAL_NAMES` are read as the first.
+    notes report this, audio files that are not used, and stems that are silent or do not sum to the mixture. Without a
+    file of the mixture, it is the sum of the stems, as long as the shortest.
 
     Raises:
         InputError: A file cannot be read, its sampling rate differs from the others or it has more than two channels;
-            or the track has no stem, one in two formats, or a file that by its name is not a stem or a sum of stems.
+            or the track has no stem or two files of one, or a single stem and neither a mixture nor a second stem.
     """
     _check_stems(track)
     infos = {name: audio_info(path, stream) for name, (path, stream) in track.sources.items()}
@@ -148,7 +144,7 @@ def read_song(track: Track) -> Song:
     if channels > 2:
         raise InputError(f"{track.path} has audio of {channels} channels; mix it down, mono and stereo can be scored")
     audio = {name: track.read(name) for name in track.sources}
-    notes = []
+    notes = [f"{file.name} {reason}" for file, reason in track.files.unused.items()]
     mono = [name for name, samples in audio.items() if samples.shape[0] < channels]
     if mono:
         notes.append(f"mono, copied to both channels: {', '.join(mono)}")
@@ -159,14 +155,14 @@ def read_song(track: Track) -> Song:
             fitted = "cut" if samples.shape[-1] > length else "padded with zeros"
             notes.append(f"{name} has {samples.shape[-1]} samples, {measure} {length}: {fitted}")
         audio[name] = fit(samples, channels, length)
-    stems = {INSTRUMENTAL if name in INSTRUMENTAL_NAMES else name: audio[name] for name in track.stems}
+    stems = {name: audio[name] for name in track.stems}
     mixture = audio[MIXTURE] if MIXTURE in audio else mixture_of(stems)
     if len(stems) == 1:
         notes.append(f"{next(iter(stems))} is the only stem: everything else is the mixture without it")
     elif MIXTURE in audio:
         notes += _note_of_sum(mixture, stems)
-    silent = [name for name, samples in stems.items() if samples.abs().amax() <= SILENT_PEAK]
-    notes += [f"the reference of {name} is silent: its uSDR measures only the level of the estimate" for name in silent]
+    silent = [name for name, samples in stems.items() if is_silent(samples)]
+    notes += [f"the reference of {name} is silent, so only leakage measures its estimate" for name in silent]
     return Song(track.name, mixture, stems, rates[measure], tuple(notes))
 
 
@@ -213,16 +209,6 @@ def _note_of_sum(mixture: Tensor, stems: Mapping[str, Tensor]) -> list[str]:
 def _check_stems(track: Track) -> None:
     if not track.stems:
         raise InputError(f"{track.path} has no stem; a track has one audio file per stem ({', '.join(STEM_SUFFIXES)})")
-    for name in track.stems:
-        if name.lower() in NO_STEMS:
-            raise InputError(
-                f"{track.path} contains {name}, which is not a stem by its name; remove it, or call the mixture "
-                f"{MIXTURE}"
-            )
-    # They would be counted twice in sums.
-    for name in set(INSTRUMENTAL_NAMES) & set(track.stems):
-        parts = [stem for stem in track.stems if stem not in (name, VOCALS)]
-        if parts:
-            raise InputError(
-                f"{track.path} contains {name} and {', '.join(parts)}, which are parts of it; remove one or the other"
-            )
+    if track.files.unused and list(track.sources) == list(track.stems) and len(track.stems) == 1:
+        file, reason = next(iter(track.files.unused.items()))
+        raise InputError(f"{track.path} has only the stem {track.stems[0]} and no {MIXTURE}, and {file.name} {reason}")

@@ -4,7 +4,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,13 +16,11 @@ from bsmamba2.evaluation.estimates import estimates_sha256, read_estimates, stem
 from bsmamba2.evaluation.results import ESTIMATE, TrainedOn, chunk_row
 from bsmamba2.evaluation.songs import Song
 from bsmamba2.evaluation.training_songs import TrainingSongs
-from bsmamba2.model import BSMamba2
-from bsmamba2.separation.separator import Separator
+from bsmamba2.separation.models import LoadedModels
 from bsmamba2.separation.settings import SeparationSettings
 from bsmamba2.stem_names import INSTRUMENTAL, VOCALS
 from bsmamba2.system.devices import choose_device
 from bsmamba2.system.files import sha256_of
-from bsmamba2.weights.checkpoint import WeightsFile
 
 
 @dataclass(frozen=True)
@@ -74,35 +72,26 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model, and how it separates.
+    """A model or an ensemble, and how it separates.
 
     Args:
-        model: Name of a published model or a file.
+        models: Its model or models.
         settings: How to separate.
         chunk_seconds: Lengths of segments for further rows.
-        hop_length: Distance between frames in samples, if the file does not contain it.
-        asked_stems: The stems to score, which are the names of the model's stems if the file does not contain them.
+        hop_length: Distance between frames in samples, if given.
 
     Raises:
         InputError: The file or an option cannot be used.
     """
 
-    model: str | Path
+    models: LoadedModels
     settings: SeparationSettings = SeparationSettings()
     chunk_seconds: Sequence[float] = ()
     hop_length: int | None = None
-    asked_stems: Sequence[str] | None = None
-    network: BSMamba2 = field(init=False)
-    sha256_of_file: str = field(init=False)
-    training_songs: TrainingSongs = field(init=False)
 
     def __post_init__(self) -> None:
-        file = WeightsFile.find(self.model)
-        object.__setattr__(self, "network", file.network(**file.fields_of(self.asked_stems, self.hop_length)))
-        object.__setattr__(self, "training_songs", TrainingSongs.named(file.training_songs))
-        object.__setattr__(self, "sha256_of_file", sha256_of(file.path))
         for settings in self._rows.values():
-            settings.check_for(self.network)
+            self.models.check(settings)
 
     @property
     def _rows(self) -> dict[str, SeparationSettings]:
@@ -113,54 +102,62 @@ class ModelSource:
     @property
     def stems(self) -> tuple[str, ...]:
         """The stems of the model, and what is left of the song without them or without the vocals."""
-        config = self.network.config
-        return (*config.stems, *config.differences)
+        return (*self.models.gives.stems, *self.models.gives.differences)
 
     @property
     def default_stems(self) -> tuple[str, ...]:
         """The stems of the model."""
-        return self.network.config.stems
+        return self.models.gives.stems
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """The hash of the model's file, and how it separates."""
-        settings, config = self.settings, self.network.config
+        """The hashes of the files of its models, and how it separates."""
+        settings, networks = self.settings, self.models.networks
         device = choose_device(settings.device)
+        combined = {} if len(networks) == 1 else {"ensemble": self.models.combination}
         return {
-            "model": self.sha256_of_file,
+            "model": _one_or_all([sha256_of(file.path) for file in self.models.files]),
+            **combined,
             **({"hop_length": self.hop_length} if self.hop_length else {}),
-            "segment_seconds": settings.segment_seconds or config.segment_seconds,
+            "segment_seconds": settings.segment_seconds
+            or _one_or_all([network.config.segment_seconds for network in networks]),
             "chunk_seconds": sorted(self.chunk_seconds),
             "overlap": settings.overlap,
             "device": device.type,
             "precision": settings.precision,
-            "scan": self.network.scan_on(device, settings.scan),
+            "scan": _one_or_all([network.scan_on(device, settings.scan) for network in networks]),
         }
 
     @property
     def description(self) -> dict[str, dict[str, Any]]:
-        """The model, its architecture, and how it separates."""
+        """Its models, their architectures, and how it separates."""
         separation = {name: value for name, value in self.identity.items() if name != "device"}
+        networks = self.models.networks
         model = {
-            "name": str(self.model),
+            "name": _one_or_all(self.models.names),
             "sha256": separation.pop("model"),
-            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+            "parameters": sum(parameter.numel() for network in networks for parameter in network.parameters()),
         }
-        if self.training_songs.songs:
-            model["training_songs"] = len(self.training_songs.songs)
-        return {"model": model, "separation": separation, "network": asdict(self.network.config)}
+        if self._training_songs.songs:
+            model["training_songs"] = len(self._training_songs.songs)
+        configs = {"network" if n == 1 else f"network {n}": asdict(one.config) for n, one in enumerate(networks, 1)}
+        return {"model": model, "separation": separation, **configs}
+
+    @functools.cached_property
+    def _training_songs(self) -> TrainingSongs:
+        return TrainingSongs.named(sorted({song for file in self.models.files for song in file.training_songs}))
 
     def sha256(self, track: str) -> str:
         """Returns nothing: the identity covers everything."""
         return ""
 
     def trained_on(self, track: str) -> TrainedOn | None:
-        """Returns what the file of the model reveals about a track."""
-        return self.training_songs.match(track)
+        """Returns what the files of its models reveal about a track."""
+        return self._training_songs.match(track)
 
     def on(self, device: str) -> Estimate:
         """Returns the function that separates songs on a device."""
-        separators = {row: Separator(self.network, settings, device=device) for row, settings in self._rows.items()}
+        separators = {row: self.models.separator(settings, device) for row, settings in self._rows.items()}
 
         def estimate(song: Song, stems: Sequence[str]) -> Estimated:
             rows, times = {}, []
@@ -168,7 +165,7 @@ class ModelSource:
                 started = time.monotonic()
                 estimates = separate(song.mixture, song.sample_rate)
                 times.append(time.monotonic() - started)
-                differences = self.network.config.differences
+                differences = separate.gives.differences
                 rows[row] = estimates | {
                     stem: song.mixture - torch.stack([estimates[other] for other in differences[stem]]).sum(0)
                     for stem in stems
@@ -230,6 +227,11 @@ class FolderSource:
             return Estimated({ESTIMATE: estimates}, notes=notes)
 
         return estimate
+
+
+def _one_or_all(values: Sequence[Any]) -> Any:
+    """Returns the value of one model, or the list of those of several."""
+    return values[0] if len(values) == 1 else list(values)
 
 
 def chosen_stems(stems: Sequence[str] | None, source: Source) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ def _by_track(results: Results, stem: str) -> str:
 
 def _over_tracks(results: Results, stem: str, summaries: Mapping[str, Mapping[str, Summary]]) -> str:
     heading = "over tracks, median [95 % interval]"
-    rows = [[heading, "cSDR dB", "", "mean", "uSDR dB", "", "mean", "undefined", "windows"]]
+    rows = [[heading, "cSDR dB", "", "mean", "uSDR dB", "", "mean", "undefined cSDR, uSDR", "windows"]]
     left = of_new_artists(results)
     for row, scores in summaries.items():
         rows.append([row, *_of_row(results, stem, row, scores)])
@@ -64,7 +64,7 @@ def _over_tracks(results: Results, stem: str, summaries: Mapping[str, Mapping[st
 
 def _of_row(results: Results, stem: str, row: str, scores: Mapping[str, Summary]) -> list[str]:
     csdr = scores.get("csdr")
-    undefined = str(csdr.undefined) if csdr else "all"
+    undefined = ", ".join(str(scores[score].undefined) if score in scores else "all" for score in ("csdr", "usdr"))
     windows = _windows(windows_by_track(results, stem, row).values())
     return [*_summary(csdr), *_summary(scores.get("usdr")), undefined, windows]
 

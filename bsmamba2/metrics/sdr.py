@@ -15,6 +15,8 @@ from bsmamba2.errors import InputError
 
 Audio = Tensor | np.ndarray
 
+# Two 16-bit steps: anything below is dither.
+SILENT_PEAK = 2**-14
 # Samples per channel, few enough for a processor's cache.
 SUM_BLOCK = 1 << 16
 # Energy of the rounding errors of a scaled copy in float64, relative to the copy (-260 dB).
@@ -26,6 +28,8 @@ def usdr(*, estimate: Audio, reference: Audio) -> float:
 
     10 · log10((Σ reference² + 1e-7) / (Σ (reference − estimate)² + 1e-7))
 
+    NaN if the reference is silent: the ratio would measure the level of the estimate alone.
+
     Args:
         estimate: Separated audio (c, n).
         reference: True audio (c, n).
@@ -34,6 +38,8 @@ def usdr(*, estimate: Audio, reference: Audio) -> float:
         InputError: The two shapes differ, or are not (c, n) with at least one sample, or a sample is not finite.
     """
     estimate, reference = checked_audio(estimate=estimate, reference=reference)
+    if is_silent(reference):
+        return float("nan")
     signal = error = torch.full((), 1e-7, dtype=torch.float64)
     for e, r in _blocks(estimate, reference):
         signal = signal + r.square().sum()
@@ -46,8 +52,8 @@ def si_sdr(*, estimate: Audio, reference: Audio) -> float:
 
     10 · log10(Σ (α · reference)² / Σ (α · reference − estimate)²), α = Σ estimate · reference / Σ reference²
 
-    No mean is removed. NaN if the reference or the estimate is zero; -inf if the estimate contains nothing of the
-    reference; +inf if it contains nothing else, up to the rounding of float64.
+    No mean is removed. NaN if the reference is silent or the estimate zero; -inf if the estimate contains nothing of
+    the reference; +inf if it contains nothing else, up to the rounding of float64.
 
     Args:
         estimate: Separated audio (c, n).
@@ -57,12 +63,14 @@ def si_sdr(*, estimate: Audio, reference: Audio) -> float:
         InputError: The two shapes differ, or are not (c, n) with at least one sample, or a sample is not finite.
     """
     estimate, reference = checked_audio(estimate=estimate, reference=reference)
+    if is_silent(reference):
+        return float("nan")
     product = reference_energy = estimate_energy = torch.zeros((), dtype=torch.float64)
     for e, r in _blocks(estimate, reference):
         product = product + (e * r).sum()
         reference_energy = reference_energy + r.square().sum()
         estimate_energy = estimate_energy + e.square().sum()
-    if not reference_energy or not estimate_energy:
+    if not estimate_energy:
         return float("nan")
     scale = product / reference_energy
     error = torch.zeros((), dtype=torch.float64)
@@ -73,9 +81,9 @@ def si_sdr(*, estimate: Audio, reference: Audio) -> float:
 
 
 def csdr(*, estimate: Audio, reference: Audio, sample_rate: int) -> float:
-    """Returns the median of the defined windows of `windowed_sdr` in dB, NaN if no window is defined.
+    """Returns the median of the defined windows of `windowed_sdr` in dB.
 
-    For an even count it is the mean of the middle two.
+    For an even count it is the mean of the middle two. NaN if no window is defined or the reference is silent.
 
     Args:
         estimate: Separated audio (c, n).
@@ -86,7 +94,7 @@ def csdr(*, estimate: Audio, reference: Audio, sample_rate: int) -> float:
         InputError: The two shapes differ, or are not (c, n) with at least one sample, or a sample is not finite.
     """
     estimate, reference = checked_audio(estimate=estimate, reference=reference)
-    return defined_median(_windows(estimate, reference, sample_rate))
+    return float("nan") if is_silent(reference) else defined_median(_windows(estimate, reference, sample_rate))
 
 
 def windowed_sdr(*, estimate: Audio, reference: Audio, sample_rate: int) -> Tensor:
@@ -108,6 +116,12 @@ def windowed_sdr(*, estimate: Audio, reference: Audio, sample_rate: int) -> Tens
     ndim = 3 if np.ndim(estimate) == 3 else 2
     estimate, reference = checked_audio(estimate=estimate, reference=reference, ndim=ndim)
     return _windows(estimate, reference, sample_rate)
+
+
+def is_silent(audio: Tensor) -> bool:
+    """Returns whether no sample is louder than dither, at two 16-bit steps."""
+    # Not abs, which would make a copy of the audio.
+    return bool(torch.stack(audio.aminmax()).abs().max() <= SILENT_PEAK)
 
 
 def defined_median(values: Tensor) -> float:

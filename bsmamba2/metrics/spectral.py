@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor
 
-from bsmamba2.metrics.sdr import Audio, checked_audio
+from bsmamba2.metrics.sdr import Audio, checked_audio, is_silent
 
 WINDOW_LENGTH = 4096
 HOP_LENGTH = 1024
@@ -26,8 +26,8 @@ def bleedless_fullness(*, estimate: Audio, reference: Audio, sample_rate: int) -
     zeros around the audio, 512 mel bands with Slaney's scale and areas on magnitudes, levels limited to 80 dB below the
     peak of their own audio over all channels and to -200 dB; in float32.
 
-    Identical audio gives (100, 100), including silence. Silence is at -200 dB everywhere, far below the floor of any
-    other audio: as the estimate it gives 100 for bleedless and below 1 for fullness, as the reference the opposite.
+    Identical audio gives (100, 100). Silence is at -200 dB everywhere, far below the floor of any other audio: as the
+    estimate it gives 100 for bleedless and below 1 for fullness. Both are NaN if the reference is silent.
 
     Args:
         estimate: Separated audio (c, n).
@@ -38,6 +38,8 @@ def bleedless_fullness(*, estimate: Audio, reference: Audio, sample_rate: int) -
         InputError: The two shapes differ, or are not (c, n) with at least one sample, or a sample is not finite.
     """
     estimate, reference = checked_audio(estimate=estimate, reference=reference)
+    if is_silent(reference):
+        return math.nan, math.nan
     difference = _mel_decibels(estimate, sample_rate) - _mel_decibels(reference, sample_rate)
     added, lacking = (
         side.sum(dtype=torch.float64) / side.count_nonzero().clamp(min=1)

@@ -98,7 +98,9 @@ class BSMamba2(nn.Module):
             mixer.compile(**({"dynamic": False} | options))
 
     def forward(self, mixture: Tensor, *, recompute: bool = False) -> Tensor:
-        """Returns the estimates (b, s, c, n) of a mixture (b, c, n), for every n >= 1.
+        """Returns the estimates (b, s, c, n) of a mixture (b, c, n), for every n >= 1, in at least single precision.
+
+        Weights of 16 bits are used as under torch.autocast: norms, decays and spectra are in single precision.
 
         Args:
             mixture: Audio at config.sample_rate, full scale at 1.
@@ -112,6 +114,13 @@ class BSMamba2(nn.Module):
                 f"the mixture has shape {tuple(mixture.shape)}; the network takes (batch, {self.config.channels}, "
                 "samples) with at least one sample"
             )
+        weight = next(self.parameters())
+        if weight.dtype in (torch.float16, torch.bfloat16):
+            with torch.autocast(weight.device.type, dtype=weight.dtype):
+                return self._estimates(mixture, recompute)
+        return self._estimates(mixture, recompute)
+
+    def _estimates(self, mixture: Tensor, recompute: bool) -> Tensor:
         spectrum = stft(mixture, **self.transform)
         x = self.band_split(spectrum)
         for layer in self.layers:

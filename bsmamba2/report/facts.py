@@ -26,6 +26,7 @@ KEY_FACTS = (
     ("data", "sha256", "data sha256"),
     ("separation", "segment_seconds", "segment seconds"),
     ("separation", "overlap", "overlap"),
+    ("separation", "ensemble", "ensemble"),
     ("software", "bsmamba2", "bsmamba2"),
     ("software", "revision", "revision"),
     ("hardware", "device", "device"),
@@ -158,9 +159,14 @@ def _publishable(folder: Path, results: Results) -> Results:
     description = {section: dict(values) for section, values in results.description.items()}
     shorter: dict[str, str] = {}
     for section, name in PATHS:
-        path = description.get(section, {}).get(name)
-        if isinstance(path, str) and Path(path).name:
-            description[section][name] = shorter[path] = Path(path).name
+        value = description.get(section, {}).get(name)
+        # An ensemble has a list of models.
+        paths = value if isinstance(value, list) else [value]
+        shorter |= {path: Path(path).name for path in paths if isinstance(path, str) and Path(path).name}
+        if isinstance(value, list):
+            description[section][name] = [shorter.get(str(path), path) for path in value]
+        elif isinstance(value, str) and value in shorter:
+            description[section][name] = shorter[value]
 
     def shortened(text: str) -> str:
         for path in sorted(shorter, key=len, reverse=True):

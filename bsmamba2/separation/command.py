@@ -23,13 +23,13 @@ from bsmamba2.separation.paths import (
     piped_inputs,
     stem_paths,
 )
-from bsmamba2.separation.settings import SeparationSettings, StemSettings
+from bsmamba2.separation.settings import Combination, SeparationSettings, StemSettings
 from bsmamba2.system.files import check_writable
 from bsmamba2.system.processes import Processes
-from bsmamba2.weights.registry import DEFAULT_MODEL
+from bsmamba2.weights.registry import DEFAULT_MODEL, ModelNames
 
 if TYPE_CHECKING:
-    from bsmamba2.separation.separator import Separator
+    from bsmamba2.separation.song_separator import SongSeparator
 
 State = Literal["done", "incomplete", "skipped", "failed"]
 
@@ -54,12 +54,13 @@ class Outcome:
 
 def separate_files(
     inputs: Sequence[str | Path],
-    model: str | Path = DEFAULT_MODEL,
+    model: ModelNames = DEFAULT_MODEL,
     destination: Destination = Destination(),
     stem_settings: StemSettings = StemSettings(),
     settings: SeparationSettings = SeparationSettings(),
     processes: Processes = Processes(),
     hop_length: int | None = None,
+    ensemble: Combination | None = None,
 ) -> list[Outcome]:
     """Writes the stems of songs, with their sampling rate, length, channels, bit depth, tags and cover.
 
@@ -70,12 +71,14 @@ def separate_files(
     Args:
         inputs: Audio or video files, folders, patterns, or - for the standard input.
         model: Name of a published model (`bsmamba2 models` lists them), or a file: a checkpoint or weights; by default
-            the packaged small-vocals.
+            the packaged small-vocals. Several, given as A,B or one by one, separate together.
         destination: Where the stems are written.
         stem_settings: Which stems are written, and how.
         settings: How to separate.
         processes: How many processes share the songs.
         hop_length: Distance between frames in samples, for a model whose file does not contain it.
+        ensemble: How to combine the estimates of several models: their mean (the default), or in each bin of their
+            spectra the one with the largest or smallest magnitude (max, min).
 
     Raises:
         InputError: An option cannot be used; nothing was written.
@@ -86,14 +89,12 @@ def separate_files(
         songs = find_song_files(inputs, destination.output, spooled)
         check_any_exists(songs)
         # Imported only now: it takes seconds, which the help, a wrong option or a wrong path need not wait for.
-        from bsmamba2.separation.separator import Separator
-        from bsmamba2.weights.checkpoint import WeightsFile
+        from bsmamba2.separation.models import load_models
 
-        file = WeightsFile.find(model)
-        network = file.network(part=stem_settings.part, **file.fields_of(stem_settings.stems, hop_length))
+        models = load_models(model, ensemble, stem_settings.estimated, stem_settings.stems, hop_length)
         # Here and not only in each process: a wrong setting is reported once, before there is a folder.
-        settings.check_for(network)
-        names = stem_settings.names(network.config)
+        models.check(settings)
+        names = stem_settings.names(models.gives)
         paths = stem_paths(songs, destination, names, stem_settings.format)
         if not destination.overwrite:
             paths = {song: _missing(files, destination, stem_settings) for song, files in paths.items()}
@@ -102,11 +103,7 @@ def separate_files(
                 raise InputError(f"{path} is a folder; remove it, or give another --output")
 
         def worker(device: str) -> Callable[[SongFile], Outcome]:
-            separator = Separator(network, settings, device=device)
-            log.info(
-                "%s · segments %g s, %d in a pass · overlap %g %%",
-                *(settings.precision, separator.segment_seconds, separator.batch_size, 100 * settings.overlap),
-            )
+            separator = models.separator(settings, device)
             return lambda song: _separate(separator, song, paths[song], stem_settings, bar=not processes.several)
 
         separate = None if processes.several else worker(settings.device)
@@ -144,7 +141,7 @@ def _missing(files: Mapping[str, Path], destination: Destination, stem_settings:
 
 
 def _separate(
-    separator: "Separator", song: SongFile, paths: Mapping[str, Path], stem_settings: StemSettings, bar: bool
+    separator: "SongSeparator", song: SongFile, paths: Mapping[str, Path], stem_settings: StemSettings, bar: bool
 ) -> Outcome:
     if not paths:
         log.info("skipped: %s: all its stems exist", song.path)

@@ -5,22 +5,21 @@ import itertools
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from bsmamba2.audio import BLOCK
 from bsmamba2.audio.resampling import Resampler
 from bsmamba2.audio.sample_queue import SampleQueue
-from bsmamba2.errors import InputError
-from bsmamba2.model import BSMamba2
+from bsmamba2.errors import DivergedError, InputError
+from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.separation.overlap_add import overlap_add
 from bsmamba2.separation.settings import Precision, SeparationSettings
+from bsmamba2.separation.song_separator import SongSeparator
 from bsmamba2.system.devices import choose_device, out_of_memory, return_memory
 
 # Segments in one pass by kind of device, 1 elsewhere: one is enough to keep the cores of a CPU busy.
@@ -29,13 +28,10 @@ BATCH_SIZES = {"cuda": 8}
 # Messages of torch.compile when a C++ compiler, or Triton on a GPU, is missing.
 NO_COMPILER = re.compile("InvalidCxxCompiler|TritonMissing|C compiler")
 
-ProgressCallback = Callable[[float], None]
-AudioT = TypeVar("AudioT", Tensor, np.ndarray)
-
 log = logging.getLogger(__name__)
 
 
-class Separator:
+class Separator(SongSeparator):
     """Separates audio of any length and sampling rate, segment by segment; it can be called repeatedly.
 
     Args:
@@ -71,55 +67,13 @@ class Separator:
         """Length of a segment in seconds."""
         return self.segment / self.network.config.sample_rate
 
-    def __call__(
-        self, audio: AudioT, sample_rate: int, *, callback: ProgressCallback | None = None
-    ) -> dict[str, AudioT]:
-        """Returns the estimates {stem: (c, n)} of a mixture, with its type, shape, sampling rate and device.
-
-        Args:
-            audio: Mixture (c, n), a tensor or an array of floats with full scale at 1; mono, or with the network's
-                number of channels. It is not changed.
-            sample_rate: Its sampling rate in Hz.
-            callback: Called with the share done, from 0 to 1.
-
-        Raises:
-            InputError: The audio cannot be used: no floats, empty, not finite, or of another shape; or a segment does
-                not fit into memory.
-        """
-        if not isinstance(audio, Tensor | np.ndarray) or audio.dtype == np.longdouble:
-            raise InputError(f"the audio is a {type(audio).__name__}; give a tensor or array of floats up to 64 bit")
-        # Arrays may be read-only, or of another byte order.
-        mixture = torch.tensor(audio.astype(audio.dtype.newbyteorder("="))) if isinstance(audio, np.ndarray) else audio
-        if not mixture.is_floating_point():
-            raise InputError(f"the audio is of type {mixture.dtype}; give floats with full scale at 1")
-        if mixture.ndim != 2 or 0 in mixture.shape:
-            raise InputError(f"the audio has shape {tuple(mixture.shape)}; give (channels, samples), not empty")
-        if not mixture.isfinite().all():
-            raise InputError("the audio has samples that are not finite (NaN or infinity); repair it first")
-        blocks = mixture.detach().to("cpu", torch.float32).split(BLOCK, dim=-1)
-        pieces, done = [], 0
-        for part, estimates in self.stream(blocks, sample_rate):
-            pieces.append(estimates)
-            done += part.shape[-1]
-            if callback:
-                callback(done / mixture.shape[-1])
-        whole = {stem: torch.cat([piece[stem] for piece in pieces], dim=-1) for stem in self.network.config.stems}
-        if isinstance(audio, np.ndarray):
-            return {stem: estimate.numpy().astype(audio.dtype) for stem, estimate in whole.items()}
-        return {stem: estimate.to(mixture) for stem, estimate in whole.items()}
+    @property
+    def gives(self) -> ModelConfig:
+        """The stems that it gives."""
+        return self.network.config
 
     def stream(self, blocks: Iterable[Tensor], sample_rate: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """Yields parts (c, m) of a mixture with the estimates {stem: (c, m)} of the same samples, in constant memory.
-
-        Args:
-            blocks: The mixture (c, n) on the CPU in float32, cut into blocks of any length; a part may share memory
-                with them.
-            sample_rate: Its sampling rate in Hz.
-
-        Raises:
-            InputError: The mixture has a number of channels that the network does not take, or no samples; or a
-                segment does not fit into memory.
-        """
+        """Yields parts of a mixture with their estimates; see `SongSeparator.stream`."""
         config = self.network.config
         blocks = iter(blocks)
         first = next(blocks, None)
@@ -188,7 +142,7 @@ class Separator:
                 torch.cuda.empty_cache()
         return_memory()
         if not estimates.isfinite().all():
-            raise InputError(
+            raise DivergedError(
                 "the network returned values that are not finite; choose the precision float32, or check the weights"
             )
         return estimates

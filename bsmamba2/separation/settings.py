@@ -9,6 +9,7 @@ from bsmamba2.audio.formats import SUBTYPES, Format, output_depth
 from bsmamba2.errors import InputError
 from bsmamba2.model.config import ModelConfig
 from bsmamba2.model.scan_names import Scan
+from bsmamba2.separation.common_stems import Gives
 from bsmamba2.stem_names import RESIDUAL
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 BitDepth = Literal["source", "16", "24", "float"]
 Peak = Literal["clip", "rescale", "float"]
 Precision = Literal["float32", "bfloat16", "float16"]
+# How the estimates of several models are combined.
+Combination = Literal["mean", "max", "min"]
 
 
 @dataclass(frozen=True)
@@ -122,26 +125,27 @@ class StemSettings:
                 f"{self.format} does not support float samples; give --peak clip or rescale, or the format wav"
             )
 
-    def names(self, config: ModelConfig) -> tuple[str, ...]:
-        """Returns the names of the stems to write with a network.
+    def names(self, gives: Gives) -> tuple[str, ...]:
+        """Returns the names of the stems to write with a model or an ensemble.
 
         Raises:
-            InputError: A stem cannot be written with this network, is given twice, or none is given.
+            InputError: A stem cannot be written with it, is given twice, or none is given.
         """
         if self.stems is None:
-            return config.outputs
-        allowed = [*config.stems, *config.differences, RESIDUAL]
+            return gives.outputs
+        allowed = [*gives.stems, *gives.differences, RESIDUAL]
         for stem in self.stems:
             if stem not in allowed:
                 raise InputError(f"the stem {stem!r} cannot be written; with this model choose {', '.join(allowed)}")
         if not self.stems or len(set(self.stems)) < len(self.stems):
             raise InputError(f"stems={list(self.stems)} is not allowed; give at least one, each only once")
-        if RESIDUAL in self.stems and not set(self.stems) & set(config.stems):
+        if RESIDUAL in self.stems and not set(self.stems) & set(gives.stems):
             raise InputError(
-                f"{RESIDUAL} is the song without the other stems; choose one of {', '.join(config.stems)} too"
+                f"{RESIDUAL} is the song without the other stems; choose one of {', '.join(gives.stems)} too"
             )
         return tuple(self.stems)
 
-    def part(self, config: ModelConfig) -> ModelConfig:
-        """Returns the config with only the stems that those to write are made of; raises as `names`."""
-        return config.only([name for name in self.names(config) if name != RESIDUAL])
+    def estimated(self, gives: Gives) -> list[str]:
+        """Returns the estimates that the stems to write are made of; raises as `names`."""
+        names = [name for name in self.names(gives) if name != RESIDUAL]
+        return [stem for name in names for stem in gives.differences.get(name, (name,))]

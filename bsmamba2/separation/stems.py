@@ -17,9 +17,9 @@ from bsmamba2.audio.reading import AudioInfo, audio_info, channel_layout, file_s
 from bsmamba2.audio.tags import read_tags, write_tags
 from bsmamba2.audio.writing import audio_writer, count_beyond_full_scale, quantise
 from bsmamba2.errors import InputError
-from bsmamba2.model import ModelConfig
-from bsmamba2.separation.separator import ProgressCallback, Separator
+from bsmamba2.separation.common_stems import Gives
 from bsmamba2.separation.settings import StemSettings
+from bsmamba2.separation.song_separator import ProgressCallback, SongSeparator
 from bsmamba2.separation.threads import read_ahead, write_behind
 from bsmamba2.stem_names import MIXTURE, RESIDUAL
 from bsmamba2.system.files import complete_file
@@ -31,7 +31,7 @@ Subtracted = Mapping[str, Sequence[str]]
 
 
 def write_stems(
-    separator: Separator,
+    separator: SongSeparator,
     source: Path,
     paths: Mapping[str, Path],
     stem_settings: StemSettings,
@@ -53,15 +53,15 @@ def write_stems(
     Raises:
         InputError: The song cannot be read or separated, or the stems cannot be written.
     """
-    config = separator.network.config
-    subtracted = _subtracted(stem_settings.names(config), config)
+    gives = separator.gives
+    subtracted = _subtracted(stem_settings.names(gives), gives)
     info, state = audio_info(source), file_state(source)
     try:
         check_rate(stem_settings.format, info.sample_rate)
         depth = output_depth(stem_settings.format, stem_settings.bit_depth, info.depth)
     except InputError as error:
         raise InputError(f"the stems of {source} cannot be written: {error}") from error
-    blocks, info = _excerpt(source, info, stem_settings, config.channels, found)
+    blocks, info = _excerpt(source, info, stem_settings, gives.channels, found)
     tags = read_tags(source)
     parts = _with_progress(separator.stream(read_ahead(blocks), info.sample_rate), info.length, progress)
     with contextlib.ExitStack() as stack:
@@ -71,7 +71,7 @@ def write_stems(
             near = next(iter(paths.values())).parent
             spool = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".", dir=near)))
             loudest, beyond = _spool(parts, spool, info, subtracted, depth)
-            parts = _spooled(spool, config.stems)
+            parts = _spooled(spool, gives.stems)
             if beyond and stem_settings.peak == "rescale":
                 gain = (1 - 2.0 ** (1 - INTEGER_BITS[depth])) / loudest
                 remark = f"all stems are scaled by {20 * math.log10(gain):.2f} dB, so that none exceeds full scale"
@@ -152,9 +152,9 @@ def _write(
     return clipped
 
 
-def _subtracted(names: Sequence[str], config: ModelConfig) -> Subtracted:
-    estimated = [name for name in names if name in config.stems]
-    return {name: [] if name in estimated else {**config.differences, RESIDUAL: estimated}[name] for name in names}
+def _subtracted(names: Sequence[str], gives: Gives) -> Subtracted:
+    estimated = [name for name in names if name in gives.stems]
+    return {name: [] if name in estimated else {**gives.differences, RESIDUAL: estimated}[name] for name in names}
 
 
 def _stems(

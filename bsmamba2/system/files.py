@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ from bsmamba2.errors import InputError, OutputError
 
 # Errors of a file system that has no fsync; the flushing is then left to it.
 NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+# Name of the file in a folder that is locked.
+LOCK = ".lock"
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -61,6 +66,38 @@ def _flush(descriptor: int) -> None:
     except OSError as error:
         if error.errno not in NO_FSYNC:
             raise
+
+
+@contextlib.contextmanager
+def locked(folder: Path, refusal: str | None = None) -> Iterator[None]:
+    """Locks a folder, which is made if needed, for this process while the block runs.
+
+    The system releases the lock of a process that has ended in any way. A file system without locks is reported.
+
+    Args:
+        folder: The folder.
+        refusal: The error if another process has locked it; None to wait for that process.
+
+    Raises:
+        InputError: Another process has locked the folder, and there is a refusal.
+        OutputError: It cannot be made or written to.
+    """
+    # Imported here, so that the usage of the command line is printed without delay.
+    from filelock import FileLock, Timeout
+
+    check_writable(folder)
+    lock = FileLock(folder / LOCK)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock.acquire(timeout=0))
+        except Timeout:
+            if refusal is not None:
+                raise InputError(refusal) from None
+            log.info("waiting for another process that writes to %s", folder)
+            stack.enter_context(lock.acquire())
+        except NotImplementedError:
+            log.warning("%s is on a file system without locks; do not let two processes write to it", folder)
+        yield
 
 
 def remove_unfinished(folder: Path, suffix: str) -> None:

@@ -5,7 +5,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from lightning import LightningModule, Trainer
@@ -16,15 +16,23 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from bsmamba2.data.excerpts import Excerpts, Stems
-from bsmamba2.errors import InputError
+from bsmamba2.errors import DivergedError, InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.system.processes import peak_memory_bytes
+from bsmamba2.training.resuming import advice_to_resume, learning_rate
 
 THROUGHPUT = "train/audio_seconds_per_second"
 RECENT_STEPS = 100
 FEWEST_SKIPPED = 10
 
 log = logging.getLogger(__name__)
+
+
+class SupportsLoss(Protocol):
+    """A module that is trained."""
+
+    def loss_of(self, batch: Excerpts) -> Tensor:
+        """Returns the loss of a batch, a scalar."""
 
 
 class Health(Callback):
@@ -62,6 +70,9 @@ class Health(Callback):
         self._figures_due = False
         self._stepped = False
         self._loss_finite: Tensor | None = None
+        # The last finite loss and the number of its step.
+        self._last_loss = torch.tensor(math.nan)
+        self._last_step = torch.tensor(0)
         self._ratios: dict[str, Tensor] = {}
         self._audio_seconds = 0.0
         self._stopwatch = _Stopwatch()
@@ -116,7 +127,11 @@ class Health(Callback):
                 "--trainer.precision 32"
             )
         self._first_batch = False
-        # Over all batches of a step, without waiting for the device.
+        # Without waiting for the device.
+        loss, step = outputs["loss"].detach(), trainer.global_step + (not self._stepped)
+        self._last_loss = torch.where(loss_finite, loss, self._last_loss.to(loss))
+        self._last_step = torch.where(loss_finite, step, self._last_step.to(loss.device))
+        # Over all batches of a step.
         self._loss_finite = loss_finite if self._loss_finite is None else loss_finite & self._loss_finite
         audio = next(iter(batch.stems.values()))
         seconds = len(audio) * audio.shape[-1] / _network(pl_module).config.sample_rate
@@ -125,7 +140,7 @@ class Health(Callback):
             # The module sets it when it clips the gradients.
             gradient_norm = cast(float, pl_module.gradient_norm)
             loss_was_finite, self._loss_finite, self._stepped = bool(self._loss_finite), None, False
-            self._count_step(trainer.global_step, loss_was_finite, gradient_norm)
+            self._count_step(trainer, loss_was_finite, gradient_norm)
             self._log(trainer, pl_module, gradient_norm)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -153,7 +168,29 @@ class Health(Callback):
                 "them"
             )
 
-    def _count_step(self, step: int, loss_finite: bool, gradient_norm: float) -> None:
+    def check_weights(self, trainer: Trainer, pl_module: LightningModule, batch: Excerpts) -> None:
+        """Checks that the loss of a batch with the present weights is finite, in all processes.
+
+        Raises:
+            DivergedError: It is not.
+        """
+        # With gradients, although they are not used: compiled layers would be compiled again without.
+        with trainer.precision_plugin.train_step_context():
+            loss = cast(SupportsLoss, pl_module).loss_of(batch).detach()
+        if not trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(loss)), all=True):
+            raise DivergedError(
+                f"training has diverged: the loss is not finite after step {trainer.global_step}, "
+                f"{self._circumstances(trainer)}; {advice_to_resume(trainer)}"
+            )
+
+    def _circumstances(self, trainer: Trainer) -> str:
+        known = bool(torch.isfinite(self._last_loss))
+        last = (
+            f"; the last finite loss was {float(self._last_loss):.4g}, in step {int(self._last_step)}" if known else ""
+        )
+        return f"at a learning rate of {learning_rate(trainer):.4g}{last}"
+
+    def _count_step(self, trainer: Trainer, loss_finite: bool, gradient_norm: float) -> None:
         skipped = not (loss_finite and math.isfinite(gradient_norm))
         self.skipped += skipped
         self._recent.append(skipped)
@@ -162,11 +199,11 @@ class Health(Callback):
         too_many = sum(recent) >= FEWEST_SKIPPED and sum(recent) > self.max_skipped_share * len(recent)
         if skipped and (in_a_row or too_many):
             what = "gradients are" if loss_finite else "loss is"
-            since = step - len(recent) + recent.index(True) + 1
+            since = trainer.global_step - len(recent) + recent.index(True) + 1
             raise InputError(
                 f"the {what} not finite, in {sum(recent)} of the last {len(recent)} optimiser steps since step "
-                f"{since}, so training stops; resume from an earlier checkpoint with a lower --model.learning_rate or "
-                "--trainer.precision 32 or bf16-mixed, and look for broken audio with `bsmamba2 check-data`"
+                f"{since}, {self._circumstances(trainer)}; {advice_to_resume(trainer)}, or with --trainer.precision 32 "
+                "or bf16-mixed, and look for broken audio with `bsmamba2 check-data`"
             )
 
     def _log(self, trainer: Trainer, module: LightningModule, gradient_norm: float) -> None:

@@ -1,5 +1,6 @@
 """Network, loss and optimiser as one Lightning module."""
 
+import logging
 import math
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -13,16 +14,23 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from bsmamba2.data.excerpts import Excerpts, Stems
 from bsmamba2.data.tracks import mixture_of
-from bsmamba2.errors import InputError
-from bsmamba2.metrics import csdr, defined_median, usdr
+from bsmamba2.errors import DivergedError, InputError
+from bsmamba2.metrics import csdr, defined_median, is_silent, leakage, usdr
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.scan_names import Scan
 from bsmamba2.separation.separator import Separator
 from bsmamba2.separation.settings import SeparationSettings
 from bsmamba2.training.losses import LossConfig, SeparationLoss
+from bsmamba2.training.resuming import LOSS, advice_to_resume, learning_rate
+from bsmamba2.training.trainers import check_trainer
 from bsmamba2.weights.checkpoint import WeightsFile
 
 Scores = dict[str, float]
+# The score that counts stems whose reference is silent.
+SILENT = "silent"
+MOST_SONGS_NAMED = 10
+
+log = logging.getLogger(__name__)
 
 
 class SeparationModule(LightningModule):
@@ -62,6 +70,8 @@ class SeparationModule(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        # Lightning's load_from_checkpoint gives it as it was saved.
+        network = ModelConfig.from_dict(network) if isinstance(network, dict) else network
         if not (0 < learning_rate < math.inf and 0 <= weight_decay < math.inf and all(0 <= beta < 1 for beta in betas)):
             raise InputError(
                 f"learning_rate={learning_rate}, betas={betas}, weight_decay={weight_decay} is not "
@@ -86,11 +96,20 @@ class SeparationModule(LightningModule):
         self.compiled = compile
         self.gradient_norm = math.nan
         self.validation_scores: dict[str, Scores] = {}
+        self._silence_reported = False
         self.initial_songs: tuple[str, ...] = ()
         if init_from is not None:
             file = WeightsFile.find(init_from)
             file.load_into(self.network)
             self.initial_songs = file.training_songs
+
+    def setup(self, stage: str) -> None:
+        """Checks the trainer.
+
+        Raises:
+            InputError: One of its settings or callbacks cannot be used.
+        """
+        check_trainer(self.trainer)
 
     def on_fit_start(self) -> None:
         """Compiles the network where asked to."""
@@ -129,12 +148,19 @@ class SeparationModule(LightningModule):
 
     def training_step(self, batch: Excerpts, batch_index: int) -> Tensor:
         """Returns the loss of a batch of stems (b, c, n) by name."""
-        estimates = self.network(mixture_of(batch.stems), recompute=self.recompute)
-        terms = self.loss.terms(estimates=estimates, references=self._references(batch.stems, dim=1))
-        loss = self.loss.total(terms)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(estimates))
-        self.log_dict({f"train/{name}": term for name, term in terms.items()}, batch_size=len(estimates))
+        terms = self._terms(batch)
+        loss, size = self.loss.total(terms), len(next(iter(batch.stems.values())))
+        self.log(LOSS, loss, prog_bar=True, batch_size=size)
+        self.log_dict({f"train/{name}": term for name, term in terms.items()}, batch_size=size)
         return loss
+
+    def loss_of(self, batch: Excerpts) -> Tensor:
+        """Returns the loss of a batch of stems (b, c, n) by name, without logging it."""
+        return self.loss.total(self._terms(batch))
+
+    def _terms(self, batch: Excerpts) -> dict[str, Tensor]:
+        estimates = self.network(mixture_of(batch.stems), recompute=self.recompute)
+        return self.loss.terms(estimates=estimates, references=self._references(batch.stems, dim=1))
 
     def configure_gradient_clipping(
         self,
@@ -157,14 +183,24 @@ class SeparationModule(LightningModule):
     def validation_step(self, batch: tuple[str, Stems], batch_index: int) -> dict[str, Any]:
         """Separates a song as `separate` does everywhere, and scores it.
 
-        Returns its name, mixture (c, n), estimates and references (s, c, n), and scores: loss, and cSDR and uSDR in
-        dB, the means of its stems.
+        Returns its name, mixture (c, n), estimates and references (s, c, n), and scores: loss, the number of stems
+        whose reference is silent, the means of cSDR and uSDR in dB over the others, and that of the leakage in dBFS.
+        They are NaN if they are not defined for any stem.
+
+        Raises:
+            DivergedError: An estimate is not finite.
         """
         name, stems = batch
         config = self.network.config
         mixture = mixture_of(stems)
         separator = Separator(self.network, self.validation, device=self.device)
-        estimates = torch.stack(list(separator(mixture, config.sample_rate).values())).to(self.device)
+        try:
+            estimates = torch.stack(list(separator(mixture, config.sample_rate).values())).to(self.device)
+        except DivergedError as error:
+            raise DivergedError(
+                f"training has diverged: the estimate of {name} is not finite after step {self.global_step}, at a "
+                f"learning rate of {learning_rate(self.trainer):.4g}; {advice_to_resume(self.trainer)}"
+            ) from error
         references = self._references(stems, dim=0)
         # Segment by segment: the spectra of a whole song would take too much memory.
         pieces = zip(*(t.split(config.segment, dim=-1) for t in (estimates, references)), strict=True)
@@ -174,22 +210,47 @@ class SeparationModule(LightningModule):
             "loss": torch.stack(losses).mean().item(),
             "csdr": _mean([csdr(**pair, sample_rate=config.sample_rate) for pair in pairs]),
             "usdr": _mean([usdr(**pair) for pair in pairs]),
+            "leakage_dbfs": _mean(
+                [leakage(**pair, mixture=mixture, sample_rate=config.sample_rate).dbfs for pair in pairs]
+            ),
+            SILENT: sum(is_silent(reference) for reference in references),
         }
         self.validation_scores[name] = scores
         audio = {"mixture": mixture, "estimates": estimates, "references": references}
         return {"name": name, "scores": scores, **{kind: tensor.cpu() for kind, tensor in audio.items()}}
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the scores of all songs (mean loss, mean uSDR, median cSDR) and of each song."""
+        """Logs the scores of all songs (mean loss, mean uSDR, median cSDR and leakage) and of each song.
+
+        Scores that are not defined are left out, and the stems with a silent reference counted.
+        """
         songs = self._gathered_scores()
         scores = list(songs.values())
         self.log("val/loss", _mean([score["loss"] for score in scores]), sync_dist=True)
         self.log("val/usdr", _mean([score["usdr"] for score in scores]), prog_bar=True, sync_dist=True)
         medians = torch.tensor([score["csdr"] for score in scores], dtype=torch.float64)
         self.log("val/csdr", defined_median(medians), prog_bar=True, sync_dist=True)
+        leaked = defined_median(torch.tensor([score["leakage_dbfs"] for score in scores], dtype=torch.float64))
+        if not math.isnan(leaked):
+            self.log("val/leakage_dbfs", leaked, sync_dist=True)
+        silent = [name for name, score in songs.items() if score[SILENT]]
+        self.log("val/silent_references", float(sum(score[SILENT] for score in scores)), sync_dist=True)
+        if silent and not self._silence_reported:
+            self._silence_reported = True
+            more = f" and {len(silent) - MOST_SONGS_NAMED} more" if len(silent) > MOST_SONGS_NAMED else ""
+            log.warning(
+                "uSDR and cSDR leave out stems that are silent, in %d of %d validation songs: %s%s",
+                len(silent),
+                len(songs),
+                "; ".join(silent[:MOST_SONGS_NAMED]),
+                more,
+            )
         if self.logger is not None and not self.trainer.sanity_checking:
             named = {
-                f"val_tracks/{kind}/{name}": value for name, score in songs.items() for kind, value in score.items()
+                f"val_tracks/{kind}/{name}": value
+                for name, score in songs.items()
+                for kind, value in score.items()
+                if kind != SILENT and not math.isnan(value)
             }
             self.logger.log_metrics(named, self.global_step)
 

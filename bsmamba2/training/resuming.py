@@ -1,6 +1,8 @@
 """Resuming: the checkpoints of a run, the record in them, and which one to resume from."""
 
 import logging
+import math
+import os
 import time
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -10,19 +12,25 @@ from typing import Any, Protocol
 import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import complete_file, flush_and_rename, remove_unfinished
+from bsmamba2.system.stopping import DeferredStop
 from bsmamba2.version import __version__
 from bsmamba2.weights.checkpoint import RECORD, TRAINING_SONGS
 
-# Lightning's names for the folder of the runs and that of a run's checkpoints.
+# Lightning's names for the folder of the runs, that of a run's checkpoints, and the files of its options and its log.
 LIGHTNING_LOGS = "lightning_logs"
 CHECKPOINTS_FOLDER = "checkpoints"
+CONFIG_FILE = "config.yaml"
+METRICS_TABLE = "metrics.csv"
 LAST_FILE = "last.ckpt"
 PREVIOUS = "previous.ckpt"
 NEW = "new.ckpt"
+# What is logged of every step, and of nothing else.
+LOSS = "train/loss"
 
 log = logging.getLogger(__name__)
 
@@ -138,15 +146,38 @@ class RunRecord(Callback):
         return self.data.batch_size * trainer.world_size
 
 
+class WeightsCheck(Protocol):
+    """Checks the weights of a training run."""
+
+    def check_weights(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
+        """Checks the weights on a batch.
+
+        Raises:
+            InputError: They have diverged.
+        """
+
+
 class ResumePoints(Checkpoint):
     """Writes `last.ckpt` at intervals, and keeps the one before as `previous.ckpt`.
 
-    They are written between two optimiser steps, and at the end of an epoch after its validation.
+    They are written before the first step, between two optimiser steps, and at the end of an epoch after its
+    validation. Only weights with a finite loss are written, so that a run that diverges can be resumed from before.
+    Ctrl-C or a signal to stop takes effect after the current step, and the validation that follows it, and a last
+    checkpoint; the second one takes effect at once.
 
     Args:
         every_steps: Optimiser steps between two checkpoints.
         every_minutes: Minutes after which a checkpoint is written even if fewer steps were made.
+
+    Attributes:
+        best: Writes the best checkpoints; these are in the same folder.
+        weights_check: Refuses weights that have diverged.
+        start: The checkpoint that the run resumes, if it does.
     """
+
+    best: ModelCheckpoint
+    weights_check: WeightsCheck
+    start: Path | None = None
 
     def __init__(self, every_steps: int = 100, every_minutes: float = 10.0) -> None:
         if every_steps < 1 or not every_minutes > 0:
@@ -155,10 +186,21 @@ class ResumePoints(Checkpoint):
             )
         self.every_steps = every_steps
         self.every_minutes = every_minutes
+        self._stop = DeferredStop()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Picks the run's folder and removes leftovers of interrupted writes."""
-        self.folder = Path(trainer.log_dir or trainer.default_root_dir) / CHECKPOINTS_FOLDER
+        """Picks the folder and removes leftovers of interrupted writes.
+
+        Raises:
+            InputError: The folder has checkpoints of a different run.
+        """
+        self.folder = Path(self.best.dirpath or trainer.default_root_dir)
+        resumed = self.start is not None and self.start.absolute().parent == self.folder.absolute()
+        if not resumed and _has_resume_point(self.folder):
+            raise InputError(
+                f"{self.folder} contains the checkpoints of a run, which this one would replace; resume that run with "
+                "--ckpt_path last, or give another --trainer.default_root_dir"
+            )
         if trainer.is_global_zero:
             remove_unfinished(self.folder, Path(LAST_FILE).suffix)
 
@@ -168,27 +210,54 @@ class ResumePoints(Checkpoint):
         return self.folder / LAST_FILE
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts counting steps and minutes."""
+        """Starts counting steps and minutes, and writes the first checkpoint of the run."""
         self.seen_step = self.saved_step = trainer.global_step
         self.saved_time = time.monotonic()
+        if not trainer.strategy.broadcast(_has_resume_point(self.folder)):
+            self._save(trainer)
+        # Now, because Lightning's own handlers would stop in the middle of a step.
+        self._stop.listen()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Writes a checkpoint if it is due and no accumulated gradient is pending; a validation comes first."""
+        """Writes a checkpoint if it is due and no accumulated gradient is pending; a validation comes first.
+
+        Raises:
+            InputError: The weights have diverged.
+        """
         stepped = trainer.global_step > self.seen_step
         self.seen_step = trainer.global_step
-        if not stepped or _validation_follows(trainer, batch_idx):
+        if not stepped:
             return
+        validated = _validation_follows(trainer, batch_idx)
         late = time.monotonic() - self.saved_time >= 60 * self.every_minutes
         due = trainer.global_step - self.saved_step >= self.every_steps or trainer.global_step == trainer.max_steps
-        if trainer.strategy.broadcast(late) or due:
-            self._save(trainer)
+        stopping = self._stopping(trainer)
+        if trainer.strategy.broadcast(late) or due or validated or stopping:
+            self.weights_check.check_weights(trainer, pl_module, batch)
+            if not validated:
+                self._save(trainer)
+        if stopping and not validated:
+            self._stop.stop()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes a checkpoint if there was a step since the last one."""
         if trainer.global_step > self.saved_step:
             self._save(trainer)
+        if self._stopping(trainer):
+            self._stop.stop()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restores the handlers of signals."""
+        self._stop.restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Restores the handlers of signals."""
+        self._stop.restore()
+
+    def _stopping(self, trainer: Trainer) -> bool:
+        return trainer.strategy.reduce_boolean_decision(self._stop.number is not None, all=False)
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -206,6 +275,19 @@ class ResumePoints(Checkpoint):
             if last.exists():
                 last.replace(previous)
             flush_and_rename(new, last)
+
+
+def advice_to_resume(trainer: Trainer) -> str:
+    """Returns what to do about weights that have diverged, which names the checkpoint from before."""
+    paths = [callback.path for callback in trainer.checkpoint_callbacks if isinstance(callback, ResumePoints)]
+    kept = next((path for path in paths if path.exists()), None)
+    return f"{f'resume from {kept}' if kept else 'start again'} with a lower --model.learning_rate"
+
+
+def learning_rate(trainer: Trainer) -> float:
+    """Returns the learning rate of the last step; NaN outside training."""
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    return max((float(group["lr"]) for group in groups), default=math.nan)
 
 
 def _validation_follows(trainer: Trainer, batch_index: int) -> bool:
@@ -240,30 +322,73 @@ def _end_epoch(fit_loop: dict[str, Any], used_batches: int) -> None:
     batches["is_last_batch"] = False
 
 
-def find_resume_point(root: Path) -> Path | None:
-    """Returns the newest resumable checkpoint of the runs in a folder, or None if there is none.
+def find_resume_point(folders: Sequence[Path], below: Path | None) -> Path | None:
+    """Returns the newest resumable checkpoint, or None if there is none.
 
     A damaged file is skipped in favour of the one before it, with a warning.
 
+    Args:
+        folders: Where to look first.
+        below: Folder in which, at any depth, to look if there is none.
+
     Raises:
-        InputError: All checkpoints of the newest run are damaged.
+        InputError: All checkpoints of the newest run are damaged, or there are files of a run without the checkpoint to
+            resume it from.
     """
-    folders = (CHECKPOINTS_FOLDER, f"{LIGHTNING_LOGS}/*/{CHECKPOINTS_FOLDER}")
-    found = [path for name in (LAST_FILE, PREVIOUS) for folder in folders for path in root.glob(f"{folder}/{name}")]
+    found = [folder for folder in folders if _has_resume_point(folder)]
+    if not found and below is not None:
+        found = [Path(folder) for folder, _, files in os.walk(below) if {LAST_FILE, PREVIOUS} & set(files)]
     if not found:
+        _check_nothing_lost(folders, below)
         return None
-    newest = max(found, key=lambda path: path.stat().st_mtime).parent
+    newest = max(found, key=lambda folder: max(path.stat().st_mtime for path in _resume_points(folder)))
     damaged: list[Path] = []
-    for path in (newest / LAST_FILE, newest / PREVIOUS):
-        if path.exists() and _is_whole(path):
+    for path in _resume_points(newest):
+        if _is_whole(path):
             if path.name != LAST_FILE:
                 log.warning("%s is %s; resuming from %s", newest / LAST_FILE, "damaged" if damaged else "missing", path)
             return path
-        damaged += [path] if path.exists() else []
+        damaged.append(path)
     raise InputError(
         f"{' and '.join(str(path) for path in damaged)} cannot be read; give --ckpt_path a different file, or leave "
         "it out to start from the beginning"
     )
+
+
+def _resume_points(folder: Path) -> list[Path]:
+    return [folder / name for name in (LAST_FILE, PREVIOUS) if (folder / name).exists()]
+
+
+def _has_resume_point(folder: Path) -> bool:
+    return bool(_resume_points(folder))
+
+
+def _check_nothing_lost(folders: Sequence[Path], below: Path | None) -> None:
+    """Refuses to start where a run has left other checkpoints, or a log, and its resume point is gone."""
+    walked = [Path(folder) for folder, _, _ in os.walk(below)] if below is not None else []
+    for folder in [*folders, *(folder for folder in walked if folder.name == CHECKPOINTS_FOLDER)]:
+        for path in sorted(folder.glob("*.ckpt")):
+            raise InputError(
+                f"{folder} has checkpoints, but neither {LAST_FILE} nor {PREVIOUS}; give one of them, such as "
+                f"--ckpt_path {path}, or leave --ckpt_path out to start from the beginning"
+            )
+    for run in [*(folder.parent for folder in folders), *walked]:
+        if (run / CONFIG_FILE).exists() and _has_log(run):
+            raise InputError(
+                f"{run} has the log of a run, but its checkpoints are not there; give the newest of them with "
+                "--ckpt_path, or leave --ckpt_path out to start from the beginning"
+            )
+
+
+def _has_log(run: Path) -> bool:
+    """Returns whether a run has logged a step; if it has, it has written a checkpoint."""
+    for table in run.glob(f"{Path(METRICS_TABLE).stem}*.csv"):
+        with table.open(encoding="utf-8") as file:
+            if LOSS in file.readline():
+                return True
+    if not any(run.glob("events.out.tfevents.*")):
+        return False
+    return LOSS in EventAccumulator(str(run), {"scalars": 1}).Reload().Tags()["scalars"]
 
 
 def _is_whole(path: Path) -> bool:

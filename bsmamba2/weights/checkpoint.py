@@ -204,14 +204,15 @@ class WeightsFile:
             InputError: The set or field does not exist, the field is different in the published model that this is, or
                 the weights are not those of the architecture.
         """
-        unknown = sorted(set(architecture) - set(ModelConfig.__dataclass_fields__))
-        if unknown:
-            raise InputError(
-                f"{unknown} is not part of the architecture; allowed are {', '.join(ModelConfig.__dataclass_fields__)}"
-            )
         state = self.weights(which)
         config = self._architecture(state, architecture)
+        if assumed := [f"{name}={_text(getattr(config, name))}" for name in self._assumed(architecture)]:
+            log.info("%s does not contain these; they have the published values: %s", self.path, "; ".join(assumed))
         return fitted_network(config, state, self.path, part and part(config)).eval()
+
+    def architecture(self, **architecture: Any) -> ModelConfig:
+        """Returns the architecture of `network` for the preferred set of weights, and raises as that does."""
+        return self._architecture(self.weights(), architecture)
 
     def fields_of(self, stems: Sequence[str] | None, hop_length: int | None) -> dict[str, Any]:
         """Returns the fields of the architecture that options of a command give for a file that does not contain them.
@@ -262,6 +263,11 @@ class WeightsFile:
         copy_weights(state, network)
 
     def _architecture(self, state: StateDict, given: Mapping[str, Any]) -> ModelConfig:
+        unknown = sorted(set(given) - set(ModelConfig.__dataclass_fields__))
+        if unknown:
+            raise InputError(
+                f"{unknown} is not part of the architecture; allowed are {', '.join(ModelConfig.__dataclass_fields__)}"
+            )
         known = self.published.architecture if self.published else {}
         for name in known.keys() & given.keys() - {"segment_seconds"}:
             value = tuple(given[name]) if isinstance(given[name], list) else given[name]
@@ -272,11 +278,13 @@ class WeightsFile:
                 )
         if self.config:
             return replace(self.config, **given)
-        config = config_from_shapes(state, self.path, **{**known, **given})
-        assumed = [f"{name}={_text(getattr(config, name))}" for name in ASSUMED if name not in {**known, **given}]
-        if assumed:
-            log.info("%s does not contain these; they have the published values: %s", self.path, "; ".join(assumed))
-        return config
+        return config_from_shapes(state, self.path, **{**known, **given})
+
+    def _assumed(self, given: Mapping[str, Any]) -> list[str]:
+        """Returns the fields of the architecture for which the published values are taken."""
+        if self.config or self.published:
+            return []
+        return [name for name in ASSUMED if name not in given]
 
 
 def _text(value: object) -> str:

@@ -8,7 +8,7 @@ from textwrap import wrap
 
 from bsmamba2.errors import InputError
 from bsmamba2.text_table import text_table
-from bsmamba2.weights.registry import PUBLISHED_MODELS, PublishedModel, published_model
+from bsmamba2.weights.registry import PRESETS, PUBLISHED_MODELS, PublishedModel, published_model
 from bsmamba2.weights.store import NOT_DOWNLOADED, OK, damaged_file, download, place_of, verify
 
 # So that an entry fits a terminal of 80 columns, except for addresses.
@@ -16,7 +16,7 @@ VALUE_COLUMNS = 54
 
 
 def list_models(names: Sequence[str] = (), stems: Sequence[str] | None = None, json: bool = False) -> str:
-    """Lists the published models, or prints all that is known about some of them.
+    """Lists the published models and the presets, or prints all that is known about some models.
 
     Args:
         names: Names of models to print everything about; by default a table of all models.
@@ -118,7 +118,22 @@ def _overview(models: Sequence[PublishedModel]) -> str:
     lines = ["score: in dB, as published; different letters or stems cannot be compared"]
     lines += [f"{letter}: {protocol}" for protocol, letter in letters.items()]
     lines += ["`bsmamba2 models NAME` prints all that is known about a model."]
+    presets = _presets(models)
+    lines += ["", presets] if presets else []
     return "\n".join([text_table(rows, left=(0, 1, 4, 5)), "", *lines])
+
+
+def _presets(models: Sequence[PublishedModel]) -> str:
+    """Returns a table of the presets that need only some models, with what they would download; empty if none do."""
+    listed = {model.name: model for model in models}
+    presets = [preset for preset in PRESETS.values() if set(preset.models) <= listed.keys()]
+    rows = [("preset", "gives", "models", "downloads")]
+    for preset in presets:
+        missing = [listed[name] for name in preset.models if not _path_here(listed[name])]
+        size = _size(sum(model.size_bytes for model in missing)) if missing else "nothing"
+        rows.append((preset.name, preset.note, ", ".join(preset.models), size))
+    lines = [text_table(rows, left=(0, 1, 2)), "", "`bsmamba2 separate SONG --preset NAME` uses a preset."]
+    return "\n".join(lines) if presets else ""
 
 
 def _description(model: PublishedModel) -> str:

@@ -1,7 +1,8 @@
 """The published models: the one in this package and those that can be downloaded. The data is in registry.toml."""
 
+import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +12,8 @@ from bsmamba2.errors import InputError
 from bsmamba2.stem_names import INSTRUMENTAL, VOCALS
 
 REGISTRY = Path(__file__).with_suffix(".toml")
+# A model, or several; one name may also be a list of names with commas.
+ModelNames = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True)
@@ -93,14 +96,38 @@ class PublishedModel:
         }
 
 
+@dataclass(frozen=True)
+class Preset:
+    """Models and options for a purpose.
+
+    Args:
+        name: Name of the preset.
+        note: What it is for, as a clause.
+        models: Names of published models.
+        options: Options of `bsmamba2 separate` by name, with their values.
+    """
+
+    name: str
+    note: str
+    models: tuple[str, ...]
+    options: Mapping[str, Any]
+
+
+_REGISTERED = tomllib.loads(REGISTRY.read_text(encoding="utf-8"))
+
+
 def _models() -> Iterator[PublishedModel]:
-    for entry in tomllib.loads(REGISTRY.read_text(encoding="utf-8"))["models"]:
+    for entry in _REGISTERED["models"]:
         entry["scores"] = tuple(PublishedScore(**score) for score in entry["scores"])
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()}
         yield PublishedModel(**values)
 
 
 PUBLISHED_MODELS: dict[str, PublishedModel] = {model.name: model for model in _models()}
+PRESETS: dict[str, Preset] = {
+    name: Preset(name, entry["note"], tuple(entry["models"]), entry["options"])
+    for name, entry in _REGISTERED["presets"].items()
+}
 DEFAULT_MODEL = next(model.name for model in PUBLISHED_MODELS.values() if model.packaged)
 
 
@@ -113,6 +140,19 @@ def published_model(name: str) -> PublishedModel:
     if name not in PUBLISHED_MODELS:
         raise InputError(f"there is no published model {name!r}; {suggestion(name)}")
     return PUBLISHED_MODELS[name]
+
+
+def model_names(models: ModelNames) -> list[str]:
+    """Returns the names of models, each of which may be a list with commas unless a file of that name exists.
+
+    Raises:
+        InputError: There is none, or one is empty.
+    """
+    given = [str(models)] if isinstance(models, str | Path) else [str(model) for model in models]
+    names = [name.strip() for one in given for name in ([one] if os.path.exists(one) else one.split(","))]
+    if not names or "" in names:
+        raise InputError(f"{','.join(given)!r} does not name a model at every place; give --model A,B")
+    return names
 
 
 def suggestion(name: str) -> str:

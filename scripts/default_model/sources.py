@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.data.musdb import OFFICIAL_VALIDATION_TRACKS, SAMPLE_RATE
-from bsmamba2.data.tracks import StemLocation, find_sources, track_artist, track_name, track_paths
+from bsmamba2.data.track_files import StemLocation, track_files
+from bsmamba2.data.tracks import track_artist, track_name, track_paths
 from bsmamba2.errors import InputError
 from bsmamba2.stem_names import MUSDB_STEMS, VOCALS
 
@@ -90,7 +91,7 @@ def _previews(sources: Path) -> Iterator[Recording]:
     for folder in MUSDB_FOLDERS:
         for path in track_paths(_folder(sources, folder)):
             kind: Kind = "valid" if track_name(path) in OFFICIAL_VALIDATION_TRACKS else "train"
-            places = find_sources(path)
+            places = track_files(path).sources
             missing = [stem for stem in MUSDB_STEMS if stem not in places]
             if missing:
                 raise InputError(f"{path} has no stem {missing[0]!r}; give a song with {', '.join(MUSDB_STEMS)}")

@@ -163,47 +163,109 @@ def marked(path: Path) -> list[tuple[int, int]]:
     return [(0, 77), (1, 77)]
 
 
-def test_the_index_is_kept_until_a_file_or_the_window_changes(tracks: list[Track], tmp_path: Path) -> None:
-    first = index_tracks(tracks, 20000, tmp_path / "cache")
-    (cache,) = (tmp_path / "cache").iterdir()
-    mark = marked(cache)
-    assert index_tracks(tracks, 20000, tmp_path / "cache").windows == dict.fromkeys(MUSDB_STEMS, mark)
-    assert index_tracks(tracks, 10000, tmp_path / "cache").windows["drums"][1][1] % 5000 == 0
-    assert index_tracks(tracks[::-1], 20000, tmp_path / "cache").windows["drums"] != mark
-    file = tracks[0].path / "bass.wav"
-    os.utime(file, ns=(0, file.stat().st_mtime_ns + 10**9))
-    assert index_tracks(tracks, 20000, tmp_path / "cache") == first
+def mark_cache(folder: Path) -> None:
+    """Gives all stems in the cache one window that no audio has."""
+    (cache,) = folder.iterdir()
+    entries = [json.loads(line) for line in cache.read_text(encoding="utf-8").splitlines()]
+    for entry in entries:
+        entry["activity"]["starts"] = [77]
+    cache.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
 
 
-def test_a_changed_file_of_the_same_length_is_indexed_again(tracks: list[Track], tmp_path: Path) -> None:
-    first = index_tracks(tracks, 20000, tmp_path / "cache")
+def scanned(index: ActivityIndex, stem: str) -> list[bool]:
+    """Returns for each of two tracks whether a stem was scanned after the cache was marked."""
+    return [(number, 77) not in index.windows[stem] for number in range(2)]
+
+
+def test_files_are_scanned_once(tracks: list[Track], tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first = index_tracks(tracks, 20000, cache)
+    mark_cache(cache)
+    assert index_tracks(tracks, 20000, cache).windows == {key: [(0, 77), (1, 77)] for key in MUSDB_STEMS}
+    # Other songs to validate on.
+    assert index_tracks(tracks[1:], 20000, cache).windows == {key: [(0, 77)] for key in MUSDB_STEMS}
+    assert index_tracks(tracks[::-1], 20000, cache).data_hash == first.data_hash
+    assert index_tracks(tracks, 10000, cache).windows["drums"][1][1] % 5000 == 0
+
+
+def test_only_files_that_changed_are_scanned_again(tracks: list[Track], tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first = index_tracks(tracks, 20000, cache)
+    mark_cache(cache)
     file = tracks[0].path / "drums.wav"
-    before = file.stat().st_mtime_ns // 10**9 * 10**9
+    before = file.stat().st_mtime_ns
     write_audio(file, 0 * read_audio(file), SAMPLE_RATE)
     os.utime(file, ns=(before + 1000, before + 1000))
-    second = index_tracks(tracks, 20000, tmp_path / "cache")
-    assert len(second.windows["drums"]) < len(first.windows["drums"])
+    second = index_tracks(tracks, 20000, cache)
+    assert scanned(second, "drums") == [True, False]
+    assert scanned(second, "bass") == [False, False]
     assert second.data_hash != first.data_hash
+    # A song that was added, and one that was removed.
+    added = Path(shutil.copytree(tracks[1].path, tracks[1].path.with_name("Three - Added")))
+    third = index_tracks([tracks[1], Track(added, tracks[1].length)], 20000, cache)
+    assert scanned(third, "vocals") == [False, True]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 1}', '{"drums": [[0, 77]]}', "\x00", "null"])
-def test_a_damaged_index_in_the_cache_is_made_again(
-    tracks: list[Track], tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    first = index_tracks(tracks, 20000, tmp_path / "cache")
-    (cache,) = (tmp_path / "cache").iterdir()
-    whole = cache.read_text(encoding="utf-8")
-    cache.write_text(content, encoding="utf-8")
-    assert index_tracks(tracks, 20000, tmp_path / "cache") == first
-    assert f"making the index {cache} again, because it is damaged" in caplog.text
-    assert cache.read_text(encoding="utf-8") == whole
+def test_a_scan_that_was_interrupted_resumes(tracks: list[Track], tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    damaged = tracks[1].path / "vocals.wav"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-10])
+    with pytest.raises(InputError, match=r"vocals\.wav is truncated"):
+        index_tracks(tracks, 20000, cache)
+    (file,) = cache.iterdir()
+    done = {json.loads(line)["state"]["file"] for line in file.read_text(encoding="utf-8").splitlines()}
+    assert done
+    assert "train/Two - Second/vocals.wav" not in done
+    mark_cache(cache)
+    damaged.write_bytes(whole)
+    index = index_tracks(tracks, 20000, cache)
+    for number, track in enumerate(tracks):
+        for stem in MUSDB_STEMS:
+            assert scanned(index, stem)[number] == (f"train/{track.name}/{stem}.wav" not in done)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"null\n[]\n", b'{"state": {}, "activity": {}}\n', b"\x00\xff\n"])
+def test_what_is_damaged_in_the_cache_is_scanned_again(tracks: list[Track], tmp_path: Path, damage: bytes) -> None:
+    cache = tmp_path / "cache"
+    first = index_tracks(tracks, 20000, cache)
+    (file,) = cache.iterdir()
+    # As after a kill while the last line was written.
+    file.write_bytes(damage + file.read_bytes()[:-20])
+    assert index_tracks(tracks, 20000, cache) == first
+    mark_lines = file.read_bytes()
+    assert index_tracks(tracks, 20000, cache) == first
+    assert file.read_bytes() == mark_lines
+
+
+def test_the_cache_does_not_grow_without_end(tracks: list[Track], tmp_path: Path) -> None:
+    cache, file = tmp_path / "cache", tracks[0].path / "bass.wav"
+    for number in range(1, 40):
+        os.utime(file, ns=(0, 10**9 * number))
+        index_tracks(tracks, 20000, cache)
+    (path,) = cache.iterdir()
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 3 * 8 + 1
+
+
+def test_two_processes_fill_one_cache(tracks: list[Track], tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first = index_tracks(tracks[:1], 20000, cache)
+    (path,) = cache.iterdir()
+    half = path.read_bytes()
+    path.unlink()
+    index_tracks(tracks[1:], 20000, cache)
+    with path.open("ab") as file:
+        file.write(half)
+    mark_cache(cache)
+    both = index_tracks(tracks, 20000, cache)
+    assert both.windows == {key: [(0, 77), (1, 77)] for key in MUSDB_STEMS}
+    assert index_tracks(tracks[:1], 20000, cache).data_hash == first.data_hash
 
 
 def test_a_given_index_is_made_and_then_used(tracks: list[Track], tmp_path: Path) -> None:
     """It may contain more tracks, and does not depend on their folder."""
     index, cache = tmp_path / "made" / "index.json", tmp_path / "cache"
     first = index_tracks(tracks, 20000, cache, index)
-    assert not cache.exists()
     assert str(tmp_path) not in index.read_text(encoding="utf-8")
     mark = marked(index)
     shutil.copytree(tmp_path / "root", tmp_path / "copy")
@@ -336,8 +398,8 @@ def test_a_stem_that_is_nowhere_active_is_an_error(tracks: list[Track], tmp_path
     with pytest.raises(
         InputError, match="the stem bass is not active for a whole segment of 20000 samples in any track"
     ):
-        index_tracks(tracks, 20000, tmp_path / "cache")
-    assert not (tmp_path / "cache").exists()
+        index_tracks(tracks, 20000, tmp_path / "cache", tmp_path / "index.json")
+    assert not (tmp_path / "index.json").exists()
 
 
 def test_a_segment_longer_than_every_track_is_an_error(tracks: list[Track], tmp_path: Path) -> None:

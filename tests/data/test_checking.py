@@ -14,7 +14,8 @@ from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.activity import index_tracks
 from bsmamba2.data.checking import check_data, check_folder
 from bsmamba2.data.musdb import SAMPLE_RATE, STREAMS
-from bsmamba2.data.tracks import STEM_FILE, Track, find_tracks
+from bsmamba2.data.track_files import STEM_FILE
+from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.errors import InputError
 from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
@@ -136,14 +137,18 @@ def converted(old: str, new: str, format: Any) -> Callable[[Path], None]:
         (rewritten("bass.wav", lambda audio: audio.flip(-1)), "error", FIRST, "mixture minus sum of the stems is"),
         (rewritten("mixture.wav", lambda audio: 0.98 * audio), "note", FIRST, "in 1 tracks, as in files that were"),
         (rewritten("mixture.wav", lambda audio: 0.85 * audio), "error", FIRST, "is -15.1 dB of the mixture"),
-        (moved(f"{FIRST}/vocals.wav", f"{FIRST}/Vocals.wav"), "error", f"{FIRST}/Vocals.wav",
-         "is called 'Vocals' instead of 'vocals'; rename it"),
         (moved(f"{FIRST}/vocals.wav", f"{FIRST}/vocal.wav"), "error", f"{FIRST}/vocal.wav",
          "is called 'vocal' instead of 'vocals'; rename it"),
         (converted(f"{FIRST}/bass.wav", f"{FIRST}/guitar.flac", "flac"), "error", f"{FIRST}/guitar.flac",
          "is a stem that most tracks lack"),
-        (converted(f"{FIRST}/bass.wav", f"{FIRST}/bass.mp3", "mp3"), "error", f"{FIRST}/bass.mp3", "is not read; con"),
+        (converted(f"{FIRST}/bass.wav", f"{FIRST}/bass.mp3", "mp3"), "note", f"{FIRST}/bass.mp3",
+         "is not used, because bass.wav is"),
         (converted(f"{FIRST}/bass.wav", f"{FIRST}/bass.flac", "flac"), "error", FIRST, "the stem 'bass' is in"),
+        *[(converted(f"{FIRST}/mixture.wav", f"{FIRST}/{name}.wav", "wav"), "note", f"{FIRST}/{name}.wav",
+           "is not used, because")
+          for name in ("mix", "MASTER", "residual", "instrumental", "Accompaniment", "no_vocals")],
+        (copied(f"{FIRST}/bass.wav", f"{FIRST}/clip.mp4"), "note", f"{FIRST}/clip.mp4", "is not used, .* is a video"),
+        (copied(FIRST, f"{FIRST}/takes"), "note", f"{FIRST}/takes/bass.wav", "is not used, .* is in a folder inside"),
         (copied(f"{FIRST}/bass.wav", "train/Loose.wav"), "error", "train/Loose.wav", "is not read; a track is a"),
         (copied(f"{FIRST}/bass.wav", "Loose.wav"), "error", "Loose.wav", "is not read; tracks belong in train/"),
         (copied(f"{FIRST}/bass.wav", "train/E - 5.mp4"), "error", "train/E - 5.mp4", r"rename it to E - 5\.stem\.mp4"),
@@ -203,8 +208,16 @@ def test_a_stem_only_dataset_of_other_names_is_fine(tmp_path: Path, song_stems: 
 
 def test_a_misspelling_in_all_tracks_is_found(root: Path) -> None:
     for place in (FIRST, SECOND, THIRD, "test/D - 4"):
-        (root / place / "vocals.wav").rename(root / place / "Vocals.wav")
-    assert {text for _, _, text in problems(root)} == {"is called 'Vocals' instead of 'vocals'; rename it"}
+        (root / place / "vocals.wav").rename(root / place / "Vocal.wav")
+    assert {text for _, _, text in problems(root)} == {"is called 'Vocal' instead of 'vocals'; rename it"}
+
+
+def test_capital_letters_do_not_matter(root: Path) -> None:
+    for number, place in enumerate((FIRST, SECOND, THIRD)):
+        for name in ("vocals", "mixture"):
+            (root / place / f"{name}.wav").rename(root / place / f"{(name.title(), name.upper(), name)[number]}.WAV")
+    assert problems(root) == set()
+    assert check_folder(root, WINDOW).healthy
 
 
 def test_missing_official_tracks_are_reported(root: Path, musdb_root: Path, tmp_path: Path) -> None:
@@ -257,7 +270,7 @@ def test_stem_files_are_checked_stream_by_stream(stem_root: Path) -> None:
 def test_whole_stem_files_are_decoded_and_damaged_ones_left_out(stem_root: Path, tmp_path: Path) -> None:
     text, healthy = check_data(stem_root, decoded=tmp_path / "decoded", depth="16")
     assert not healthy
-    assert f"decoded: 1 of 2 stem files to {tmp_path / 'decoded'} (5 files written, 0 kept, " in text
+    assert f"decoded: 1 of 2 tracks to {tmp_path / 'decoded'} (5 files written, 0 kept, " in text
     assert sorted(path.name for path in (tmp_path / "decoded").rglob("*.wav")) == [
         "bass.wav", "drums.wav", "mixture.wav", "other.wav", "vocals.wav",
     ]  # fmt: skip
@@ -303,6 +316,37 @@ def test_the_report_is_a_table_and_json(root: Path) -> None:
     assert content["tracks"][0]["problems"][0] == {
         "severity": "error", "place": FIRST, "text": "lacks the stem bass, which others have",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(48000, 2), (16000, 1), (SAMPLE_RATE, 1)])
+@pytest.mark.parametrize("given", [True, False])
+def test_data_of_any_rate_and_channels_is_checked_and_indexed(
+    tmp_path: Path, song_stems: dict[str, Tensor], rate: int, channels: int, given: bool
+) -> None:
+    """By default, the format is that of most tracks."""
+    for number in range(3):
+        for name in ("dialog", "music"):
+            audio = song_stems["vocals" if name == "dialog" else "other"][:channels, 9000 * number :]
+            write_audio(tmp_path / "train" / f"A - {number}" / f"{name}.wav", audio, rate)
+    index, seconds = tmp_path / "index.json", WINDOW / rate
+    options = {"sample_rate": rate, "channels": channels} if given else {}
+    text, healthy = check_data(tmp_path, index=index, segment_seconds=seconds, **options)  # type: ignore[arg-type]
+    assert healthy, text
+    minutes = sum(88200 - 9000 * number for number in range(3)) / rate / 60
+    assert f"train: 3 tracks, {minutes:.1f} minutes" in text
+    tracks = find_tracks(
+        tmp_path, "train", validation_tracks=["A - 0"], shared_artists=True, sample_rate=rate, channels=channels
+    )
+    assert index_tracks(tracks, WINDOW, tmp_path, index).windows["music"]
+    write_audio(tmp_path / "train" / "A - 1" / "music.wav", song_stems["other"], 22050)
+    text, healthy = check_data(tmp_path, segment_seconds=seconds, **options)  # type: ignore[arg-type]
+    assert f"A - 1/music.wav: has 22050 Hz and 2 channels instead of {rate} Hz and {channels}" in text
+    assert not healthy
+
+
+def test_a_rate_that_does_not_exist_is_an_error(root: Path) -> None:
+    with pytest.raises(InputError, match="sample_rate=0, channels=2 is not allowed"):
+        check_data(root, sample_rate=0)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])

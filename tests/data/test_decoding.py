@@ -10,7 +10,7 @@ import pytest
 
 from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.audio.writing import quantise, write_audio
-from bsmamba2.data.decoding import DecodedDepth, decode_stem_files
+from bsmamba2.data.decoding import DecodedDepth, decode_tracks
 from bsmamba2.data.musdb import SAMPLE_RATE, STREAMS
 from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.errors import InputError
@@ -44,7 +44,7 @@ def full_disk(limit: int) -> Iterator[None]:
 
 def test_a_decoded_track_is_the_same_track(stem_files: list[Path], tmp_path: Path) -> None:
     """All samples are equal, including those beyond full scale."""
-    decoded = decode_stem_files(stem_files[:1], tmp_path / "decoded")
+    decoded = decode_tracks(stem_files[:1], tmp_path / "decoded")
     assert (decoded.written, decoded.kept, decoded.clipped) == (5, 0, 0)
     (before,), (after,) = (
         find_tracks(tmp_path / root, "train", validation_tracks=[], shared_artists=True)[:1]
@@ -63,7 +63,7 @@ def test_a_decoded_track_is_the_same_track(stem_files: list[Path], tmp_path: Pat
 def test_integer_files_are_rounded_and_clipped_samples_counted(
     stem_files: list[Path], tmp_path: Path, depth: DecodedDepth
 ) -> None:
-    decoded = decode_stem_files(stem_files[:1], tmp_path, depth)
+    decoded = decode_tracks(stem_files[:1], tmp_path, depth)
     beyond = 0
     for stem, stream in STREAMS.items():
         path = tmp_path / "train" / "A - 0" / f"{stem}.wav"
@@ -77,7 +77,7 @@ def test_integer_files_are_rounded_and_clipped_samples_counted(
 
 
 def test_only_complete_files_of_the_same_format_are_kept(stem_files: list[Path], tmp_path: Path) -> None:
-    decode_stem_files(stem_files[:1], tmp_path)
+    decode_tracks(stem_files[:1], tmp_path)
     folder = tmp_path / "train" / "A - 0"
     whole = read_audio(folder / "bass.wav")
     (folder / "mixture.wav").unlink()
@@ -86,7 +86,7 @@ def test_only_complete_files_of_the_same_format_are_kept(stem_files: list[Path],
     write_audio(folder / "other.wav", whole, SAMPLE_RATE, depth="16")
     (folder / f".{'0a' * 16}.wav").write_bytes(b"unfinished")
     kept = (folder / "vocals.wav").stat().st_mtime_ns
-    decoded = decode_stem_files(stem_files[:1], tmp_path)
+    decoded = decode_tracks(stem_files[:1], tmp_path)
     assert (decoded.written, decoded.kept) == (4, 1)
     assert read_audio(folder / "bass.wav").equal(whole)
     assert {audio_info(path).length for path in folder.iterdir()} == {whole.shape[-1]}
@@ -97,7 +97,7 @@ def test_only_complete_files_of_the_same_format_are_kept(stem_files: list[Path],
 KILLED_AFTER_DRUMS = """
 import os, signal, sys
 from pathlib import Path
-from bsmamba2.data.decoding import decode_stem_files
+from bsmamba2.data.decoding import decode_tracks
 
 replace = Path.replace
 
@@ -107,7 +107,7 @@ def replace_and_die(path, target):
         os.kill(os.getpid(), signal.SIGKILL)
 
 Path.replace = replace_and_die
-decode_stem_files([Path(file) for file in sys.argv[2:]], Path(sys.argv[1]))
+decode_tracks([Path(file) for file in sys.argv[2:]], Path(sys.argv[1]))
 """
 
 
@@ -117,7 +117,7 @@ def test_a_killed_run_resumes(stem_files: list[Path], tmp_path: Path) -> None:
     process = subprocess.run(command, stderr=subprocess.PIPE, timeout=PATIENCE_SECONDS, check=False)
     assert process.returncode == -signal.SIGKILL, process.stderr
     finished = {path: path.stat().st_mtime_ns for path in output.glob("*/*/[!.]*.wav")}
-    decoded = decode_stem_files(stem_files, output)
+    decoded = decode_tracks(stem_files, output)
     assert decoded.kept == len(finished) >= 2
     assert decoded.written == 15 - len(finished) > 0
     assert all(path.stat().st_mtime_ns == written for path, written in finished.items())
@@ -129,5 +129,5 @@ def test_a_killed_run_resumes(stem_files: list[Path], tmp_path: Path) -> None:
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_partial_file(stem_files: list[Path], tmp_path: Path) -> None:
     with full_disk(500_000), pytest.raises(InputError, match=r"mixture\.wav cannot be written .*free some space"):
-        decode_stem_files(stem_files[:1], tmp_path / "decoded")
+        decode_tracks(stem_files[:1], tmp_path / "decoded")
     assert list((tmp_path / "decoded" / "train" / "A - 0").iterdir()) == []

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from bsmamba2.audio.reading import AudioInfo
 from bsmamba2.data.findings import LOWEST_DB, CheckedTrack, DataReport, Problem
-from bsmamba2.data.musdb import SAMPLE_RATE, STREAMS
+from bsmamba2.data.musdb import STREAMS
 from bsmamba2.stem_names import MIXTURE
 
 ROOT = Path("data")
@@ -17,8 +18,12 @@ def folder_track(name: str, **found: object) -> CheckedTrack:
 
 
 FOUND = folder_track(
-    "A - 1", samples=90 * SAMPLE_RATE, active_shares={"bass": 0.256}, mixture_minus_sum_db=LOWEST_DB
-)  # fmt: skip
+    "A - 1",
+    infos={"bass": AudioInfo(90 * 48000, 48000, 2, "16")},
+    samples=90 * 48000,
+    active_shares={"bass": 0.256},
+    mixture_minus_sum_db=LOWEST_DB,
+)
 
 
 def test_a_problem_is_of_the_track_a_stem_or_a_file() -> None:

@@ -12,7 +12,7 @@ from bsmamba2.data.name_checks import (
     usual_stems,
     wrong_file_names,
 )
-from bsmamba2.data.tracks import find_sources
+from bsmamba2.data.track_files import track_files
 
 MUSDB = list(STREAMS)
 
@@ -22,7 +22,8 @@ def track(folder: Path, stems: list[str], suffix: str = ".wav") -> CheckedTrack:
     folder.mkdir(parents=True)
     for stem in stems:
         (folder / f"{stem}{suffix}").touch()
-    return CheckedTrack(folder, find_sources(folder))
+    files = track_files(folder)
+    return CheckedTrack(folder, files.sources, files.unused)
 
 
 def test_found_tracks_are_visible_folders_and_stem_files(tmp_path: Path) -> None:

@@ -221,7 +221,7 @@ def test_without_a_file_of_the_mixture_it_is_the_sum_of_the_stems(lay: Lay, tmp_
 def test_a_stem_in_two_formats_is_an_error(lay: Lay) -> None:
     root = lay("test/A - 1")
     write_audio(root / "test" / "A - 1" / "bass.flac", torch.zeros(2, 100), SAMPLE_RATE, "flac")
-    with pytest.raises(InputError, match=r"the stem 'bass' is in .* twice, in two formats; keep one"):
+    with pytest.raises(InputError, match=r"the stem 'bass' is in .* twice, as bass.flac and bass.wav; keep one"):
         find_tracks(root, "test")
 
 

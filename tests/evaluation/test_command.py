@@ -28,6 +28,7 @@ from bsmamba2.report import write_report
 from bsmamba2.separation.separator import Separator
 from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 from bsmamba2.weights.checkpoint import save_model
+from bsmamba2.weights.registry import ModelNames
 
 NAME = "Three - Third"
 # Kills the process when it is about to give the result of the second song its name.
@@ -45,7 +46,7 @@ sys.exit(main())
 SCRIPT = str(Path(__file__).parents[2] / "scripts" / "evaluate.py")
 
 
-def evaluate(root: Path, output: Path, model: str | Path | None = None, **options: Any) -> Results:
+def evaluate(root: Path, output: Path, model: ModelNames | None = None, **options: Any) -> Results:
     """Evaluates with the options of the command line, each by its name."""
     return evaluation_of(**grouped(evaluation_of, {"root": root, "output": output, "model": model, **options}))
 
@@ -109,6 +110,35 @@ def test_a_model_of_the_instrumental_is_scored_by_its_name(
         evaluate(musdb_root, tmp_path / "c", tmp_path / "instrumental.safetensors", stems=["drums"])
 
 
+def test_an_ensemble_is_scored_like_a_model(
+    tmp_path: Path, model: Path, tiny_config: ModelConfig, tiny_network: BSMamba2, musdb_root: Path, track: Track
+) -> None:
+    torch.manual_seed(1)
+    network = BSMamba2(replace(tiny_config, stems=("instrumental",), residual="vocals", segment_seconds=0.15)).eval()
+    other = tmp_path / "instrumental.safetensors"
+    save_model(network, other, training_songs=[NAME])
+    run = tmp_path / "run"
+    results = evaluate(musdb_root, run, f"{model},{other}", stems=["vocals", "instrumental"])
+    mixture, vocals = track.read(MIXTURE), track.read("vocals")
+    first = Separator(tiny_network, device="cpu")(mixture, 44100)["vocals"]
+    second = mixture - Separator(network, device="cpu")(mixture, 44100)["instrumental"]
+    expected = usdr(estimate=(first + second) / 2, reference=vocals)
+    assert results.tracks[NAME].scores["vocals"][ESTIMATE]["usdr"] == pytest.approx(expected, abs=1e-4)
+    assert results.tracks[NAME].trained_on == "song"
+    assert results.description["model"]["name"] == [str(model), str(other)]
+    assert results.description["separation"]["ensemble"] == "mean"
+    assert results.description["separation"]["segment_seconds"] == [0.1, 0.15]
+    assert results.description["network 2"]["stems"] == ("instrumental",)
+    write_report([run], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert f"{model.name}, {other.name}" in page
+    assert str(tmp_path) not in page
+    with pytest.raises(InputError, match=r"results with other settings \(.*ensemble"):
+        evaluate(musdb_root, run, [model, other], stems=["vocals", "instrumental"], ensemble="max")
+    with pytest.raises(InputError, match=r"'drums' is not common to the models: .* gives vocals, instrumental, and"):
+        evaluate(musdb_root, tmp_path / "c", [model, other], stems=["drums"])
+
+
 def test_scores_are_those_of_the_separation(
     tmp_path: Path, model: Path, tiny_network: BSMamba2, musdb_root: Path, track: Track
 ) -> None:
@@ -167,6 +197,7 @@ def test_the_estimates_of_a_model_score_the_same_as_files(tmp_path: Path, model:
             {"estimates": Path("e"), "batch_size": 2, "scan": "chunked", "chunk_seconds": [1.0]},
             "--batch-size, --scan, --chunk-seconds cannot be used with --estimates",
         ),
+        ({"estimates": Path("e"), "ensemble": "max"}, "--ensemble is for a --model; leave it out with --estimates"),
         ({"estimates": Path("e"), "compile": True}, "--compile cannot be used with --estimates"),
         ({"estimates": Path("e"), "save_estimates": True}, "--save-estimates cannot be used with --estimates"),
         ({"model": "m", "validation_artists": ["Two"]}, "are for --split valid or train"),

@@ -1,4 +1,6 @@
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from bsmamba2.audio.writing import quantise, write_audio
 from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.estimates import estimates_sha256, read_estimates, stems_in
-from bsmamba2.evaluation.songs import Song
+from bsmamba2.evaluation.songs import Song, find_scored_tracks, read_song
 from bsmamba2.metrics import usdr
 from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
@@ -195,3 +197,21 @@ def test_only_stems_that_every_track_has_are_listed(
         InputError, match=r"no stem in common \(bass \(not of 'C'\), click \(not of 'A'\), instrumental"
     ):
         stems_in(tmp_path)
+
+
+@pytest.mark.parametrize(("of_song", "of_estimates"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_names_may_be_composed_or_decomposed(
+    tmp_path: Path, song_stems: dict[str, Tensor], of_song: Literal["NFC", "NFD"], of_estimates: Literal["NFC", "NFD"]
+) -> None:
+    """A Mac writes e followed by an accent, other systems one letter."""
+    name = "Caf\u00e9 - \u00e9t\u00e9"
+    for root, form in (("songs", of_song), ("estimates", of_estimates)):
+        folder = tmp_path / root / unicodedata.normalize(form, name)
+        stem = unicodedata.normalize(form, "r\u00eave")
+        write_audio(folder / f"{stem}.wav", song_stems["vocals"], 44100)
+        write_audio(folder / "drums.wav", song_stems["drums"], 44100)
+    (track,) = find_scored_tracks(tmp_path / "songs", "test")
+    assert track.name == name
+    found, _ = read_estimates(tmp_path / "estimates", read_song(track), ["r\u00eave"])
+    assert found["r\u00eave"].shape == song_stems["vocals"].shape
+    assert estimates_sha256(tmp_path / "estimates", track.name)

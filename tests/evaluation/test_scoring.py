@@ -1,6 +1,8 @@
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 from torch import Tensor
 
 from bsmamba2.data.musdb import SAMPLE_RATE
@@ -62,6 +64,18 @@ def test_a_song_gets_every_score_for_every_row(real_song: Song) -> None:
     assert not math.isnan(scores[ESTIMATE]["csdr_activity_75"])
     assert scores[SILENCE_ROW]["false_mute"] == 100
     assert all(math.isnan(window) for window in scores[SILENCE_ROW].windows)
+
+
+@pytest.mark.parametrize("dither", [0, 2**-15])
+def test_only_leakage_scores_the_estimate_of_a_silent_stem(real_song: Song, dither: float) -> None:
+    silent = replace(real_song, stems={**real_song.stems, "vocals": torch.full_like(real_song.mixture, dither)})
+    scores = score_song(silent, {ESTIMATE: damped(real_song)}, ["vocals", "bass"], "single")
+    for row in (ESTIMATE, SILENCE_ROW):
+        defined = {name for name in SCORES if not math.isnan(scores["vocals"][row][name])}
+        assert {name.partition("_")[0] for name in defined} == {"leakage"}
+        assert all(math.isnan(window) for window in scores["vocals"][row].windows)
+    assert scores["vocals"][ESTIMATE]["leakage_dbfs"] > scores["vocals"][SILENCE_ROW]["leakage_dbfs"]
+    assert not math.isnan(scores["bass"][ESTIMATE]["usdr"])
 
 
 def test_a_silent_estimate_makes_windows_undefined_for_the_four(real_song: Song) -> None:

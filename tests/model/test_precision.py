@@ -1,5 +1,6 @@
 """Under bfloat16 autocast, norms, decays and carried states are computed in single precision."""
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.norms import L2Norm, rms_normalized
 from bsmamba2.model.ssd import ssd_chunked, ssd_sequential
+from bsmamba2.separation.separator import Separator
 from tests.model.make_golden import CONFIG, MAMBA1
 
 BFLOAT16_ROUNDING = 2.0**-9
@@ -47,6 +49,21 @@ def test_the_network_computes_norms_and_decays_in_single_precision(
     assert set(decays) | {"linalg_vector_norm"} <= seen.keys()
     assert {"mean", "_fused_rms_norm", "rms_norm"} & seen.keys()
     assert {name: found for name, found in seen.items() if found != {torch.float32}} == {}
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.02), (torch.bfloat16, 0.05), (torch.float64, 1e-5)])
+def test_weights_of_another_type_give_the_same_estimates(
+    tiny_network: BSMamba2, dtype: torch.dtype, tolerance: float
+) -> None:
+    mixture = torch.randn(2, 2, 3000, generator=torch.Generator().manual_seed(0)) / 8
+    with torch.inference_mode():
+        expected = tiny_network(mixture)
+        other = copy.deepcopy(tiny_network).to(dtype)
+        found = other(mixture.to(dtype))
+        separated = Separator(other)(mixture[0], 44100)["vocals"]
+    assert found.dtype == torch.promote_types(dtype, torch.float32)
+    assert (found - expected).abs().max() < tolerance * expected.abs().max()
+    assert separated.dtype == torch.float32
 
 
 @pytest.mark.parametrize("normalized", [rms_normalized, L2Norm(1000)])

@@ -26,8 +26,12 @@ from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.options import grouped
 from bsmamba2.separation.command import Outcome, separate_files
+from bsmamba2.separation.models import load_models
 from bsmamba2.separation.separator import Separator
+from bsmamba2.separation.settings import StemSettings
 from bsmamba2.stem_names import MIXTURE
+from bsmamba2.weights.checkpoint import load_model
+from bsmamba2.weights.registry import ModelNames
 
 RATE = 44100
 # Programs in the background of a shell, or below nohup, ignore some signals, and so do tests run there.
@@ -70,7 +74,7 @@ def both(*tracks: str) -> list[str]:
     return sorted(f"{track}/{stem}.wav" for track in tracks for stem in ("vocals", "instrumental"))
 
 
-def separate(inputs: Sequence[str | Path], model: str | Path = "model.ckpt", **options: Any) -> list[Outcome]:
+def separate(inputs: Sequence[str | Path], model: ModelNames = "model.ckpt", **options: Any) -> list[Outcome]:
     """Separates with the options of the command line, each by its name."""
     return separate_files(**grouped(separate_files, {"inputs": inputs, "model": model, **options}))
 
@@ -374,6 +378,103 @@ def test_a_wrong_stem_of_a_model_without_vocals(tiny_config: ModelConfig) -> Non
     model = save(BSMamba2(dataclasses.replace(tiny_config, stems=("drums", "bass"))), Path("two.ckpt"))
     with pytest.raises(InputError, match=r"with this model choose drums, bass, residual$"):
         separate(["song.wav"], model, stems=["instrumental"])
+
+
+@pytest.fixture
+def instrumental(tiny_config: ModelConfig) -> Path:
+    torch.manual_seed(1)
+    config = dataclasses.replace(tiny_config, stems=("instrumental",), residual="vocals", sample_rate=22050)
+    return save(BSMamba2(config).eval(), Path("instrumental.ckpt"))
+
+
+def test_several_models_separate_together(
+    tiny_network: BSMamba2, instrumental: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    songs("song.wav")
+    mixture = read_audio(Path("song.wav"))
+    first, second = Separator(tiny_network), Separator(load_model(instrumental))
+    expected = (first(mixture, RATE)["vocals"] + mixture - second(mixture, RATE)["instrumental"]) / 2
+    separate(["song.wav"], ["model.ckpt", instrumental])
+    assert files() == both("song")
+    torch.testing.assert_close(read_audio(Path("stems/song/vocals.wav")), expected, rtol=0, atol=2**-15)
+    assert "mean of 2 models" in logged.messages
+    assert len([message for message in logged.messages if message.startswith("float32 · segments 0.1 s")]) == 2
+    written = [soundfile.read(f"stems/song/{stem}.wav", dtype="int32")[0] for stem in ("vocals", "instrumental")]
+    assert (sum(written) == soundfile.read("song.wav", dtype="int32")[0]).all()
+    separate(["song.wav"], "model.ckpt, instrumental.ckpt", output=Path("again"))
+    assert Path("again/song/vocals.wav").read_bytes() == Path("stems/song/vocals.wav").read_bytes()
+
+
+def test_the_combination_of_several_models(instrumental: Path) -> None:
+    songs("song.wav")
+    energies = {}
+    for ensemble in ("max", "mean", "min"):
+        separate(["song.wav"], ["model.ckpt", instrumental], output=Path(ensemble), ensemble=ensemble, stems=["vocals"])
+        energies[ensemble] = read_audio(Path(ensemble, "song", "vocals.wav")).square().mean()
+    assert energies["max"] > energies["mean"] > energies["min"]
+
+
+def test_a_file_with_a_comma_in_its_name_is_one_model(tiny_network: BSMamba2) -> None:
+    songs("song.wav")
+    save(tiny_network, Path("a,b.ckpt"))
+    separate(["song.wav"], "a,b.ckpt")
+    assert files() == both("song")
+    assert "is neither a file nor a published model" in refused("song.wav", model="a,c.ckpt")
+
+
+def test_only_the_mask_heads_of_common_stems_are_loaded(
+    tiny_config: ModelConfig, four_stems: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    save(BSMamba2(dataclasses.replace(tiny_config, stems=("piano", "bass", "drums"))), Path("three.ckpt"))
+    models = load_models(["four.ckpt", "three.ckpt"])
+    assert [network.config.stems for network in models.networks] == [("drums", "bass"), ("bass", "drums")]
+    bass = load_models("four.ckpt,three.ckpt", estimated=StemSettings(["bass", "residual"]).estimated)
+    assert [network.config.stems for network in bass.networks] == [("bass",), ("bass",)]
+
+
+def test_assumptions_about_plain_weights_are_printed_once(
+    tiny_network: BSMamba2, logged: pytest.LogCaptureFixture
+) -> None:
+    torch.save(BSMamba2(ModelConfig(dim=8, depth=1, headdim=8, d_state=4)).state_dict(), "plain.ckpt")
+    load_models(["plain.ckpt", "model.ckpt"])
+    assert [message for message in logged.messages if "published values" in message] == [
+        "plain.ckpt does not contain these; they have the published values: stems=vocals; hop_length=441; "
+        "segment_seconds=8.0"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("models", "options", "message"),
+    [
+        (
+            "model.ckpt,dry.ckpt",
+            {},
+            "the models have no stem in common: model.ckpt gives vocals, instrumental, and dry.ckpt gives dry, reverb; "
+            "choose others",
+        ),
+        (
+            "model.ckpt,four.ckpt",
+            {"stems": ["drums"]},
+            "the stem 'drums' is not common to the models: model.ckpt gives vocals, instrumental, and four.ckpt gives "
+            "drums, bass, other, vocals, instrumental; choose vocals, instrumental, residual, or other models",
+        ),
+        (
+            "model.ckpt",
+            {"ensemble": "max"},
+            "--ensemble max combines several models, but model.ckpt is one; give --model once more, or leave "
+            "--ensemble out",
+        ),
+        ("model.ckpt,", {}, "'model.ckpt,' does not name a model at every place; give --model A,B"),
+        ("model.ckpt,four.ckpt", {"hop_length": 32}, "model.ckpt contains hop_length=64, not 32"),
+    ],
+)
+def test_models_that_cannot_be_combined(
+    models: str, options: dict[str, Any], message: str, tiny_config: ModelConfig, four_stems: Path
+) -> None:
+    songs("song.wav")
+    save(BSMamba2(dataclasses.replace(tiny_config, stems=("dry",), residual="reverb")), Path("dry.ckpt"))
+    assert message in refused("song.wav", model=models, **options)
+    assert not Path("stems").exists()
 
 
 def run(

@@ -1,7 +1,10 @@
 import errno
 import hashlib
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from bsmamba2.system.files import (
     check_writable,
     complete_file,
     flush_and_rename,
+    locked,
     make_folder,
     remove_unfinished,
     sha256_of,
@@ -164,3 +168,43 @@ def test_hashes(tmp_path: Path) -> None:
     assert sha256_of_text(name.decode("utf-8", "surrogateescape")) == hashlib.sha256(name).hexdigest()
     with pytest.raises(InputError, match=r"the file .*none cannot be read \(No such file or directory\); check"):
         sha256_of(tmp_path / "none")
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from bsmamba2.system.files import locked
+with locked(Path(sys.argv[1]), "refused"):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Returns another process that has locked the folder, until its input ends."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "folder")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        yield process
+        process.kill()
+
+
+def test_a_locked_folder_is_refused_until_its_process_ends(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^in use$"), locked(tmp_path / "folder", "in use"):
+        pass
+    # A process that is killed cannot release its lock.
+    holder.kill()
+    holder.wait()
+    with locked(tmp_path / "folder", "in use"):
+        pass
+
+
+def test_a_locked_folder_is_waited_for(
+    holder: subprocess.Popen[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    threading.Timer(0.5, holder.kill).start()
+    with caplog.at_level("INFO", "bsmamba2"), locked(tmp_path / "folder"):
+        assert holder.wait(10) != 0
+    assert f"waiting for another process that writes to {tmp_path / 'folder'}" in caplog.text

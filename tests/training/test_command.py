@@ -1,5 +1,6 @@
 import math
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -160,6 +161,28 @@ def test_validation_scores_are_those_of_the_songs(tmp_path: Path, tiny_config: M
     assert metrics["val/loss"] > 0
 
 
+def test_silent_references_do_not_choose_checkpoints(
+    tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = shutil.copytree(musdb_root, tmp_path / "root")
+    for name in ("Silent", "Two"):
+        folder = shutil.copytree(root / "train" / "Two - Second", root / "valid" / f"{name} - Valid")
+        if name == "Silent":
+            write_audio(folder / "vocals.wav", torch.zeros(2, 2 * SAMPLE_RATE), SAMPLE_RATE)
+    more = ("--data.shared_artists=true", "--trainer.max_epochs=1", "--model.network.stems=[vocals,bass]")
+    path = train(options(tiny_config, root, tmp_path / "run", *more))
+    metrics = torch.load(path, weights_only=True)["bsmamba2"]["metrics"]
+    events = EventAccumulator(str(next((tmp_path / "run").rglob("events.out.tfevents.*")).parent)).Reload()
+    usdrs = [events.Scalars(f"val_tracks/usdr/{name} - Valid")[-1].value for name in ("Silent", "Two")]
+    assert metrics["val/usdr"] == pytest.approx(sum(usdrs) / 2, abs=1e-3)
+    # That of the silent song is that of its bass alone; the uSDR of its vocals would be below -60 dB.
+    assert min(usdrs) > -20
+    assert metrics["val/silent_references"] == 1
+    assert -120 <= metrics["val/leakage_dbfs"] < 0
+    silent = [record.getMessage() for record in caplog.records if "silent" in record.getMessage()]
+    assert silent == ["uSDR and cSDR leave out stems that are silent, in 1 of 2 validation songs: Silent - Valid"]
+
+
 def test_weights_to_start_from(tmp_path: Path, tiny_config: ModelConfig, tiny_network: BSMamba2) -> None:
     path = tmp_path / "start.safetensors"
     save_model(tiny_network, path)
@@ -171,6 +194,17 @@ def test_weights_to_start_from(tmp_path: Path, tiny_config: ModelConfig, tiny_ne
         SeparationModule(replace(tiny_config, depth=2), init_from=path)
     with pytest.raises(InputError, match="neither a file nor a published model"):
         SeparationModule(tiny_config, init_from="nothing")
+
+
+def test_scores_in_the_names_of_checkpoints(tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path) -> None:
+    more = ("--checkpoint.filename={epoch}-{val/usdr:.2f}", "--checkpoint.save_top_k=1", "--trainer.max_epochs=3")
+    path = train(options(tiny_config, musdb_root, tmp_path, *more))
+    score = torch.load(path, weights_only=True)["bsmamba2"]["metrics"]["val/usdr"]
+    assert re.fullmatch(r"epoch=\d-val_usdr=-?\d+\.\d\d\.ckpt", path.name)
+    assert path.stem.endswith(f"val_usdr={score:.2f}")
+    assert sorted(file.name for file in path.parent.iterdir()) == sorted(
+        [".lock", path.name, "last.ckpt", "previous.ckpt"]
+    )
 
 
 def test_only_matrices_decay_on_request(tiny_config: ModelConfig) -> None:
@@ -393,6 +427,15 @@ def test_only_a_checkpoint_of_the_same_network_is_resumed(
         ("--checkpoint.save_last=true", "save_weights_only and checkpoint.save_last are not allowed"),
         ("--trainer.overfit_batches=2", "overfit_batches is not allowed"),
         ("--seed_everything=-1", "-1"),
+        ("--trainer.precision=bf16-true", "precision=bf16-true is not allowed, .*; give bf16-mixed, 16-mixed"),
+        ("--trainer.precision=16-true", "precision=16-true is not allowed"),
+        (
+            "--trainer.callbacks=BatchSizeFinder",
+            "the callback BatchSizeFinder cannot be used, .*give --data.batch_size",
+        ),
+        ("--trainer.callbacks=BackboneFinetuning", "callback BackboneFinetuning cannot be used"),
+        ("--trainer.callbacks=LearningRateFinder", "LearningRateFinder cannot be used, .*give --model.learning_rate"),
+        ("--trainer.callbacks=EMAWeightAveraging", "a second callback that averages weights cannot be used"),
     ],
 )
 def test_what_cannot_be_trained_is_one_sentence(
@@ -402,6 +445,14 @@ def test_what_cannot_be_trained_is_one_sentence(
         pytest.skip("this machine has a GPU")
     with pytest.raises(InputError, match=message):
         train(options(tiny_config, musdb_root, tmp_path, option))
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_other_precisions_train_and_validate(
+    tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path, precision: str
+) -> None:
+    path = train(options(tiny_config, musdb_root, tmp_path, f"--trainer.precision={precision}"))
+    assert load_model(path).config == tiny_config
 
 
 def test_a_seed_is_a_number(tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,13 +11,18 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from torch.utils.data import DataLoader
 
 from bsmamba2.cli import main
+from bsmamba2.data.datamodule import MusdbDataModule
+from bsmamba2.data.excerpts import Excerpts
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.training.command import train
@@ -75,6 +81,26 @@ class StopAt(Callback):
             raise KeyboardInterrupt
 
 
+class Explode(Callback):
+    """Makes the weights huge after a step, or in the validation after a step."""
+
+    def __init__(self, step: int = -1, validation: int = -1) -> None:
+        self.step, self.validation = step, validation
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            self._explode(module)
+
+    def on_validation_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        if trainer.global_step == self.validation:
+            self._explode(module)
+
+    def _explode(self, module: LightningModule) -> None:
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.mul_(1e30)
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns one folder for the index of all runs in this file."""
@@ -120,6 +146,11 @@ def arguments(config: ModelConfig, root: Path, cache: Path, output: Path, *more:
         "--resume.every_steps=1",
         *more,
     )
+
+
+def resume_point_in(root: Path) -> Path | None:
+    """Returns the checkpoint that `--ckpt_path last` takes with the default logger."""
+    return find_resume_point(sorted(root.glob("lightning_logs/*/checkpoints")), root)
 
 
 def last_of(output: Path) -> dict[str, Any]:
@@ -230,6 +261,101 @@ def test_resume_from_a_best_checkpoint_gives_the_same_end(
     assert differences(weights, straight()["current_model_state"]) == []
 
 
+class Signal(Callback):
+    """Sends a signal to its own process before a batch, or in the validation of an epoch."""
+
+    def __init__(self, number: int, batch: int = -1, validation: int = -1, times: int = 1) -> None:
+        self.number, self.batch, self.validation, self.times = number, batch, validation, times
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch * BATCHES + batch_idx == self.batch:
+            self._send()
+
+    def on_validation_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        if trainer.current_epoch == self.validation:
+            self._send()
+
+    def _send(self) -> None:
+        for _ in range(self.times):
+            signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize(
+    ("more", "name", "stop", "steps"),
+    [
+        (SCHEDULE, "SIGINT", "batch=1", 2),
+        (SCHEDULE, "SIGTERM", "batch=8", 9),
+        # In the middle of a step, and before and in a validation.
+        (ACCUMULATED, "SIGTERM", "batch=2", 2),
+        (SCHEDULE, "SIGINT", "batch=7", 8),
+        (SCHEDULE, "SIGTERM", "validation=1", 8),
+        (VALIDATED_TWICE, "SIGTERM", "batch=1", 3),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
+def test_a_stopped_run_is_resumed_from_its_last_step(
+    straight: Callable[..., dict[str, Any]],
+    musdb_root: Path,
+    cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+    name: str,
+    stop: str,
+    steps: int,
+) -> None:
+    rare = (*more, "--resume.every_steps=100")
+    number, (kind, value) = signal.Signals[name], stop.split("=")
+    send = ("--trainer.callbacks=tests.training.test_resuming.Signal", f"--trainer.callbacks.number={int(number)}",
+            f"--trainer.callbacks.{kind}={value}")  # fmt: skip
+    line = arguments(TINY, musdb_root, cache, tmp_path, *rare)
+    status: Any = None
+    try:
+        status = main(["train", *line, *send])
+    except SystemExit as ended:
+        status = ended.code
+    assert status == 128 + number
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert f"run the same command with --ckpt_path last to resume from {last}" in capsys.readouterr().err
+    assert last_of(tmp_path)["global_step"] == steps
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert main(["train", *line, "--ckpt_path=last"]) == 0
+    assert differences(results(last_of(tmp_path)), straight(*rare)) == []
+
+
+class StoppedLoading(MusdbDataModule):
+    """Is stopped when it starts to load data."""
+
+    def train_dataloader(self) -> DataLoader[Excerpts]:
+        loader = super().train_dataloader()
+        return StoppedLoader(loader.dataset, sampler=loader.sampler)
+
+
+class StoppedLoader(DataLoader[Excerpts]):
+    """Cannot be iterated over because a signal arrives first."""
+
+    def __iter__(self) -> Any:
+        raise SystemExit(143)
+
+
+def test_a_run_that_is_stopped_while_data_loading_starts(
+    tiny_config: ModelConfig, musdb_root: Path, cache: Path, tmp_path: Path
+) -> None:
+    """Lightning's clean-up fails then."""
+    with pytest.raises(SystemExit) as stop:
+        train(arguments(tiny_config, musdb_root, cache, tmp_path), StoppedLoading)
+    assert stop.value.code == 143
+
+
+def test_a_second_signal_stops_at_once(training: Train, tmp_path: Path) -> None:
+    send = ("--trainer.callbacks=tests.training.test_resuming.Signal", "--trainer.callbacks.number=2")
+    with pytest.raises(KeyboardInterrupt):
+        training(
+            tmp_path, "--resume.every_steps=100", *send, "--trainer.callbacks.batch=2", "--trainer.callbacks.times=2"
+        )
+    assert last_of(tmp_path)["global_step"] == 0
+
+
 def test_resume_with_different_optimiser_options(training: Train, tmp_path: Path) -> None:
     training(tmp_path, "--trainer.max_epochs=1")
     slower = ("--model.learning_rate=1e-5", "--model.weight_decay=0.5", "--model.betas=[0.5,0.9]")
@@ -323,7 +449,7 @@ def test_resume_passes_over_a_truncated_file(training: Train, tmp_path: Path, ca
         last.write_bytes(contents[0][:kept])
         previous.write_bytes(contents[1])
         caplog.clear()
-        assert find_resume_point(tmp_path) == previous
+        assert resume_point_in(tmp_path) == previous
         assert f"{last} is damaged; resuming from {previous}" in caplog.text
         training(tmp_path, "--ckpt_path=last")
         assert last_of(tmp_path)["global_step"] == EPOCHS * BATCHES
@@ -339,14 +465,14 @@ def test_resume_notices_a_changed_byte(finished: Path, tmp_path: Path) -> None:
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
     last.write_bytes(content)
-    assert find_resume_point(tmp_path) == last.with_name("previous.ckpt")
+    assert resume_point_in(tmp_path) == last.with_name("previous.ckpt")
 
 
 def test_resume_between_the_two_renames(finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     (last,) = tmp_path.rglob("last.ckpt")
     last.replace(last.with_name("previous.ckpt"))
-    assert find_resume_point(tmp_path) == last.with_name("previous.ckpt")
+    assert resume_point_in(tmp_path) == last.with_name("previous.ckpt")
     assert f"{last} is missing; resuming from" in caplog.text
 
 
@@ -360,12 +486,197 @@ def test_resume_clears_what_a_kill_left(training: Train, tmp_path: Path) -> None
     assert last.exists()
 
 
-def test_resume_takes_the_newest_run(training: Train, tmp_path: Path) -> None:
+def test_resume_takes_the_newest_run(training: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of those that this command wrote; only if there is none, of those elsewhere in the folder."""
+    assert resume_point_in(tmp_path) is None
     training(tmp_path / "elsewhere", "--trainer.max_epochs=1")
-    assert find_resume_point(tmp_path) is None
+    (elsewhere,) = tmp_path.rglob("last.ckpt")
+    assert resume_point_in(tmp_path) == elsewhere
+    training(tmp_path, "--ckpt_path=last", "--trainer.max_epochs=2")
+    assert f"there is no checkpoint where this command writes them; resuming from {elsewhere}" in caplog.text
+    assert torch.load(elsewhere, weights_only=True)["global_step"] == 2 * BATCHES
     for _ in range(2):
         training(tmp_path, "--trainer.max_epochs=1")
-    assert find_resume_point(tmp_path) == tmp_path / "lightning_logs" / "version_1" / "checkpoints" / "last.ckpt"
+    newest = tmp_path / "lightning_logs"
+    assert sorted(path.name for path in newest.iterdir()) == ["version_0", "version_1", "version_2"]
+    os.utime(elsewhere)
+    assert resume_point_in(tmp_path) == newest / "version_2" / "checkpoints" / "last.ckpt"
+
+
+class ServerLogger(Logger):
+    """Gives a run its version when it starts, as Weights & Biases does."""
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__()
+        self._save_dir = save_dir
+        self._version: str | None = None
+
+    @property
+    def save_dir(self) -> str:
+        return self._save_dir
+
+    @property
+    def name(self) -> str:
+        return "project"
+
+    @property
+    def version(self) -> str | None:
+        return self._version
+
+    @property
+    def experiment(self) -> Any:
+        self._version = self._version or uuid4().hex[:8]
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        pass
+
+    def log_hyperparams(self, *arguments: Any, **more: Any) -> None:
+        pass
+
+
+CSV = "--trainer.logger=CSVLogger"
+TENSORBOARD = "--trainer.logger=TensorBoardLogger"
+SAVE_DIR = "--trainer.logger.save_dir"
+
+
+@pytest.mark.parametrize(
+    "logger",
+    [
+        (CSV, f"{SAVE_DIR}={{root}}/csv"),
+        (CSV, f"{SAVE_DIR}={{outside}}", "--trainer.logger.version=mine"),
+        (TENSORBOARD, f"{SAVE_DIR}={{outside}}", "--trainer.logger.name=mine"),
+        ("--trainer.logger+=CSVLogger", f"{SAVE_DIR}={{outside}}", "--trainer.logger+=TensorBoardLogger",
+         f"{SAVE_DIR}={{root}}"),
+        ("--trainer.logger=tests.training.test_resuming.ServerLogger", f"{SAVE_DIR}={{outside}}"),
+        ("--trainer.logger=false",),
+        ("--trainer.logger=true", "--checkpoint.dirpath={outside}"),
+    ],
+)  # fmt: skip
+def test_resume_asks_the_logger_where_the_run_is(training: Train, tmp_path: Path, logger: tuple[str, ...]) -> None:
+    root = tmp_path / "root"
+    more = [option.format(root=root, outside=tmp_path / "outside") for option in logger]
+    training(root, *more, "--trainer.max_epochs=1")
+    training(root, *more, "--trainer.max_epochs=2", "--ckpt_path=last")
+    # All checkpoints of the run are in one folder.
+    assert len({path.parent for path in tmp_path.rglob("*.ckpt")}) == 1
+    assert last_of(tmp_path)["global_step"] == 2 * BATCHES
+    if "--trainer.logger.version=mine" in more:
+        assert sorted(path.name for path in tmp_path.rglob("*.csv")) == ["metrics-to-step-4.csv", "metrics.csv"]
+
+
+def test_resume_keeps_runs_with_names_apart(training: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    named = (CSV, f"{SAVE_DIR}={tmp_path}", "--trainer.max_epochs=1", "--ckpt_path=last")
+    training(tmp_path, *named, "--trainer.logger.version=first")
+    with caplog.at_level("INFO", "bsmamba2"):
+        training(tmp_path, *named, "--trainer.logger.version=second")
+    assert "starting afresh" in caplog.text
+    assert len(list(tmp_path.rglob("last.ckpt"))) == 2
+
+
+@pytest.mark.parametrize("logger", [(), (CSV, f"{SAVE_DIR}={{root}}")])
+def test_a_run_without_its_resume_point_is_not_started_again(
+    training: Train, tmp_path: Path, logger: tuple[str, ...]
+) -> None:
+    more = [option.format(root=tmp_path) for option in logger] + ["--trainer.log_every_n_steps=1", "--ckpt_path=last"]
+    training(tmp_path, *more, "--trainer.max_epochs=1")
+    for path in tmp_path.rglob("*.ckpt"):
+        if path.name in ("last.ckpt", "previous.ckpt"):
+            path.unlink()
+    with pytest.raises(InputError, match=r"has checkpoints, but neither last\.ckpt nor previous.*epoch=0-step=4\.ckpt"):
+        training(tmp_path, *more)
+    (best,) = tmp_path.rglob("*.ckpt")
+    best.unlink()
+    with pytest.raises(InputError, match=r"version_0 has the log of a run, but its checkpoints are not there"):
+        training(tmp_path, *more)
+
+
+def test_a_run_that_was_killed_before_its_first_step_is_started_again(script: Script, tmp_path: Path) -> None:
+    """Otherwise a cluster job that restarts after a kill would never run."""
+    more = (
+        "--trainer.log_every_n_steps=1",
+        "--ckpt_path=last",
+        "--trainer.max_epochs=1",
+        "--trainer.limit_val_batches=0",
+    )
+    for step in (0, 1):
+        killed = script(
+            tmp_path, *more, "--resume.every_steps=100", STOP_AT, f"--trainer.callbacks.killed_after={step}"
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert last_of(tmp_path)["global_step"] == 0
+        assert ("starting afresh" in killed.stderr) == (step == 0)
+
+
+class Intruder(Callback):
+    """Starts the same command while it trains, and keeps its error."""
+
+    error: InputError | None = None
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        if trainer.global_step == 1:
+            (last,) = Path(trainer.default_root_dir).rglob("last.ckpt")
+            before = {path: path.read_bytes() for path in last.parent.parent.rglob("*") if path.is_file()}
+            try:
+                train(arguments(TINY, Path("none"), Path("none"), Path(trainer.default_root_dir), "--ckpt_path=last"))
+            except InputError as error:
+                type(self).error = error
+            assert {path: path.read_bytes() for path in last.parent.parent.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_is_running_is_not_started_a_second_time(training: Train, tmp_path: Path) -> None:
+    training(tmp_path, "--trainer.callbacks=tests.training.test_resuming.Intruder", "--trainer.max_epochs=1")
+    assert re.search(r"another training run is writing to .*version_0.checkpoints; wait for it", str(Intruder.error))
+    training(tmp_path, "--ckpt_path=last")
+
+
+def test_a_run_that_fails_at_its_start_leaves_nothing(tiny_config: ModelConfig, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no folder"):
+        train(arguments(tiny_config, tmp_path / "none", tmp_path, tmp_path / "run"))
+    assert [path.name for path in (tmp_path / "run").rglob("*") if path.name != "lightning_logs"] == []
+
+
+def test_resume_from_before_the_first_step(
+    training: Train, straight: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        training(tmp_path, STOP_AT, "--trainer.callbacks.batch=0")
+    assert last_of(tmp_path)["global_step"] == 0
+    training(tmp_path, "--ckpt_path=last")
+    assert differences(results(last_of(tmp_path)), straight()) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "kept"),
+    [
+        # At the next resume point, before a validation, and in a validation.
+        (("--model.learning_rate=1e30",), 0),
+        (("--model.learning_rate=1e30", "--resume.every_steps=100"), 0),
+        (("--trainer.callbacks=tests.training.test_resuming.Explode", "--trainer.callbacks.step=6"), 5),
+        (("--trainer.callbacks=tests.training.test_resuming.Explode", "--trainer.callbacks.validation=4"), 3),
+    ],
+)
+def test_a_run_that_diverges_can_be_resumed_from_before(
+    training: Train, tmp_path: Path, more: tuple[str, ...], kept: int
+) -> None:
+    with pytest.raises(InputError) as error:
+        training(tmp_path, *more)
+    (last,) = tmp_path.rglob("last.ckpt")
+    message = str(error.value)
+    assert re.search(r"not finite after step \d, at a learning rate of (1e\+30|0\.0005)", message), message
+    assert message.endswith(f"resume from {last} with a lower --model.learning_rate")
+    content = torch.load(last, weights_only=True)
+    assert content["global_step"] == kept
+    assert all(value.abs().max() < 100 for value in content["current_model_state"].values())
+    training(tmp_path, f"--ckpt_path={last}", "--model.learning_rate=1e-4", "--trainer.max_epochs=2")
+
+
+@pytest.mark.parametrize("logger", ["--trainer.logger=false", "--checkpoint.dirpath={root}/here"])
+def test_a_new_run_does_not_replace_the_checkpoints_of_another(training: Train, tmp_path: Path, logger: str) -> None:
+    training(tmp_path, logger.format(root=tmp_path), "--trainer.max_epochs=1")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.ckpt")}
+    with pytest.raises(InputError, match="contains the checkpoints of a run, which this one would replace"):
+        training(tmp_path, logger.format(root=tmp_path))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.ckpt")} == before
 
 
 @pytest.mark.parametrize(
@@ -496,4 +807,4 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> N
 
 def test_a_trial_run_leaves_nothing_to_resume(training: Train, tmp_path: Path) -> None:
     assert training(tmp_path, "--trainer.fast_dev_run=true") == tmp_path
-    assert find_resume_point(tmp_path) is None
+    assert resume_point_in(tmp_path) is None

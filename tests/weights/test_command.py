@@ -2,12 +2,13 @@ import json
 import re
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bsmamba2.errors import InputError
 from bsmamba2.weights.command import download_models, list_models, verify_models
-from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED_MODELS, PublishedModel
+from bsmamba2.weights.registry import DEFAULT_MODEL, PRESETS, PUBLISHED_MODELS, Preset, PublishedModel
 from bsmamba2.weights.store import download, model_file, verify
 from tests.weights.model_server import Remote
 
@@ -87,6 +88,25 @@ def test_models_of_some_stems(cache: Path, stems: list[str], found: set[str], le
     assert not left_out & names
     listed = {line.partition(" ")[0] for line in list_models(stems=stems).splitlines()}
     assert listed & set(PUBLISHED_MODELS) == names
+
+
+def test_presets_are_listed_with_what_they_download(
+    cache: Path, model: PublishedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def downloads(**options: Any) -> dict[str, str]:
+        _, _, table = list_models(**options).partition("\npreset ")
+        return {line.split()[0]: re.split(r"\s{2,}", line)[-1] for line in table.splitlines()[1:-2]}
+
+    assert downloads() == {
+        "vocals": "913 MB", "instrumental": "913 MB", "karaoke": "913 MB", "4stems": "527 MB", "fast": "nothing"
+    }  # fmt: skip
+    monkeypatch.setitem(PRESETS, "both", Preset("both", "vocals", ("mel-vocals-kim", "bs-vocals-viperx", "tiny"), {}))
+    assert downloads()["both"] == "1.55 GB"
+    download(model)
+    monkeypatch.setitem(PRESETS, "both", Preset("both", "vocals", ("tiny", DEFAULT_MODEL), {}))
+    assert downloads()["both"] == "nothing"
+    assert downloads(stems=["drums"]) == {"4stems": "527 MB"}
+    assert "preset" not in list_models(stems=["reverb"])
 
 
 def test_stems_that_no_model_gives(cache: Path) -> None:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from benchmarks.bounds import network_multiply_adds
 from bsmamba2 import load_model
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.options import grouped
+from bsmamba2.separation.command import separate_files
 from bsmamba2.system.files import sha256_of
 from bsmamba2.weights.command import download_models
-from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED_MODELS, published_model
+from bsmamba2.weights.registry import DEFAULT_MODEL, PRESETS, PUBLISHED_MODELS, published_model
 from bsmamba2.weights.store import PACKAGED, model_file
 
 
@@ -98,3 +101,17 @@ def test_a_misspelt_name_gets_suggestions(
         InputError, match=rf"the model {name} is neither a file nor .* or the name; did you mean {found}"
     ):
         load_model(name)
+
+
+def test_presets_are_models_and_options_that_exist() -> None:
+    assert list(PRESETS) == ["vocals", "instrumental", "karaoke", "4stems", "fast"]
+    assert PRESETS["fast"].models == (DEFAULT_MODEL,)
+    for preset in PRESETS.values():
+        given = grouped(separate_files, {"inputs": ["song.wav"], "model": preset.models, **preset.options})
+        # What is left over is a parameter of the command itself.
+        assert given.keys() <= signature(separate_files).parameters.keys()
+        for name in preset.models:
+            model = PUBLISHED_MODELS[name]
+            assert model.urls or model.packaged
+            assert preset.options.get("overlap") == model.overlap
+            assert any(stem in preset.note for stem in model.available)

@@ -1,0 +1,76 @@
+"""What separates songs: one model (`Separator`), or several together (`Ensemble`)."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bsmamba2.audio import BLOCK
+from bsmamba2.errors import InputError
+from bsmamba2.separation.common_stems import Gives
+
+ProgressCallback = Callable[[float], None]
+AudioT = TypeVar("AudioT", Tensor, np.ndarray)
+
+
+class SongSeparator(ABC):
+    """Separates audio of any length and sampling rate; it can be called repeatedly."""
+
+    @property
+    @abstractmethod
+    def gives(self) -> Gives:
+        """The stems that it gives."""
+
+    @abstractmethod
+    def stream(self, blocks: Iterable[Tensor], sample_rate: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Yields parts (c, m) of a mixture with the estimates {stem: (c, m)} of the same samples, in constant memory.
+
+        Args:
+            blocks: The mixture (c, n) on the CPU in float32, cut into blocks of any length; a part may share memory
+                with them.
+            sample_rate: Its sampling rate in Hz.
+
+        Raises:
+            InputError: The mixture has a number of channels that a network does not take, or no samples; or a segment
+                does not fit into memory.
+        """
+
+    def __call__(
+        self, audio: AudioT, sample_rate: int, *, callback: ProgressCallback | None = None
+    ) -> dict[str, AudioT]:
+        """Returns the estimates {stem: (c, n)} of a mixture, with its type, shape, sampling rate and device.
+
+        Args:
+            audio: Mixture (c, n), a tensor or an array of floats with full scale at 1; mono, or with the network's
+                number of channels. It is not changed.
+            sample_rate: Its sampling rate in Hz.
+            callback: Called with the share done, from 0 to 1.
+
+        Raises:
+            InputError: The audio cannot be used: no floats, empty, not finite, or of another shape; or a segment does
+                not fit into memory.
+        """
+        if not isinstance(audio, Tensor | np.ndarray) or audio.dtype == np.longdouble:
+            raise InputError(f"the audio is a {type(audio).__name__}; give a tensor or array of floats up to 64 bit")
+        # Arrays may be read-only, or of another byte order.
+        mixture = torch.tensor(audio.astype(audio.dtype.newbyteorder("="))) if isinstance(audio, np.ndarray) else audio
+        if not mixture.is_floating_point():
+            raise InputError(f"the audio is of type {mixture.dtype}; give floats with full scale at 1")
+        if mixture.ndim != 2 or 0 in mixture.shape:
+            raise InputError(f"the audio has shape {tuple(mixture.shape)}; give (channels, samples), not empty")
+        if not mixture.isfinite().all():
+            raise InputError("the audio has samples that are not finite (NaN or infinity); repair it first")
+        blocks = mixture.detach().to("cpu", torch.float32).split(BLOCK, dim=-1)
+        pieces, done = [], 0
+        for part, estimates in self.stream(blocks, sample_rate):
+            pieces.append(estimates)
+            done += part.shape[-1]
+            if callback:
+                callback(done / mixture.shape[-1])
+        whole = {stem: torch.cat([piece[stem] for piece in pieces], dim=-1) for stem in self.gives.stems}
+        if isinstance(audio, np.ndarray):
+            return {stem: estimate.numpy().astype(audio.dtype) for stem, estimate in whole.items()}
+        return {stem: estimate.to(mixture) for stem, estimate in whole.items()}

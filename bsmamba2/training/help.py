@@ -1,0 +1,123 @@
+"""The help of `bsmamba2 train`: our options and the usual ones of Lightning, a line each, or all in full."""
+
+import argparse
+import shutil
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from bsmamba2.options import HELP_COLUMNS
+
+# The options of Lightning that most runs need, in words that fit a line.
+GENERAL = {
+    "config": "Name of a config of this package, or a file; may be repeated.",
+    "ckpt_path": "Checkpoint to resume from; last: the newest, if there is one.",
+    "seed_everything": "Start of all randomness.",
+    "print_config": "Print all options and their values, and exit.",
+}
+LIGHTNING = {
+    "trainer.default_root_dir": "Folder below which runs are written.",
+    "trainer.accelerator": "cpu, gpu, mps or auto.",
+    "trainer.devices": "How many devices, or which: [0, 2].",
+    "trainer.num_nodes": "Machines that train together.",
+    "trainer.precision": "32-true, bf16-mixed or 16-mixed.",
+    "trainer.max_epochs": "Epochs after which training ends.",
+    "trainer.max_steps": "Optimiser steps after which it ends; -1: no limit.",
+    "trainer.max_time": "Time after which it ends, as DD:HH:MM:SS.",
+    "trainer.accumulate_grad_batches": "Batches in an optimiser step.",
+    "trainer.gradient_clip_val": "Largest norm of the gradients.",
+    "trainer.val_check_interval": "Validations: a share of an epoch, or steps.",
+    "trainer.log_every_n_steps": "Steps between two entries in the log.",
+    "trainer.logger": "Class of a logger, or false; by default TensorBoard.",
+    "trainer.fast_dev_run": "Only try this many batches; writes no checkpoint.",
+    "ema.decay": "Share of the average that remains at an update.",
+    "ema.update_every_n_steps": "Optimiser steps between two updates.",
+    "ema.update_starting_at_step": "Step at which the average begins.",
+    "ema.update_starting_at_epoch": "Epoch at which the average begins.",
+    "checkpoint.monitor": "Score of the validation that ranks epochs.",
+    "checkpoint.mode": "Whether a good score is high (max) or low (min).",
+    "checkpoint.save_top_k": "How many of the best epochs are kept.",
+    "checkpoint.every_n_epochs": "Epochs between two of them.",
+    "checkpoint.filename": "Their names.",
+}
+# What sections are called, by what the names of their options begin with, in the order in which they are shown.
+SECTIONS = {
+    "data.": "songs and excerpts",
+    "data.augmentation.": "augmentation",
+    "model.": "training",
+    "model.loss.": "loss, and weights of its terms",
+    "model.network.": "network",
+    "trainer.": "trainer (the usual options; --help-all lists the rest)",
+    "ema.": "averaged weights",
+    "checkpoint.": "checkpoints of the best epochs",
+    "resume.": "checkpoints to resume from",
+    "health.": "checks",
+    "pictures.": "spectrograms in the log",
+}
+EXAMPLES = (
+    "bsmamba2 train --config tiny --data.root MUSDB18-HQ",
+    "bsmamba2 train --config bsmamba2 --data.root MUSDB18-HQ --trainer.devices 2 --ckpt_path last",
+    "bsmamba2 train --config small --data.root songs --data.validation_artists [Name] --model.init_from msst-vocals",
+)
+OPTION_COLUMNS = 40
+
+
+class TrainingParser(LightningArgumentParser):
+    """Shows a short help, unless everything is asked for.
+
+    Args:
+        everything: Whether the help has all options, each with its whole text.
+        **options: Those of `LightningArgumentParser`.
+    """
+
+    def __init__(self, *args: Any, everything: bool = False, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.everything = everything
+
+    def format_help(self, *arguments: Any, **options: Any) -> str:
+        """Returns the help."""
+        return super().format_help(*arguments, **options) if self.everything else "\n".join(self._short_help()) + "\n"
+
+    def _short_help(self) -> Iterator[str]:
+        columns = min(HELP_COLUMNS, shutil.get_terminal_size().columns - 2)
+        yield f"usage: {self.prog} --config NAME --data.root FOLDER [options]"
+        yield ""
+        yield from textwrap.wrap(self.description or "", columns)
+        yield ""
+        yield "examples:"
+        yield from (f"  {example}" for example in EXAMPLES)
+        options = {action.dest: action for action in self._actions if _name(action) and not _hidden(action)}
+        yield from _lines("options", [options[name] for name in GENERAL], columns)
+        for prefix, title in SECTIONS.items():
+            longer = tuple(other for other in SECTIONS if other != prefix and other.startswith(prefix))
+            names = [name for name in options if name.startswith(prefix) and not name.startswith(longer)]
+            described = [name for name in LIGHTNING if name in names]
+            yield from _lines(title, [options[name] for name in described or names], columns)
+        yield ""
+        yield f"`{self.prog} --help-all` prints every option, Lightning's too, with its whole text, type and default."
+
+
+def _hidden(action: argparse.Action) -> bool:
+    """Returns whether an option is only another way to give others: a file for a group of options, or more help."""
+    return (action.metavar == "CONFIG" and action.dest != "config") or action.dest.endswith(".help")
+
+
+def _lines(title: str, actions: list[argparse.Action], columns: int) -> Iterator[str]:
+    yield ""
+    yield f"{title}:"
+    for action in actions:
+        default = "" if action.default in (None, argparse.SUPPRESS) else f"[{_text(action.default)}] "
+        text = (GENERAL | LIGHTNING).get(action.dest) or " ".join((action.help or "").replace("%%", "%").split())
+        name = f"  {_name(action)} ".ljust(OPTION_COLUMNS)
+        yield name + textwrap.shorten(default + text, columns - len(name), placeholder=" …")
+
+
+def _name(action: argparse.Action) -> str:
+    return next((option for option in action.option_strings if option.startswith("--")), "")
+
+
+def _text(value: object) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 24 else text[:20] + " …"
