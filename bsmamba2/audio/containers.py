@@ -151,6 +151,16 @@ def has_all_asf_bytes(file: BinaryIO) -> bool:
     return bool(flags & 1) or stated <= size
 
 
+def has_all_dsf_bytes(file: BinaryIO) -> bool:
+    """Whether a DSF file has all bytes of its data chunk; tags may follow it."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(32)
+    place = 28 + int.from_bytes(file.read(8), "little")
+    file.seek(place)
+    name, stated = file.read(4), int.from_bytes(file.read(8), "little")
+    return name != b"data" or place + stated <= size
+
+
 def has_all_flv_bytes(file: BinaryIO) -> bool:
     """Whether an FLV file is as long as its metadata state, if they do."""
     size = file.seek(0, os.SEEK_END)

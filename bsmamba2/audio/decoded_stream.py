@@ -370,8 +370,11 @@ class DecodedStream:
         holes, index, tick_seconds = self._kind.holes, self._source.index, self._tick_seconds
         sizes = _PacketSizes(self._format, holes, tick_seconds * self.sample_rate)
         behind: int | None = None
+        checks_places = holes not in ("stamps", "pages") or self._format == "mpegts"
+        checks_lengths = self._track.even_packets and self._codec == "opus"
         for packet in self._packets():
-            if size := packet.size:
+            size = packet.size
+            if size and checks_places:
                 place = packet.pos
                 if place is not None:
                     if behind is not None and place - behind > PACKET_HEADER_BYTES:
@@ -419,7 +422,7 @@ class DecodedStream:
                 ticks = frame.pts
                 yield _Decoded(frame, None if ticks is None else ticks * tick_seconds, damaged, lost, skipped)
                 damaged, lost, skipped = False, missing, False
-            if frames and self._track.even_packets and self._is_short(packet, frames):
+            if checks_lengths and frames and self._is_short(packet, frames):
                 damaged = True
             self._damaged_end, self._lost_end = damaged or lost > 0, lost
 
@@ -494,7 +497,7 @@ class DecodedStream:
             [frame] = self._packer.resample(frame)
         if frame.format.name == "fltp":
             # PyAV's own conversion takes several times as long.
-            planes = [np.frombuffer(cast(bytes, plane), np.float32, frame.samples) for plane in frame.planes]
+            planes = [np.frombuffer(memoryview(plane), np.float32, frame.samples) for plane in frame.planes]
             return np.concatenate(planes).reshape(self.channels, frame.samples)
         samples = frame.to_ndarray()
         if not frame.format.is_planar:

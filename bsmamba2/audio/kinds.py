@@ -8,6 +8,7 @@ from bsmamba2.audio.containers import (
     ends_with_matroska_segment,
     has_all_asf_bytes,
     has_all_avi_bytes,
+    has_all_dsf_bytes,
     has_all_flv_bytes,
     has_all_mp4_boxes,
     mp4_counts_in_samples,
@@ -175,7 +176,8 @@ KINDS = (
         truncation="cannot be recognised", tried=("IRCAM",),
     ),
     FileKind(
-        "DSF (DSD)", ("dsf",), (), "clock", False, "packets", remark="The last block may be filled up.",
+        "DSF (DSD)", ("dsf",), (), "clock", False, "packets", whole=has_all_dsf_bytes,
+        truncation="fewer bytes than the data chunk states", remark="The last block may be filled up.",
         tried=("DSD of one tone",),
     ),
     FileKind(

@@ -1,6 +1,7 @@
 """Every row of the table of kinds, with files from real encoders: whole, in parts, cut and damaged."""
 
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -223,3 +224,37 @@ def test_a_damaged_file_is_never_short_without_a_word(
     if change == "zeros behind":
         assert torch.equal(audio[:, : whole.shape[-1] - 2000], whole[:, : whole.shape[-1] - 2000])
         assert not found.holes
+
+
+def dsf(bits: np.ndarray, rate: int) -> bytes:
+    """Returns a DSF file of one channel of bits, whose last block of 4096 bytes is filled up."""
+    packed = np.packbits(bits, bitorder="little").tobytes()
+    data = packed + b"\x69" * (-len(packed) % 4096)
+    form = b"fmt " + struct.pack("<QIIIIIIQII", 52, 1, 0, 1, 1, rate, 1, len(bits), 4096, 0)
+    head = b"data" + struct.pack("<Q", 12 + len(data))
+    return b"DSD " + struct.pack("<QQQ", 28, 28 + len(form) + len(head) + len(data), 0) + form + head + data
+
+
+def test_dsd_of_one_tone_is_read_to_its_end(tmp_path: Path) -> None:
+    """FFmpeg decodes DSD but encodes none, so the bits are made by a second-order modulator."""
+    rate, seconds = 64 * 44100, 0.1
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(round(rate * seconds)) / rate)
+    bits = np.zeros(len(tone), np.uint8)
+    first = second = fed_back = 0.0
+    for place, value in enumerate(tone.tolist()):
+        first += value - fed_back
+        second += first - fed_back
+        fed_back = 1.0 if second >= 0 else -1.0
+        bits[place] = second >= 0
+    path = tmp_path / "a.dsf"
+    path.write_bytes(dsf(bits, rate))
+    assert row_of(path).name == "DSF (DSD)"
+    info = audio_info(path)
+    audio = read_audio(path)[0].double().numpy()
+    assert len(audio) / info.sample_rate == pytest.approx(seconds, abs=4096 * 8 / rate)
+    heard = audio[: round(seconds * info.sample_rate)]
+    wave = np.exp(-2j * np.pi * 1000 * np.arange(len(heard)) / info.sample_rate)
+    assert 2 * abs(heard @ wave) / len(heard) == pytest.approx(0.5, rel=0.05)
+    path.write_bytes(path.read_bytes()[:-30_000])
+    with pytest.raises(InputError):
+        read_audio(path)
