@@ -15,7 +15,7 @@ test: .venv/installed ## run all tests; the report ends with what was skipped an
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: .venv/installed ## check style and types
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,lint]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement requirements.txt --editable ".[test,lint]"
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
@@ -28,5 +28,5 @@ clean: ## remove what the other targets created
 
 .venv/installed: requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[test]"
+	$(BIN)/python -m pip install --constraint constraints.txt --requirement requirements.txt --editable ".[test]"
 	$(BIN)/python -c "open('.venv/installed', 'w').close()"

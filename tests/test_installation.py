@@ -144,6 +144,12 @@ def test_requirements_are_the_core_and_the_extras() -> None:
     assert sorted(listed) == sorted({*CORE, *(text for part in parts for text in part)})
 
 
+def test_make_installs_all_requirements() -> None:
+    installing = re.findall(r"-m pip install (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert len(installing) == 2
+    assert all("--constraint constraints.txt --requirement requirements.txt --editable" in line for line in installing)
+
+
 def test_every_folder_is_a_package_and_every_other_file_is_installed() -> None:
     settings = PROJECT["tool"]["setuptools"]
     folders = {path.parent for path in (ROOT / "bsmamba2").rglob("*.py")}
