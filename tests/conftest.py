@@ -40,6 +40,12 @@ TINY = ModelConfig(
 )
 
 
+def pytest_sessionstart() -> None:
+    """Lets tests be stopped by SIGINT, which a shell makes the programs that it starts in the background ignore."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collectstart() -> None:
     """Imports Lightning before all tests, but not in the process that only gives tests to others.
 
