@@ -84,11 +84,6 @@ def grouped(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[st
     return left | values
 
 
-def typed(name: str) -> str:
-    """Returns an option as it is typed: `--batch-size` for `batch_size`."""
-    return "--" + name.replace("_", "-")
-
-
 def _groups(function: Callable[..., Any]) -> dict[str, type[Any]]:
     """Returns the parameters of a function that are dataclasses."""
     annotations = {name: parameter.annotation for name, parameter in signature(function).parameters.items()}
@@ -111,7 +106,7 @@ def _add(section: Any, name: str, options: dict[str, Any]) -> None:
     if default not in (None, False) and "by default" not in (options.get("help") or ""):
         options["help"] = f"{options.get('help') or ''} (default: %(default)s)"
     flags = [SHORT[name]] if name in SHORT else []
-    section.add_argument(*flags, typed(name), dest=name, **options)
+    section.add_argument(*flags, _hyphenated(f"--{name}"), dest=name, **options)
 
 
 def _value(name: str, parameter: Parameter) -> dict[str, Any]:

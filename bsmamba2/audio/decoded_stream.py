@@ -2,7 +2,6 @@
 
 import itertools
 import re
-from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -19,19 +18,12 @@ from torch import Tensor
 
 from bsmamba2.audio import BLOCK
 from bsmamba2.audio.containers import Mp4Track, mp4_track
-from bsmamba2.audio.formats import Depth
 from bsmamba2.audio.irregularities import Hole, Irregularities, describe_holes
-from bsmamba2.audio.kinds import MP4_FILES, Holes, file_kind
-from bsmamba2.audio.mpeg import (
-    DTS_CORE,
-    DTS_EXTENSION,
-    dts_core_bytes,
-    first_mpeg_frame,
-    lost_aac_frames,
-    mp3_length,
-    mpeg_frame,
-)
+from bsmamba2.audio.kinds import MP4_FILES, file_kind
+from bsmamba2.audio.lossless_depth import lossless_depth
+from bsmamba2.audio.mpeg import first_mpeg_frame, lost_aac_frames, mp3_length
 from bsmamba2.audio.ogg import OggPages
+from bsmamba2.audio.packet_sizes import TAGS, PacketSizes
 from bsmamba2.audio.sample_files import TRUNCATED, id3_bytes
 from bsmamba2.errors import InputError
 
@@ -48,14 +40,8 @@ LONGEST_PAUSE_SECONDS = 60
 STAMPS = ("stamps", "stamps and bytes", "pages")
 # Bytes of headers between two packets, at most.
 PACKET_HEADER_BYTES = 64
-# Sample formats of the frames of a lossless codec.
-FRAME_DEPTHS: dict[str, Depth] = {"u8": "8", "s16": "16", "s32": "32", "flt": "float", "dbl": "double", "s64": "double"}
 # Bytes before the first packet of a transport stream of sound alone, at most.
 TRANSPORT_HEADER_BYTES = 2000
-# Containers whose packets have one size.
-CONSTANT_SIZES = ("ac3",)
-# First bytes of tags between the packets.
-TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 # Codecs whose decoders compare checksums only if asked to.
 CHECKED_CODECS = ("flac", "tta")
 # Time stamps of Vorbis are early or late by up to a quarter of its longest blocks; those of other codecs are exact.
@@ -101,7 +87,7 @@ class DecodedStream:
             raise InputError(f"{path} {TRUNCATED}")
         self._track = mp4_track(file, source.id) if self._format == MP4_FILES else Mp4Track()
         self._lost_frames = lost_aac_frames(file) if self._format == "aac" else {}
-        self.depth = _lossless_depth(container, source)
+        self.depth = lossless_depth(container, source)
         skips = (self._format, self._codec) == ("ogg", "vorbis")
         if skips:
             # FFmpeg cuts too much off the end if all audio is on one Ogg page, so `blocks` does the cutting.
@@ -368,7 +354,7 @@ class DecodedStream:
         """Yields the frames of the stream; a packet that cannot be decoded does not end it."""
         damaged, skipped, lost, number = False, False, 0, 0
         holes, index, tick_seconds = self._kind.holes, self._source.index, self._tick_seconds
-        sizes = _PacketSizes(self._format, holes, tick_seconds * self.sample_rate)
+        sizes = PacketSizes(self._format, holes, tick_seconds * self.sample_rate)
         behind: int | None = None
         checks_places = holes not in ("stamps", "pages") or self._format == "mpegts"
         checks_lengths = self._track.even_packets and self._codec == "opus"
@@ -438,7 +424,7 @@ class DecodedStream:
         except av.FFmpegError as error:
             self._error = error
 
-    def _beginning(self, packet: av.Packet, sizes: "_PacketSizes") -> list[av.AudioFrame]:
+    def _beginning(self, packet: av.Packet, sizes: PacketSizes) -> list[av.AudioFrame]:
         """Returns the frames of a packet without what follows its first bytes, as many as other packets have."""
         if self._kind.holes != "bytes" or not sizes.mean or packet.size <= sizes.last or not sizes.begins(packet):
             return []
@@ -548,71 +534,6 @@ class _TimeLine:
             self.found.notes.append(note)
 
 
-class _PacketSizes:
-    """The sizes of packets that could be decoded, to estimate how much audio was in bytes that cannot be."""
-
-    def __init__(self, format: str, holes: Holes, samples_per_tick: float) -> None:
-        self._format, self._holes, self._samples_per_tick = format, holes, samples_per_tick
-        self._sizes: deque[int] = deque(maxlen=16)
-        self._mark = b""
-        self.samples = 0
-
-    def add(self, packet: av.Packet) -> int:
-        """Returns the samples of what a packet that can be decoded has behind it, -1 if that is not audio."""
-        head = bytes(memoryview(packet)[:10])
-        frame = mpeg_frame(head[:4]) if self._format == "mp3" else None
-        constant = self._format in CONSTANT_SIZES and self._is_constant()
-        size = frame.size if frame is not None else self.mean if constant else packet.size
-        if head.startswith(DTS_CORE):
-            size = dts_core_bytes(head)
-            size = packet.size if bytes(memoryview(packet)[size : size + 4]) == DTS_EXTENSION else size
-        if packet.size - size > 3:
-            # Its decoder ignores bytes that it does not need.
-            count = round((packet.size - size) / self.mean) if self._sizes else 0
-            return count * self.samples if abs(packet.size - size - count * self.mean) <= 3 or not constant else -1
-        self._sizes.append(packet.size)
-        self._mark = bytes(memoryview(packet)[:2])
-        return 0
-
-    def _is_constant(self) -> bool:
-        return len(self._sizes) == self._sizes.maxlen and max(self._sizes) - min(self._sizes) <= 2
-
-    @property
-    def mean(self) -> float:
-        return sum(self._sizes) / len(self._sizes) if self._sizes else 0.0
-
-    @property
-    def last(self) -> int:
-        return self._sizes[-1] if self._sizes else 0
-
-    def begins(self, packet: av.Packet) -> bool:
-        """Whether a packet begins as the last one did."""
-        return bytes(memoryview(packet)[:2]) == self._mark
-
-    def is_tag(self, packet: av.Packet) -> bool:
-        """Whether a packet is a tag between frames."""
-        return bytes(memoryview(packet)[:16]).startswith(TAGS)
-
-    def lost_between(self, size: int) -> int:
-        """Returns the samples of so many bytes between packets that are known by their bytes alone."""
-        return round(size / self.mean) * self.samples if self._holes == "bytes" and self._sizes else 0
-
-    def lost_samples(self, packet: av.Packet, first_decoded: bool) -> int:
-        """Returns the samples of a packet that cannot be decoded, or of what follows its first frame."""
-        if self._holes.startswith("packets"):
-            return round((packet.duration or 0) * self._samples_per_tick) or self.samples
-        if self._holes != "bytes" or not self._sizes:
-            return self.samples if self._holes == "bytes" else 0
-        begins, size = self.begins(packet), packet.size - (self.last if first_decoded else 0)
-        if self.is_tag(packet):
-            return 0
-        count = round(size / self.mean)
-        # Packets of one size leave a hole of whole packets; other bytes were put between them.
-        if self._is_constant() and abs(size - count * self.mean) > 3:
-            return self.samples if begins and not first_decoded else 0
-        return self.samples * (max(1, count) if begins and not first_decoded else count)
-
-
 def reason(error: Exception) -> str:
     """Returns the message of an error, without numbers and names of files."""
     return getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
@@ -622,32 +543,6 @@ def _skipped(frame: av.AudioFrame) -> int:
     """Returns the samples to skip at the beginning of a frame, if the decoder is set not to do so."""
     cut = frame.side_data.get(SideData.SKIP_SAMPLES, b"")  # type: ignore[call-overload]
     return int.from_bytes(bytes(cut)[:4], "little")
-
-
-def _lossless_depth(container: av.container.InputContainer, source: av.AudioStream) -> Depth | None:
-    codec = source.codec_context.codec
-    # DTS is lossless in one of its profiles, and WavPack is unless it is told otherwise.
-    lossy = codec.name == "dca" and source.profile != "DTS-HD MA"
-    if not codec.lossless or lossy or source.format is None:
-        return None
-    plain = re.match(r"pcm_[su](8|16|24|32)", codec.name)
-    if plain:
-        return cast(Depth, plain[1])
-    depth = FRAME_DEPTHS.get(source.format.name.removesuffix("p"))
-    return _stated_depth(container, source) if depth == "32" else depth
-
-
-def _stated_depth(container: av.container.InputContainer, source: av.AudioStream) -> Depth:
-    """Returns the depth of samples that come in frames of 32 bits: FFmpeg's bits_per_raw_sample, which PyAV prints."""
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.INFO)
-    try:
-        description = container.dumps_format()  # type: ignore[attr-defined]
-    finally:
-        av.logging.set_level(level)
-    stated = re.search(rf"^  Stream #0:{source.index}\b.*\bs32p? \((\d+) bit\)", description, re.MULTILINE)
-    bits = int(stated[1]) if stated else 32
-    return next((cast(Depth, str(depth)) for depth in (8, 16, 24) if bits <= depth), "32")
 
 
 def _joined(pieces: list[np.ndarray]) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from bsmamba2.audio.sample_queue import SampleQueue
 from bsmamba2.separation.common_stems import CommonStems, Gives
 from bsmamba2.separation.settings import Combination
-from bsmamba2.separation.song_separator import SongSeparator
+from bsmamba2.separation.song_separator import SongSeparator, without
 from bsmamba2.separation.spectral_choice import SpectralChoice
 
 
@@ -82,7 +82,7 @@ class Ensemble(SongSeparator):
         """Returns the common stems (s, c, m) of a part (c, m) of the mixture from the estimates of one model."""
         return torch.stack(
             [
-                part - torch.stack([estimates[other] for other in gives.differences[stem]]).sum(0)
+                without(part, (estimates[other] for other in gives.differences[stem]))
                 if stem in gives.differences
                 else estimates[stem]
                 for stem in self.gives.stems

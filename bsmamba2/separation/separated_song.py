@@ -24,7 +24,7 @@ PLAYER = """<div style="margin: 0.5em 0"><b>{name}</b><br>
 <audio controls preload="none" src="data:audio/{kind};base64,{sound}" style="width: 100%"></audio></div>"""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SeparatedSong:
     """The stems of a song, which are attributes too: `song.vocals`.
 

@@ -19,6 +19,11 @@ ProgressCallback = Callable[[float], None]
 AudioT = TypeVar("AudioT", Tensor, np.ndarray)
 
 
+def without(mixture: Tensor, parts: Iterable[Tensor]) -> Tensor:
+    """Returns a mixture (c, n) without some parts of it (c, n), at least one."""
+    return mixture - torch.stack(list(parts)).sum(0)
+
+
 class SongSeparator(ABC):
     """Separates audio of any length and sampling rate; it can be called repeatedly."""
 
@@ -91,8 +96,11 @@ class SongSeparator(ABC):
         path = Path(path)
         sample_rate, song = audio_info(path).sample_rate, read_audio(path)
         estimates = self(song, sample_rate, callback=callback)
-        stems = {}
-        for name in self.gives.outputs:
-            without = self.gives.differences.get(name, ())
-            stems[name] = estimates[name] if name in estimates else song - sum(estimates[stem] for stem in without)
+        gives = self.gives
+        stems = {
+            name: estimates[name]
+            if name in estimates
+            else without(song, (estimates[stem] for stem in gives.differences[name]))
+            for name in gives.outputs
+        }
         return SeparatedSong(path.stem, stems, sample_rate)

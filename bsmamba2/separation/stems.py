@@ -19,7 +19,7 @@ from bsmamba2.audio.writing import audio_writer, count_beyond_full_scale, quanti
 from bsmamba2.errors import InputError
 from bsmamba2.separation.common_stems import Gives
 from bsmamba2.separation.settings import StemSettings
-from bsmamba2.separation.song_separator import ProgressCallback, SongSeparator
+from bsmamba2.separation.song_separator import ProgressCallback, SongSeparator, without
 from bsmamba2.separation.threads import read_ahead, write_behind
 from bsmamba2.stem_names import MIXTURE, RESIDUAL
 from bsmamba2.system.files import complete_file
@@ -166,9 +166,7 @@ def _stems(
     mixture.
     """
     return {
-        name: mixture - torch.stack([quantise(estimates[stem], depth) for stem in others]).sum(0)
-        if others
-        else estimates[name]
+        name: without(mixture, (quantise(estimates[stem], depth) for stem in others)) if others else estimates[name]
         for name, others in subtracted.items()
     }
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -11,10 +12,10 @@ from bsmamba2.model import selective
 from bsmamba2.model.scan_names import Scan
 from bsmamba2.model.scans import kernel_problem, selective_scan
 from bsmamba2.model.selective import selective_chunked, selective_sequential
-from tests.model.test_ssd import Arguments, detached, rms_ratio
+from tests.model import test_ssd
+from tests.model.test_ssd import NAMES, Arguments, detached, rms_ratio
 
 LENGTHS = [1, 5, 16, 17, 62, 130]
-NAMES = ("y", "x", "dt", "A", "B", "C")
 
 
 def inputs(length: int, dtype: torch.dtype, dt_scale: float = 0.5, rows: int = 5) -> Arguments:
@@ -26,11 +27,7 @@ def inputs(length: int, dtype: torch.dtype, dt_scale: float = 0.5, rows: int = 5
     return x, dt, A, B, C
 
 
-def outputs_and_gradients(scan: Scan, arguments: Arguments, reverse: bool = False) -> list[Tensor]:
-    y = selective_scan(*arguments, scan=scan, reverse=reverse)
-    torch.manual_seed(0)
-    weights = torch.randn(y.shape, dtype=torch.float64).to(y)
-    return [y.detach(), *torch.autograd.grad((y * weights).sum(), arguments)]
+outputs_and_gradients = partial(test_ssd.outputs_and_gradients, recurrence=selective_scan)
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -30,8 +31,10 @@ def detached(arguments: Arguments, device: str = "cpu") -> Arguments:
     return x, dt, A, B, C
 
 
-def outputs_and_gradients(scan: Scan, arguments: Arguments, reverse: bool = False) -> list[Tensor]:
-    y = ssd(*arguments, scan=scan, reverse=reverse)
+def outputs_and_gradients(
+    scan: Scan, arguments: Arguments, reverse: bool = False, recurrence: Callable[..., Tensor] = ssd
+) -> list[Tensor]:
+    y = recurrence(*arguments, scan=scan, reverse=reverse)
     torch.manual_seed(0)
     weights = torch.randn(y.shape, dtype=torch.float64).to(y)
     return [y.detach(), *torch.autograd.grad((y * weights).sum(), arguments)]
