@@ -154,6 +154,7 @@ def test_existing_stems_are_kept(tmp_path: Path, model: Path, musdb_root: Path) 
         (["models", "download"], 2, "required: NAME"),
         (["models", "download", "best"], 1, "there is no published model 'best'; choose "),
         (["convert", "a.ckpt"], 2, "required: OUTPUT"),
+        (["convert", "a.ckpt", "b.safetensors", "c"], 2, "'c' was not expected; see bsmamba2 convert --help"),
         (
             ["evaluate", "--root", "r", "--output", "o", "--split", "dev"],
             2,
