@@ -3,9 +3,9 @@
 Multiply-adds are counted by running the modules on tensors without data (`torch.device("meta")`), so that the full-size
 network takes a second. `products` are matrix products, convolutions and attention: all that
 `torch.utils.flop_counter` counts. `elementwise` are the multiply-adds that are written as `addcmul`: the depthwise
-convolution, the skip of the scan and the states that it carries from chunk to chunk; and the scan of Mamba-1, three for
-each state and step. Not counted are other elementwise operations, norms, exponentials and Fourier transforms. The scan
-is counted as the chunked one, whichever one runs.
+convolution, the skip of the scan and the states that it carries from chunk to chunk, also those of RWKV-6; and the scan
+of Mamba-1, three for each state and step. Not counted are other elementwise operations, norms, exponentials and Fourier
+transforms. The scan is counted as the chunked one, whichever one runs.
 
 One operation is a multiplication or an addition, so that a multiply-add is two.
 """
@@ -48,6 +48,7 @@ ELEMENTWISE = {
     torch.ops.aten.addcmul: _two_per_value,
     torch.ops.aten.addcmul_: _two_per_value,
     torch.ops.bsmamba2.selective_steps: _six_per_state,
+    torch.ops.bsmamba2.wkv_states: _two_per_value,
 }
 
 

@@ -23,6 +23,7 @@ from benchmarks.timing import elapsed
 from benchmarks.training import training_step
 from bsmamba2.errors import InputError
 from bsmamba2.model import ModelConfig
+from bsmamba2.model.config import MIXER_OPTIONS
 from bsmamba2.system.devices import choose_device
 from bsmamba2.training.module import SeparationModule
 
@@ -32,6 +33,8 @@ PAIRS = {
     "roformer": ("roformer", "roformer"),
     "mamba2+roformer": ("mamba2", "roformer"),
     "mamba1": ("mamba1", "mamba1"),
+    "rwkv6": ("rwkv6", "rwkv6"),
+    "rwkv6+mamba2": ("rwkv6+mamba2", "rwkv6+mamba2"),
 }
 
 
@@ -107,8 +110,10 @@ def rows_of(options: Options, problems: Problems) -> Iterator[Row]:
 
 
 def network_config(name: str, **sizes: int) -> ModelConfig:
-    """Returns the network with a mixer, the other options at their defaults."""
+    """Returns the network with a mixer, the other options at their defaults; in a small one, heads as wide as it is."""
     time_mixer, band_mixer = PAIRS[name]
+    if "rwkv_headdim" in MIXER_OPTIONS[time_mixer]:
+        sizes["rwkv_headdim"] = min(ModelConfig.rwkv_headdim, sizes.get("dim", ModelConfig.dim))
     return ModelConfig(time_mixer=time_mixer, band_mixer=band_mixer, **sizes)  # type: ignore[arg-type]
 
 

@@ -116,7 +116,7 @@ def measure_scans(job: Job) -> list[Row]:
     rows: list[Row] = []
     mixers = meta_network(config).mixers()
     for (axis, (count, length)), mixer in zip(tile_shapes(config, place).items(), mixers, strict=False):
-        if mixer.recurrence != "ssd":
+        if "ssd" not in mixer.recurrences:
             continue
         arguments = scan_arguments(count, length, config.heads, config.headdim, config.ngroups, config.d_state)
         products = multiply_adds(SCANS["chunked"], *(t.to(META) for t in arguments.values()))["products"]

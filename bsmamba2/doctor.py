@@ -19,9 +19,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bsmamba2.errors import InputError
-from bsmamba2.model.scans import choose_scan, kernel_module, kernel_problem, selective_kernel, ssd_kernel
+from bsmamba2.model.scans import (
+    choose_scan,
+    kernel_module,
+    kernel_problem,
+    selective_kernel,
+    ssd_kernel,
+    wkv_kernel,
+)
 from bsmamba2.model.selective import selective_chunked
 from bsmamba2.model.ssd import ssd_chunked
+from bsmamba2.model.wkv import wkv_chunked
 from bsmamba2.system.devices import choose_device
 from bsmamba2.system.versions import package_version, torch_build, versions
 from bsmamba2.text_table import text_table
@@ -29,10 +37,11 @@ from bsmamba2.text_table import text_table
 CheckState = Literal["ok", "problem", "absent"]
 Arguments = dict[str, Tensor]
 
-# Largest RMS ratio of the error of outputs and gradients. Triton multiplies in TF32, which keeps 10 bits; the scan of
-# Mamba-1 and the convolution compute in float32, with fast exponentials.
+# Largest RMS ratio of the error of outputs and gradients. Triton, which the scans of Mamba-2 and RWKV-6 use, multiplies
+# in TF32, which keeps 10 bits; the scan of Mamba-1 and the convolution compute in float32, with fast exponentials.
 SCAN_LIMIT = 5e-3
 SELECTIVE_LIMIT = 1e-3
+WKV_LIMIT = 5e-3
 CONVOLUTION_LIMIT = 1e-4
 
 NO_CUDA = "torch sees no CUDA device"
@@ -71,6 +80,7 @@ _REMEDIES = (
     ("mamba-ssm", r"wrong results", "bsmamba2 separate --scan chunked ..."),
     (SELECTIVE_PACKAGE, _MISMATCH.format("(?:selective_scan_cuda|mamba_ssm)") + "|" + _NO_IMAGE, SELECTIVE_REBUILD),
     (SELECTIVE_PACKAGE, r"wrong results", "bsmamba2 separate --scan chunked ..."),
+    ("fla-core", r"wrong results", "bsmamba2 separate --scan chunked ..."),
     ("causal-conv1d", _MISMATCH.format("causal_conv1d") + "|wrong results|" + _NO_IMAGE, CONVOLUTION_REBUILD),
 )
 
@@ -169,6 +179,7 @@ def diagnose() -> Report:
                 _selective_ratios,
                 SELECTIVE_LIMIT,
             ),
+            kernel_check("RWKV-6 scan", "fla-core", lambda: kernel_module("wkv"), _wkv_ratios, WKV_LIMIT),
             kernel_check(
                 "convolution",
                 "causal-conv1d",
@@ -234,12 +245,24 @@ def selective_arguments() -> Arguments:
     return {**values, "dt": 0.5 * values["dt"].abs(), "A": -(1 + 4 * values["A"].abs())}
 
 
+def wkv_arguments() -> Arguments:
+    """Returns r, k, v, log_w, beta of the scan of RWKV-6: heads as wide as in the published size, few of them."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = dict.fromkeys(("r", "k", "v", "log_w"), (2, 130, 2, 64)) | {"beta": (2, 64)}
+    values = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return values | {"log_w": -torch.exp(values["log_w"])}
+
+
 def _scan_ratios() -> dict[str, float]:
     return agreement(ssd_kernel, ssd_chunked, scan_arguments(), "cuda")
 
 
 def _selective_ratios() -> dict[str, float]:
     return agreement(selective_kernel, selective_chunked, selective_arguments(), "cuda")
+
+
+def _wkv_ratios() -> dict[str, float]:
+    return agreement(wkv_kernel, wkv_chunked, wkv_arguments(), "cuda")
 
 
 def _convolution_ratios() -> dict[str, float]:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bsmamba2.model.config import ModelConfig
 from bsmamba2.model.mixing import Mixer
 from bsmamba2.model.norms import RMSNorm, rms_normalized
 from bsmamba2.model.scan_names import Scan
@@ -19,12 +18,12 @@ class Core(Protocol):
 
     Attributes:
         inner_dim: Values per step inside it.
-        recurrence: What it computes by a scan.
+        recurrences: What it computes by scans.
         scan: Which scan it runs.
     """
 
     inner_dim: int
-    recurrence: Recurrence
+    recurrences: tuple[Recurrence, ...]
     scan: Scan
 
     def __call__(self, u: Tensor) -> Tensor:
@@ -66,17 +65,17 @@ class BidirectionalMixer(Mixer):
     """Two blocks, one along the sequence and one against it, joined by a linear map.
 
     Args:
-        config: Architecture of the network.
-        core: Makes the core of a direction from the config; called with True for the one against the sequence.
+        dim: Features per step.
+        core: Makes the core of a direction; called with True for the one against the sequence.
     """
 
-    def __init__(self, config: ModelConfig, core: Callable[[ModelConfig, bool], nn.Module]) -> None:
+    def __init__(self, dim: int, core: Callable[[bool], nn.Module]) -> None:
         super().__init__()
-        self.forward_blocks = nn.ModuleList([Block(config.dim, core(config, False))])
-        self.backward_blocks = nn.ModuleList([Block(config.dim, core(config, True))])
+        self.forward_blocks = nn.ModuleList([Block(dim, core(False))])
+        self.backward_blocks = nn.ModuleList([Block(dim, core(True))])
         # Published as a transposed convolution of width 1: the weight (2d, d, 1) is that of a Linear, transposed.
-        self.linear = nn.ConvTranspose1d(2 * config.dim, config.dim, 1)
-        self.inner_dim, self.recurrence = self._cores()[0].inner_dim, self._cores()[0].recurrence
+        self.linear = nn.ConvTranspose1d(2 * dim, dim, 1)
+        self.inner_dim, self.recurrences = self._cores()[0].inner_dim, self._cores()[0].recurrences
 
     def as_published(self, x: Tensor) -> Tensor:
         """Returns the same as `forward`, up to rounding, computed by the definition.

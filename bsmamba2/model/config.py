@@ -17,6 +17,8 @@ MIXER_OPTIONS: dict[str, tuple[str, ...]] = {
     "mamba2": ("expand", "headdim", "d_state", "ngroups", "d_conv"),
     "mamba1": ("expand", "mamba1_d_state", "d_conv"),
     "roformer": ("attention_heads", "attention_headdim", "attention_depth", "output_norm"),
+    "rwkv6": ("rwkv_headdim",),
+    "rwkv6+mamba2": ("rwkv_headdim", "expand", "headdim", "d_state", "ngroups", "d_conv"),
 }
 
 
@@ -37,17 +39,18 @@ class ModelConfig:
         residual: Name of the song without all these stems, such as reverb; by default instrumental for a network that
             estimates only vocals, and none otherwise.
         channels: Audio channels, 2 for stereo.
-        time_mixer: Mixer over time in each layer: mamba2, mamba1 or roformer.
-        band_mixer: Mixer over bands in each layer: mamba2, mamba1 or roformer.
-        expand: Inner width of a Mamba block over dim (mamba2, mamba1).
-        headdim: Channels per head of the scan (mamba2).
-        d_state: Size of the state per head channel (mamba2).
-        ngroups: Groups of heads that share B and C (mamba2).
-        d_conv: Width of the causal convolution before the scan (mamba2, mamba1).
+        time_mixer: Mixer over time in each layer: mamba2, mamba1, roformer, rwkv6 or rwkv6+mamba2.
+        band_mixer: Mixer over bands in each layer, one of the same.
+        expand: Inner width of a Mamba block over dim (mamba2, mamba1, rwkv6+mamba2).
+        headdim: Channels per head of the scan (mamba2, rwkv6+mamba2).
+        d_state: Size of the state per head channel (mamba2, rwkv6+mamba2).
+        ngroups: Groups of heads that share B and C (mamba2, rwkv6+mamba2).
+        d_conv: Width of the causal convolution before the scan (mamba2, mamba1, rwkv6+mamba2).
         mamba1_d_state: Size of the state per channel (mamba1).
         attention_heads: Heads of the attention (roformer).
         attention_headdim: Channels per head of the attention, an even number (roformer).
         attention_depth: Pairs of attention and feed-forward map in one mixer (roformer).
+        rwkv_headdim: Channels per head of the state, which divide dim (rwkv6, rwkv6+mamba2).
         output_norm: Where features are normalised before the masks: final is once after all layers, mixer is at the end
             of each mixer (roformer over time and bands, as Mel-Band RoFormer has it).
         mask_depth: Linear maps in the mask head of a band.
@@ -80,6 +83,7 @@ class ModelConfig:
     attention_heads: int = 8
     attention_headdim: int = 64
     attention_depth: int = 1
+    rwkv_headdim: int = 64
     output_norm: Literal["final", "mixer"] = "final"
     mask_depth: int = 2
     mask_expand: int = 4
@@ -193,15 +197,21 @@ class ModelConfig:
         read = {option for mixer in chosen.values() for option in MIXER_OPTIONS[mixer]}
         defaults = {field.name: field.default for field in fields(self)}
         for option, default in defaults.items():
-            readers = " or ".join(mixer for mixer, options in MIXER_OPTIONS.items() if option in options)
+            readers = [mixer for mixer, options in MIXER_OPTIONS.items() if option in options]
             if readers and option not in read and getattr(self, option) != default:
+                names = " or ".join(filter(None, (", ".join(readers[:-1]), readers[-1])))
                 raise InputError(
-                    f"{option}={getattr(self, option)} is an option of the mixer {readers}, but time_mixer="
+                    f"{option}={getattr(self, option)} is an option of the mixer {names}, but time_mixer="
                     f"{self.time_mixer} and band_mixer={self.band_mixer}; leave it out, also of a config file, or "
-                    f"choose {readers}"
+                    f"choose {names}"
                 )
-        if "mamba2" in chosen.values():
+        if "headdim" in read:
             self._check_mamba2()
+        if "rwkv_headdim" in read and self.dim % self.rwkv_headdim:
+            raise InputError(
+                f"rwkv_headdim={self.rwkv_headdim} does not divide dim={self.dim}; choose a number of channels that "
+                "does"
+            )
         if self.attention_headdim % 2:
             raise InputError(f"attention_headdim={self.attention_headdim} is odd; give an even number of channels")
         if self.output_norm not in ("final", "mixer"):

@@ -20,10 +20,11 @@ class DualPathLayer(nn.ModuleList):
 
     Args:
         config: Architecture of the network.
+        layer: Its number in the network, from 0.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__([MIXERS[config.time_mixer](config), MIXERS[config.band_mixer](config)])
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__([MIXERS[config.time_mixer](config, layer), MIXERS[config.band_mixer](config, layer)])
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns mixed features (b, t, k, d) of features (b, t, k, d)."""

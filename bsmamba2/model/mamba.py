@@ -34,12 +34,12 @@ class Mamba(nn.Module):
         reverse: Whether each step sees itself and the future, instead of itself and the past.
 
     Attributes:
-        recurrence: Which recurrence it computes.
+        recurrences: Which recurrence it computes, alone.
         scan: Which scan of `bsmamba2.model.scans` it runs; `BSMamba2.set_scan` sets it in a whole network.
         inner_dim: Values per step inside it.
     """
 
-    recurrence: ClassVar[Recurrence]
+    recurrences: ClassVar[tuple[Recurrence]]
     scan: Scan = "auto"
     # Made by the subclass, after its other weights.
     out_proj: nn.Linear
@@ -55,20 +55,20 @@ class Mamba(nn.Module):
         """Returns the mixed sequence (b, l, d) of u (b, l, d); the scan starts at zero in every row."""
         return F.linear(self.mix(self.in_proj(u), self._taps(), self.scan), self.out_map())
 
-    def fold(self, before: Tensor, after: Tensor) -> FoldedMamba:
+    def fold(self, before: Tensor, after: Tensor | None = None) -> FoldedMamba:
         """Returns the maps of after · self(before ∘ u), for `folded_forward`.
 
         Args:
             before: Weight (d,) of the norm that u comes from.
-            after: Map (d, d) of the output.
+            after: Map (d, d) of the output, if there is one.
         """
         weight = self.out_proj.weight
         return FoldedMamba(
             self.in_proj.weight * before,
             self._taps(),
-            after @ self.out_map(),
+            self.out_map() if after is None else after @ self.out_map(),
             # Chosen here, outside of what torch.compile traces.
-            choose_scan(weight.device, self.scan, weight.dtype, self.recurrence),
+            choose_scan(weight.device, self.scan, weight.dtype, *self.recurrences),
         )
 
     def folded_forward(self, u: Tensor, folded: FoldedMamba) -> Tensor:

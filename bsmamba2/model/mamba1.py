@@ -23,7 +23,7 @@ class Mamba1(Mamba):
         reverse: Whether each step sees itself and the future, instead of itself and the past.
     """
 
-    recurrence = "selective"
+    recurrences = ("selective",)
 
     def __init__(self, config: ModelConfig, reverse: bool = False) -> None:
         super().__init__(config, 2 * config.d_inner, config.d_inner, reverse)

@@ -22,7 +22,7 @@ class Mamba2(Mamba):
         reverse: Whether each step sees itself and the future, instead of itself and the past.
     """
 
-    recurrence = "ssd"
+    recurrences = ("ssd",)
 
     def __init__(self, config: ModelConfig, reverse: bool = False) -> None:
         bc_dim = 2 * config.ngroups * config.d_state

@@ -13,11 +13,11 @@ class Mixer(nn.Module):
 
     Attributes:
         inner_dim: Values per step inside it, from which the number of rows per tile follows.
-        recurrence: What it computes by a scan, which `set_scan` chooses; None if it runs no scan.
+        recurrences: What it computes by scans, which `set_scan` chooses.
     """
 
     inner_dim: int
-    recurrence: Recurrence | None = None
+    recurrences: tuple[Recurrence, ...] = ()
 
     def set_scan(self, scan: Scan) -> None:
         """Sets which scan it runs, if it runs one."""

@@ -39,7 +39,7 @@ class BSMamba2(nn.Module):
             "hop_length": config.hop_length,
         }
         self.band_split = BandSplit(config.bands, starts, config.channels, config.dim)
-        self.layers = nn.ModuleList(DualPathLayer(config) for _ in range(config.depth))
+        self.layers = nn.ModuleList(DualPathLayer(config, layer) for layer in range(config.depth))
         self.final_norm = L2Norm(config.dim) if config.output_norm == "final" else nn.Identity()
         self.mask_estimators = nn.ModuleList(
             MaskEstimator(config.bands, starts, config.channels, config.dim, config.mask_depth, hidden_dim)
@@ -54,7 +54,7 @@ class BSMamba2(nn.Module):
     @property
     def runs_scan(self) -> bool:
         """Whether some mixer runs a scan."""
-        return any(mixer.recurrence for mixer in self.mixers())
+        return any(mixer.recurrences for mixer in self.mixers())
 
     def check_scan(self, scan: Scan) -> None:
         """Checks that a scan other than auto is for this network.
@@ -71,7 +71,7 @@ class BSMamba2(nn.Module):
         Raises:
             InputError: The scan does not exist, or it cannot run there.
         """
-        recurrences = {mixer.recurrence for mixer in self.mixers() if mixer.recurrence}
+        recurrences = {recurrence for mixer in self.mixers() for recurrence in mixer.recurrences}
         chosen = {choose_scan(device, scan, recurrence=recurrence) for recurrence in recurrences}
         return ", ".join(sorted(chosen)) or "none"
 

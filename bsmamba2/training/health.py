@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, cast
 
 import torch
@@ -19,9 +19,11 @@ from bsmamba2.data.excerpts import Excerpts, Stems
 from bsmamba2.errors import DivergedError, InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.system.processes import peak_memory_bytes
+from bsmamba2.training.branches import BranchBalance, gradient_ratio, parallel_blocks, variations
 from bsmamba2.training.resuming import advice_to_resume, learning_rate
 
 THROUGHPUT = "train/audio_seconds_per_second"
+BRANCH_RATIO = "health/gradient_rwkv6_to_mamba2"
 RECENT_STEPS = 100
 FEWEST_SKIPPED = 10
 
@@ -74,6 +76,7 @@ class Health(Callback):
         self._last_loss = torch.tensor(math.nan)
         self._last_step = torch.tensor(0)
         self._ratios: dict[str, Tensor] = {}
+        self._balance = BranchBalance()
         self._audio_seconds = 0.0
         self._stopwatch = _Stopwatch()
 
@@ -103,12 +106,17 @@ class Health(Callback):
         self._figures_due = every > 0 and (trainer.global_step + 1) % every == 0
         if self._figures_due:
             self._hooks = [estimator.register_forward_hook(self._see_mask) for estimator in network.mask_estimators]
+            if parallel_blocks(network):
+                for index, layer in enumerate(network.layers):
+                    self._hooks.append(layer.register_forward_pre_hook(self._see_layer(network, index)))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Measures the gradients before they are clipped."""
         self._stepped = True
         if self._figures_due:
             self._ratios = _gradient_ratios(_network(pl_module))
+            if (ratio := gradient_ratio(_network(pl_module))) is not None:
+                self._ratios[BRANCH_RATIO] = ratio
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Excerpts, batch_idx: int
@@ -212,6 +220,8 @@ class Health(Callback):
         module.log(THROUGHPUT, throughput, prog_bar=True, rank_zero_only=True)
         if not self._figures_due:
             return
+        if BRANCH_RATIO in self._ratios:
+            self._balance.judge(float(self._ratios[BRANCH_RATIO]), trainer.global_step)
         figures: dict[str, Tensor | float] = {
             "health/gradient_norm": gradient_norm,
             "health/skipped": self.skipped,
@@ -231,6 +241,13 @@ class Health(Callback):
 
     def _see_mask(self, module: nn.Module, inputs: Any, mask: Tensor) -> None:
         self._masks.append(mask.detach().abs().mean())
+
+    def _see_layer(self, network: BSMamba2, index: int) -> Callable[[nn.Module, Any], None]:
+        def see(module: nn.Module, inputs: Any) -> None:
+            for branch, variation in variations(network.layers, index, inputs[0]):
+                self._balance.judge_variation(branch, variation)
+
+        return see
 
     def _remove_hooks(self) -> None:
         for hook in self._hooks:

@@ -112,8 +112,7 @@ def _mixer(state: StateDict, place: int, given: Mapping[str, Any]) -> tuple[str,
     raise KeyError(" or ".join(f"layers.0.{place}.{marker}" for marker, _ in MIXER_WEIGHTS.values()))
 
 
-def _mamba2_options(shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
-    core = "forward_blocks.0.mixer."
+def _mamba2_options(shapes: Shapes, given: Mapping[str, Any], core: str = "forward_blocks.0.mixer.") -> dict[str, Any]:
     ngroups = given.get("ngroups", ModelConfig.ngroups)
     d_inner = shapes[core + "norm.weight"][0]
     conv_dim, _, d_conv = shapes[core + "conv1d.weight"]
@@ -133,6 +132,15 @@ def _mamba1_options(shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
         "mamba1_d_state": d_state,
         "d_conv": shapes[core + "conv1d.weight"][2],
     }
+
+
+def _rwkv6_options(shapes: Shapes, given: Mapping[str, Any], core: str = "forward_blocks.0.mixer.") -> dict[str, Any]:
+    return {"rwkv_headdim": shapes[core + "time_faaaa"][1]}
+
+
+def _parallel_options(shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
+    core = "forward_blocks.0.mixer."
+    return _rwkv6_options(shapes, given, core + "rwkv6.") | _mamba2_options(shapes, given, core + "mamba2.")
 
 
 def _roformer_options(shapes: Shapes, _: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,4 +216,6 @@ MIXER_WEIGHTS: dict[str, tuple[str, OptionsReader]] = {
     "mamba2": ("forward_blocks.0.mixer.dt_bias", _mamba2_options),
     "mamba1": ("forward_blocks.0.mixer.x_proj.weight", _mamba1_options),
     "roformer": ("layers.0.0.to_qkv.weight", _roformer_options),
+    "rwkv6": ("forward_blocks.0.mixer.time_faaaa", _rwkv6_options),
+    "rwkv6+mamba2": ("forward_blocks.0.mixer.rwkv6.time_faaaa", _parallel_options),
 }

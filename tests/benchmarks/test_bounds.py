@@ -52,10 +52,10 @@ def test_multiply_adds_of_mamba1_are_those_counted_by_hand() -> None:
     assert counted["time"] == counted["bands"] == {"products": 3 * (maps + folding), "elementwise": 3 * elementwise}
 
 
-@pytest.mark.parametrize("mixer", ["mamba2", "mamba1"])
+@pytest.mark.parametrize("mixer", ["mamba2", "mamba1", "rwkv6"])
 @pytest.mark.parametrize("seconds", [0.4, 1.3])
 def test_multiply_adds_are_those_the_network_runs(seconds: float, mixer: str) -> None:
-    config = replace(TINY, time_mixer=mixer) if mixer == "mamba1" else TINY
+    config = replace(TINY, time_mixer=mixer, **({"rwkv_headdim": 2} if mixer == "rwkv6" else {}))
     network = BSMamba2(config)
     with FlopCounterMode(display=False, custom_mapping=ELEMENTWISE) as counter, torch.no_grad():
         network(torch.randn(1, 1, round(100 * seconds)))
@@ -97,7 +97,7 @@ def test_linear_maps_are_those_of_the_mixers() -> None:
 
 def test_tiles_are_those_the_network_cuts() -> None:
     config = ModelConfig(dim=16, expand=64, d_state=8, depth=1, bands=(64,) * 15 + (65,), segment_seconds=1.3)
-    layer = DualPathLayer(config)
+    layer = DualPathLayer(config, 0)
     shapes: list[tuple[int, int]] = []
 
     def record(_: object, given: tuple[Tensor, ...]) -> None:

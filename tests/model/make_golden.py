@@ -38,8 +38,23 @@ MAMBA1 = ModelConfig(
     window_length=32,
     hop_length=8,
 )
+PARALLEL = ModelConfig(
+    dim=8,
+    depth=1,
+    bands=(2, 5, 10),
+    time_mixer="rwkv6+mamba2",
+    band_mixer="rwkv6",
+    rwkv_headdim=4,
+    expand=2,
+    headdim=4,
+    d_state=4,
+    mask_expand=1,
+    n_fft=32,
+    window_length=32,
+    hop_length=8,
+)
 # By the name of the file: the architecture, and the samples of the mixture.
-PAIRS = {"golden": (CONFIG, 3000), "golden-mamba1": (MAMBA1, 600)}
+PAIRS = {"golden": (CONFIG, 3000), "golden-mamba1": (MAMBA1, 600), "golden-rwkv6": (PARALLEL, 600)}
 
 
 def golden_file(name: str) -> Path:

@@ -52,6 +52,11 @@ from bsmamba2.model import ModelConfig
             {"time_mixer": "roformer", "band_mixer": "roformer", "d_state": 64},
             "d_state=64 is an option of the mixer mamba2",
         ),
+        ({"rwkv_headdim": 32}, "rwkv_headdim=32 is an option of the mixer rwkv6 or rwkv6+mamba2, but"),
+        (
+            {"time_mixer": "rwkv6", "rwkv_headdim": 48},
+            "rwkv_headdim=48 does not divide dim=256; choose a number of channels that does",
+        ),
         ({"mamba1_d_state": 8}, "mamba1_d_state=8 is an option of the mixer mamba1, but time_mixer=mamba2"),
         (
             {"time_mixer": "mamba1", "band_mixer": "mamba1", "headdim": 32},
@@ -59,7 +64,7 @@ from bsmamba2.model import ModelConfig
         ),
         (
             {"time_mixer": "roformer", "band_mixer": "roformer", "expand": 2},
-            "expand=2 is an option of the mixer mamba2 or mamba1, but",
+            "expand=2 is an option of the mixer mamba2, mamba1 or rwkv6+mamba2, but",
         ),
         ({"band_mixer": "roformer", "attention_headdim": 7}, "attention_headdim=7 is odd"),
         ({"band_mixer": "roformer", "output_norm": "mixer"}, "output_norm=mixer needs roformer over time and bands"),
@@ -131,7 +136,7 @@ def test_starts_of_bands_that_leave_something_out_are_errors(values: dict[str, A
 
 @pytest.mark.parametrize("mixer", [[], {}, 3, None])
 def test_a_mixer_that_is_no_name_is_refused(mixer: object) -> None:
-    with pytest.raises(InputError, match="does not exist; choose mamba2, mamba1, roformer"):
+    with pytest.raises(InputError, match="does not exist; choose mamba2, mamba1, roformer, rwkv6, "):
         ModelConfig.from_dict({"band_mixer": mixer})
 
 

@@ -11,20 +11,18 @@ from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.bidirectional import BidirectionalMixer
 from bsmamba2.model.config import MIXER_OPTIONS
-from bsmamba2.model.mamba1 import Mamba1
-from bsmamba2.model.mamba2 import Mamba2
 from bsmamba2.model.mixers import MIXERS
 from bsmamba2.model.scan_names import Scan
 from bsmamba2.separation.separator import Separator
-from tests.model.make_golden import CONFIG, MAMBA1
-from tests.model.test_network import rms_ratio
+from tests.model.make_golden import CONFIG, MAMBA1, PARALLEL
+from tests.model.test_network import CORES, random_core, rms_ratio
 
-BIDIRECTIONAL = [("mamba2", CONFIG), ("mamba1", MAMBA1)]
+BIDIRECTIONAL = [(name, config) for name, (config, _) in CORES.items()]
 
 
 def random_mixer(name: str, config: ModelConfig) -> BidirectionalMixer:
     torch.manual_seed(0)
-    mixer = MIXERS[name](config).double()
+    mixer = MIXERS[name](config, 0).double()
     assert isinstance(mixer, BidirectionalMixer)
     for parameter in mixer.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
@@ -53,14 +51,12 @@ def test_the_folded_mixer_is_the_published_one_with_its_gradients(length: int, n
     assert all(rms_ratio(*pair) < 1e-12 for pair in zip(folded, published, strict=True) if pair[1].abs().max() > 1e-9)
 
 
-@pytest.mark.parametrize(("core", "config"), [(Mamba2, CONFIG), (Mamba1, MAMBA1)])
-def test_the_core_against_the_sequence_is_the_one_along_it_on_the_reversed_sequence(
-    core: type[Mamba1] | type[Mamba2], config: ModelConfig
-) -> None:
-    torch.manual_seed(0)
-    along, against = core(config).double(), core(config, reverse=True).double()
+@pytest.mark.parametrize("mixer", CORES)
+def test_the_core_against_the_sequence_is_the_one_along_it_on_the_reversed_sequence(mixer: str) -> None:
+    along, against = random_core(mixer), random_core(mixer, reverse=True)
     against.load_state_dict(along.state_dict())
-    x = torch.randn(2, 20, config.dim, dtype=torch.float64)
+    x = torch.randn(2, 20, CORES[mixer][0].dim, dtype=torch.float64)
+    assert along(x).std() > 0.01
     assert torch.allclose(against(x), along(x.flip(1)).flip(1))
 
 
@@ -80,15 +76,15 @@ def test_the_scan_of_all_mixers_is_set_by_one_call(scan: Scan, monkeypatch: pyte
     for recurrence, functions in scans._SCANS.items():
         for name, function in functions.items():
             monkeypatch.setitem(functions, name, counted(recurrence, name, function))
-    network = BSMamba2(replace(CONFIG, band_mixer="mamba1"))
+    network = BSMamba2(replace(PARALLEL, band_mixer="mamba1"))
     network.set_scan(scan)
     network(torch.randn(1, 2, 1000))
-    assert set(calls) == {("ssd", scan), ("selective", scan)}
+    assert set(calls) == {(recurrence, scan) for recurrence in scans._SCANS}
     assert network.scan_on(torch.device("cpu"), scan) == scan
     network.set_scan("auto")
     calls.clear()
     network(torch.randn(1, 2, 1000))
-    assert set(calls) == {("ssd", "chunked"), ("selective", "chunked")}
+    assert set(calls) == {(recurrence, "chunked") for recurrence in scans._SCANS}
     assert network.scan_on(torch.device("cpu")) == "chunked"
 
 

@@ -1,6 +1,8 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,18 @@ from bsmamba2.model.mamba1 import Mamba1
 from bsmamba2.model.mamba2 import Mamba2
 from bsmamba2.model.mel import mel_bands
 from bsmamba2.model.mixers import MIXERS
+from bsmamba2.model.parallel import RWKV6Mamba2
+from bsmamba2.model.rwkv6 import RWKV6
 from bsmamba2.model.stft import istft, stft
-from tests.model.make_golden import CONFIG, MAMBA1, PAIRS, golden_file
+from tests.model.make_golden import CONFIG, MAMBA1, PAIRS, PARALLEL, golden_file
 
-Core = type[Mamba1] | type[Mamba2]
+# Each makes the core of a direction, against the sequence if it is called with True.
+CORES: dict[str, tuple[ModelConfig, Callable[[bool], nn.Module]]] = {
+    "mamba2": (CONFIG, partial(Mamba2, CONFIG)),
+    "mamba1": (MAMBA1, partial(Mamba1, MAMBA1)),
+    "rwkv6": (PARALLEL, partial(RWKV6, PARALLEL, 0)),
+    "rwkv6+mamba2": (PARALLEL, partial(RWKV6Mamba2, PARALLEL, 0)),
+}
 
 ROFORMER = ModelConfig(
     dim=8, depth=2, time_mixer="roformer", band_mixer="roformer", attention_heads=2, attention_headdim=8, mask_expand=1
@@ -59,6 +69,19 @@ SELECTIVE = ModelConfig(
     hop_length=128,
 )
 
+# RWKV-6 in the same frame, alone and beside Mamba-2.
+RWKV = replace(SELECTIVE, time_mixer="rwkv6", band_mixer="rwkv6", rwkv_headdim=8)
+BOTH = replace(RWKV, depth=1, time_mixer="rwkv6+mamba2", band_mixer="rwkv6+mamba2")
+
+
+def random_core(mixer: str, reverse: bool = False) -> nn.Module:
+    """Returns a core in double precision whose weights are not those it starts with, some of which are zero."""
+    torch.manual_seed(0)
+    core = CORES[mixer][1](reverse).double()
+    for parameter in core.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return core
+
 
 def rms_ratio(value: Tensor, reference: Tensor) -> float:
     difference = (value.double() - reference.double()).square().mean().sqrt()
@@ -90,6 +113,8 @@ def test_own_golden_pairs(name: str) -> None:
         ("melband", MEL_BAND),
         ("mamba2-roformer", MIXED),
         ("mamba1", SELECTIVE),
+        ("rwkv6", RWKV),
+        ("rwkv6-mamba2", BOTH),
     ],
 )
 def test_golden_vectors_of_independent_implementations(test_data: Path, name: str, config: ModelConfig) -> None:
@@ -166,6 +191,13 @@ def test_the_published_network_with_mamba1_has_as_many_parameters() -> None:
     }
 
 
+@pytest.mark.parametrize(("mixer", "parameters"), [("rwkv6", 38_051_596), ("rwkv6+mamba2", 58_801_036)])
+def test_networks_with_rwkv6_have_as_many_parameters_as_by_their_definition(mixer: str, parameters: int) -> None:
+    with torch.device("meta"):
+        network = BSMamba2(ModelConfig(time_mixer=mixer, band_mixer=mixer))
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
 @pytest.mark.parametrize("length", [1, 2, 127, 128, 129, 255, 441, 1000, 4411])
 def test_every_length_is_kept(tiny_network: BSMamba2, length: int) -> None:
     with torch.inference_mode():
@@ -191,11 +223,15 @@ def test_items_of_a_batch_do_not_mix(tiny_network: BSMamba2) -> None:
     assert not gradient[[0, 2]].any()
 
 
-@pytest.mark.parametrize(("core", "mixer", "config"), [(Mamba2, "mamba2", CONFIG), (Mamba1, "mamba1", MAMBA1)])
-def test_a_block_is_causal_and_the_mixer_is_not(core: Core, mixer: str, config: ModelConfig) -> None:
+@pytest.mark.parametrize("mixer", CORES)
+def test_a_block_is_causal_and_the_mixer_is_not(mixer: str) -> None:
     """Step 6 of a block depends on steps 0 to 6; of a bidirectional mixer on all."""
-    x = torch.randn(1, 12, config.dim, requires_grad=True)
-    for module, last in ((core(config), 6), (MIXERS[mixer](config), 11)):
+    config = CORES[mixer][0]
+    both = MIXERS[mixer](config, 0).double()
+    for parameter in both.parameters():
+        parameter.data += 0.1
+    x = torch.randn(1, 12, config.dim, dtype=torch.float64, requires_grad=True)
+    for module, last in ((random_core(mixer), 6), (both, 11)):
         (gradient,) = torch.autograd.grad(module(x)[0, 6].square().sum(), x)
         reached = gradient[0].abs().sum(-1) > 0
         assert reached[: last + 1].all()
@@ -206,7 +242,7 @@ def test_a_block_is_causal_and_the_mixer_is_not(core: Core, mixer: str, config: 
 def test_tiles_change_nothing(tiny_config: ModelConfig, steps_per_tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither results nor gradients, whether or not the tiles divide the rows."""
     torch.manual_seed(0)
-    layer = DualPathLayer(tiny_config).double()
+    layer = DualPathLayer(tiny_config, 0).double()
     x = torch.randn(1, 23, 7, tiny_config.dim, dtype=torch.float64)
     results = []
     for tile in (2**40, steps_per_tile * tiny_config.d_inner):
@@ -217,7 +253,7 @@ def test_tiles_change_nothing(tiny_config: ModelConfig, steps_per_tile: int, mon
 
 
 def test_tiles_are_of_one_size(tiny_config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = DualPathLayer(tiny_config)
+    layer = DualPathLayer(tiny_config, 0)
     sizes = set()
     for mixer in layer:
         mixer.register_forward_pre_hook(lambda _, arguments: sizes.add(tuple(arguments[0].shape)))
@@ -226,23 +262,24 @@ def test_tiles_are_of_one_size(tiny_config: ModelConfig, monkeypatch: pytest.Mon
     assert sizes == {(2, 23, tiny_config.dim), (8, 7, tiny_config.dim)}
 
 
-@pytest.mark.parametrize("config", [CONFIG, MAMBA1])
+@pytest.mark.parametrize("config", [CONFIG, MAMBA1, PARALLEL])
 def test_gradients_reach_every_parameter(config: ModelConfig) -> None:
+    """Once the weights that start at zero have changed, such as the last map of RWKV-6."""
     torch.manual_seed(0)
     network = BSMamba2(config)
+    for parameter in network.parameters():
+        parameter.data += 0.01 * torch.randn_like(parameter)
     network(torch.randn(1, 2, 2000)).square().sum().backward()
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-@pytest.mark.parametrize(("core", "config"), [(Mamba2, CONFIG), (Mamba1, MAMBA1)])
-def test_float64_agrees_with_finite_differences(core: Core, config: ModelConfig) -> None:
-    torch.manual_seed(0)
-    mixer = core(config).double()
-    u = torch.randn(1, 5, config.dim, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(mixer, u)
+@pytest.mark.parametrize("mixer", CORES)
+def test_float64_agrees_with_finite_differences(mixer: str) -> None:
+    u = torch.randn(1, 5, CORES[mixer][0].dim, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(random_core(mixer), u)
 
 
-@pytest.mark.parametrize("config", [CONFIG, MAMBA1])
+@pytest.mark.parametrize("config", [CONFIG, MAMBA1, PARALLEL])
 def test_autocast_keeps_norms_and_output_in_single_precision(config: ModelConfig) -> None:
     torch.manual_seed(0)
     network, mixture = BSMamba2(config), torch.randn(1, 2, 3000)
@@ -281,6 +318,34 @@ def test_initial_values_of_mamba1_are_those_of_mamba_ssm() -> None:
         assert 0.99 * limit < linear.weight.abs().max() <= limit
     assert torch.allclose(mixer.A_log.exp(), torch.arange(1.0, 17).expand(2000, 16))
     assert (mixer.D == 1).all()
+
+
+def test_initial_values_of_rwkv6_are_those_of_its_authors() -> None:
+    """For the second of five layers, from the formulas, channel by channel."""
+    config = ModelConfig(dim=64, depth=5, time_mixer="rwkv6", band_mixer="rwkv6", rwkv_headdim=16)
+    block, rest, progress = RWKV6(config, 1), 0.8, 0.25
+    for channel in (0, 1, 30, 63):
+        share, to_last = channel / 64, channel / 63
+        expected = {
+            "time_maa_x": 1 - share**rest,
+            "time_maa_w": 1 - share**rest,
+            "time_maa_k": 1 - share**rest,
+            "time_maa_v": 1 - share**rest - 0.3 * progress,
+            "time_maa_r": 1 - share**0.4,
+            "time_maa_g": 1 - share**0.4,
+            "time_decay": -6 + 5 * to_last ** (0.7 + 1.3 * progress),
+            "time_faaaa": progress * (1 - to_last) + 0.1 * ((channel + 1) % 3 - 1),
+        }
+        found = {name: block.get_parameter(name).flatten()[channel].item() for name in expected}
+        assert found == pytest.approx(expected, abs=1e-6)
+    assert block.ln_x.weight.tolist() == pytest.approx([0.4**0.7] * 64)
+    assert not any(value.any() for value in (block.output.weight, block.time_maa_w1, block.time_decay_w1))
+    for linear, gain in ((block.receptance, 1), (block.value, 1), (block.key, 0.1), (block.gate, 0.1)):
+        assert torch.allclose(linear.weight @ linear.weight.mT, gain**2 * torch.eye(64), atol=1e-5)
+    for weight in (block.time_maa_w2, block.time_decay_w2):
+        assert 0.0095 < weight.abs().max() <= 0.01
+    # Beside Mamba-2 it does not start at zero.
+    assert RWKV6Mamba2(PARALLEL).rwkv6.output.weight.any()
 
 
 @pytest.mark.parametrize("length", [1, 100, 1024, 1025, 5000])

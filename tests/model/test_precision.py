@@ -14,7 +14,7 @@ from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.norms import L2Norm, rms_normalized
 from bsmamba2.model.ssd import ssd_chunked, ssd_sequential
 from bsmamba2.separation.separator import Separator
-from tests.model.make_golden import CONFIG, MAMBA1
+from tests.model.make_golden import CONFIG, MAMBA1, PARALLEL
 
 BFLOAT16_ROUNDING = 2.0**-9
 
@@ -34,7 +34,11 @@ class InputTypes(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     ("config", "decays"),
-    [(CONFIG, ("softplus", "exp", "cumsum")), (MAMBA1, ("softplus", "exp", "selective_steps"))],
+    [
+        (CONFIG, ("softplus", "exp", "cumsum")),
+        (MAMBA1, ("softplus", "exp", "selective_steps")),
+        (PARALLEL, ("exp", "wkv_states")),
+    ],
 )
 def test_the_network_computes_norms_and_decays_in_single_precision(
     config: ModelConfig, decays: tuple[str, ...]

@@ -19,6 +19,8 @@ SMALL_MIXERS = {
     "roformer": ["--model.network.attention_heads=2", "--model.network.attention_headdim=4"],
     "mamba2": ["--model.network.headdim=4", "--model.network.d_state=4"],
     "mamba1": ["--model.network.mamba1_d_state=4"],
+    "rwkv6": ["--model.network.rwkv_headdim=4"],
+    "rwkv6+mamba2": ["--model.network.rwkv_headdim=4", "--model.network.headdim=4", "--model.network.d_state=4"],
 }
 
 

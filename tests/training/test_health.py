@@ -1,6 +1,7 @@
 import logging
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from bsmamba2.data.excerpts import Excerpts
 from bsmamba2.errors import InputError
 from bsmamba2.model import ModelConfig
+from bsmamba2.training.branches import BranchBalance, parallel_blocks
 from bsmamba2.training.health import Health
 from tests.training.small_training import SmallTraining, batches, broken, scalars, small_trainer
 
@@ -47,6 +49,59 @@ def test_the_figures_are_those_of_the_gradients_and_masks(
         assert scalars(tmp_path, name) == [pytest.approx(value, rel=1e-4)], name
     assert 0.1 < scalars(tmp_path, "health/peak_memory_gib")[0] < 64
     assert not module.network.mask_estimators[0]._forward_hooks
+
+
+PARALLEL = {"time_mixer": "rwkv6+mamba2", "band_mixer": "rwkv6+mamba2", "rwkv_headdim": 4}
+
+
+def test_the_branches_of_parallel_blocks_are_compared(
+    tmp_path: Path, tiny_config: ModelConfig, song_stems: Song, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The ratio is that of the gradients; a branch without a gain has none, and is named."""
+    config = replace(tiny_config, **PARALLEL)
+    module = SmallTraining(config, batches(song_stems, config, 1))
+    module.loss(module.train_batches[0].stems).backward()
+    squares = {"rwkv6": 0.0, "mamba2": 0.0}
+    for name, parameter in module.network.named_parameters():
+        for branch in squares:
+            if f".{branch}." in name and parameter.grad is not None:
+                squares[branch] += float(parameter.grad.square().sum())
+    module.zero_grad()
+    small_trainer(tmp_path / "alive", Health()).fit(module)
+    (ratio,) = scalars(tmp_path / "alive", "health/gradient_rwkv6_to_mamba2")
+    assert ratio == pytest.approx(math.sqrt(squares["rwkv6"] / squares["mamba2"]), rel=1e-4)
+    assert "does not change" not in caplog.text
+    assert not any(layer._forward_pre_hooks for layer in module.network.layers)
+
+    module = SmallTraining(config, batches(song_stems, config, 1))
+    for block in parallel_blocks(module.network):
+        torch.nn.init.zeros_(block.mamba_gain)
+    small_trainer(tmp_path / "dead", Health()).fit(module)
+    assert "the gradient of RWKV-6 is inf times that of Mamba-2 in step 1" in caplog.text
+    assert "so Mamba-2 hardly takes part" in caplog.text
+
+
+def test_a_branch_is_dead_after_a_hundred_steps_in_a_row(caplog: pytest.LogCaptureFixture) -> None:
+    balance = BranchBalance()
+    for step, ratio in [(1, 0.05), (60, 0.2), (70, 0.05), (169, 0.02)]:
+        balance.judge(ratio, step)
+    assert "is dead" not in caplog.text
+    balance.judge(0.01, 170)
+    balance.judge(0.01, 180)
+    assert caplog.text.count("the branch RWKV-6 of the parallel block is dead: since step 70") == 1
+    assert caplog.text.count("hardly takes part") == 1
+
+
+def test_a_branch_whose_output_does_not_change_over_time_is_named(
+    tmp_path: Path, tiny_config: ModelConfig, song_stems: Song, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = replace(tiny_config, **PARALLEL)
+    module = SmallTraining(config, batches(song_stems, config, 1))
+    for block in parallel_blocks(module.network)[:1]:
+        torch.nn.init.zeros_(block.rwkv6.output.weight)
+    small_trainer(tmp_path, Health()).fit(module)
+    assert caplog.text.count("does not change over time") == 1
+    assert "the output of layers.0.0.forward_blocks.0.mixer.rwkv6 does not change over time" in caplog.text
 
 
 def test_figures_are_due_at_optimiser_steps(tmp_path: Path, tiny_config: ModelConfig, song_stems: Song) -> None:

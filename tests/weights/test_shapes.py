@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from bsmamba2 import load_model
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
-from tests.model.test_network import MEL_BAND, MIXED, ROFORMER, SELECTIVE
+from tests.model.test_network import BOTH, MEL_BAND, MIXED, ROFORMER, RWKV, SELECTIVE
 from tests.weights.test_checkpoint import UNTOLD
 
 
@@ -26,6 +26,9 @@ from tests.weights.test_checkpoint import UNTOLD
         (SELECTIVE, {"hop_length": 128}),
         (replace(SELECTIVE, dim=20, expand=3, mamba1_d_state=5, d_conv=2), {"hop_length": 128}),
         (replace(MIXED, time_mixer="mamba1"), {"hop_length": 128}),
+        (RWKV, {"hop_length": 128}),
+        (BOTH, {"hop_length": 128}),
+        (replace(BOTH, time_mixer="roformer", rwkv_headdim=2, expand=2, headdim=8, d_state=5), {"hop_length": 128}),
         (replace(MIXED, time_mixer="roformer", band_mixer="mamba2"), {"hop_length": 128}),
         (replace(ROFORMER, bands=(600, 500), band_starts=(0, 525)), {"band_starts": (0, 525)}),
         (replace(ROFORMER, n_fft=1920, window_length=1920, bands=(461, 500)), {"n_fft": 1920}),
