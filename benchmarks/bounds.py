@@ -11,7 +11,6 @@ One operation is a multiplication or an addition, so that a multiply-add is two.
 """
 
 import functools
-import itertools
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -79,13 +78,16 @@ def network_multiply_adds(config: ModelConfig, seconds: float) -> dict[str, Coun
     network = meta_network(config)
     parts: dict[str, Counter[str]] = {axis: Counter() for axis in AXES}
     shapes = _rows(config, seconds)
-    for axis, mixer in zip(itertools.cycle(AXES), network.mixers(), strict=False):
-        parts[axis] += multiply_adds(mixer, torch.empty(*shapes[axis], config.dim, device=META))
+    # The layers are alike.
+    for axis, mixer in zip(AXES, network.mixers(), strict=False):
+        of_one = multiply_adds(mixer, torch.empty(*shapes[axis], config.dim, device=META))
+        parts[axis] = Counter({kind: config.depth * count for kind, count in of_one.items()})
     spectrum = _spectrum(config, seconds)
     features = torch.empty(1, spectrum.shape[-1], len(config.bands), config.dim, device=META)
-    ends = [multiply_adds(estimator, features) for estimator in network.mask_estimators]
+    masks = multiply_adds(network.mask_estimators[0], features)
     parts["mixers"] = sum(parts.values(), Counter())
-    parts["bands_and_masks"] = sum(ends, multiply_adds(network.band_split, spectrum))
+    parts["bands_and_masks"] = multiply_adds(network.band_split, spectrum)
+    parts["bands_and_masks"] += Counter({kind: len(config.stems) * count for kind, count in masks.items()})
     return parts | {"everything": parts["mixers"] + parts["bands_and_masks"]}
 
 

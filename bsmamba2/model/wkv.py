@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from bsmamba2.model.ssd import LOWEST_LOG_DECAY
 
 # The fastest on a CPU: inside a chunk, work per step grows with its length, across chunks it falls.
-CHUNK_STEPS = 8
+WKV_CHUNK_STEPS = 8
 
 
 def wkv_sequential(r: Tensor, k: Tensor, v: Tensor, log_w: Tensor, beta: Tensor, *, reverse: bool = False) -> Tensor:
@@ -57,9 +57,9 @@ def wkv_chunked(r: Tensor, k: Tensor, v: Tensor, log_w: Tensor, beta: Tensor, *,
     dtype = torch.promote_types(v.dtype, torch.float32)
     length = v.shape[1]
     # Steps of zeros at the end change nothing before them, and leave an empty state empty.
-    padding = -length % CHUNK_STEPS
+    padding = -length % WKV_CHUNK_STEPS
     r, k, v_, log_w = (
-        rearrange(F.pad(t, (0, 0, 0, 0, 0, padding)), "b (c q) h e -> b c h q e", q=CHUNK_STEPS).to(dtype)
+        rearrange(F.pad(t, (0, 0, 0, 0, 0, padding)), "b (c q) h e -> b c h q e", q=WKV_CHUNK_STEPS).to(dtype)
         for t in (r, k, v, log_w)
     )
     y = _scores(r, k, log_w, beta.to(dtype), reverse) @ v_ + _across(r, k, v_, log_w, reverse)

@@ -1,6 +1,6 @@
 """Whether both branches of parallel blocks take part: their gradients, and whether their outputs change over time.
 
-The gates are those of GroundThink, G3.5 and G4. They warn and never stop a training.
+The gates are those of GroundThink, G3.5 and G4. They warn and never stop a run.
 """
 
 import logging
@@ -71,7 +71,7 @@ def variations(layers: nn.ModuleList, index: int, x: Tensor) -> Iterator[tuple[s
 
 
 class BranchBalance:
-    """Judges the gradient ratios of a training, one after the other; warns once about each state."""
+    """Judges the gradient ratios of a training run, one after the other; warns once about each state."""
 
     def __init__(self) -> None:
         self._warned: set[str] = set()

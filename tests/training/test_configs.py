@@ -14,6 +14,7 @@ from bsmamba2.training.command import train
 PROJECT = Path(__file__).parents[2]
 CONFIGS = sorted(path.name for path in (PROJECT / "configs").glob("*.yaml"))
 SMALL = ["--model.network.dim=8", "--model.network.depth=1", "--model.network.segment_seconds=0.1"]
+OTHERS = ["roformer.yaml", "melband.yaml", "mamba2-roformer.yaml", "mamba1.yaml", "rwkv6.yaml", "rwkv6-mamba2.yaml"]
 # Small sizes by mixer.
 SMALL_MIXERS = {
     "roformer": ["--model.network.attention_heads=2", "--model.network.attention_headdim=4"],
@@ -45,7 +46,9 @@ def test_the_mel_bands_of_the_config_are_those_of_the_published_weights() -> Non
         assert sum(parameter.numel() for parameter in BSMamba2(config).parameters()) == 228_202_788
 
 
-@pytest.mark.parametrize("name", ["roformer.yaml", "melband.yaml", "mamba2-roformer.yaml", "mamba1.yaml"])
+@pytest.mark.parametrize(
+    "name", ["roformer.yaml", "melband.yaml", "mamba2-roformer.yaml", "mamba1.yaml", "rwkv6.yaml", "rwkv6-mamba2.yaml"]
+)
 def test_other_networks_train_from_their_configs(name: str, musdb_root: Path, tmp_path: Path) -> None:
     config = network_of(name)
     options = [f"--config={PROJECT / 'configs' / name}", *SMALL]
