@@ -121,7 +121,7 @@ class AuthorsMixer(BidirectionalMixer):
     """
 
     def __init__(self, config: ModelConfig, block: MakeBlock) -> None:
-        super().__init__(config, Mamba2)
+        super().__init__(config.dim, partial(Mamba2, config))
         for own in (*self.forward_blocks, *self.backward_blocks):
             own.mixer = block()
 

@@ -1,15 +1,16 @@
 """The parallel block of GroundThink: RWKV-6 and Mamba-2 on the same input, joined by learned gains."""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bsmamba2.model.config import ModelConfig
+from bsmamba2.model.mamba import FoldedMamba
 from bsmamba2.model.mamba2 import Mamba2
 from bsmamba2.model.norms import RMSNorm, rms_normalized
-from bsmamba2.model.rwkv6 import RWKV6
+from bsmamba2.model.rwkv6 import RWKV6, FoldedRWKV6
 from bsmamba2.model.scan_names import Scan
 from bsmamba2.model.scans import Recurrence
 
@@ -19,7 +20,7 @@ INITIAL_GAIN = 0.5
 class FoldedParallel(NamedTuple):
     """What both branches fold, and what follows the norm of each: its weight, its gain and the map after the block."""
 
-    branches: tuple[Any, Any]
+    branches: tuple[FoldedRWKV6, FoldedMamba]
     maps: tuple[Tensor, Tensor]  # (d, d) each
 
 
@@ -75,8 +76,7 @@ class RWKV6Mamba2(nn.Module):
 
     def folded_forward(self, u: Tensor, folded: FoldedParallel) -> Tensor:
         """Returns after · self(before ∘ u), (b, l, d) of u (b, l, d), with what `fold` returns."""
-        of_rwkv6, of_mamba2 = (
-            F.linear(rms_normalized(branch.folded_forward(u, maps)), out)
-            for branch, maps, out in zip((self.rwkv6, self.mamba2), folded.branches, folded.maps, strict=True)
-        )
-        return of_rwkv6 + of_mamba2
+        of_rwkv6 = self.rwkv6.folded_forward(u, folded.branches[0])
+        of_mamba2 = self.mamba2.folded_forward(u, folded.branches[1])
+        maps = folded.maps
+        return F.linear(rms_normalized(of_rwkv6), maps[0]) + F.linear(rms_normalized(of_mamba2), maps[1])

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
-from bsmamba2.model import BSMamba2
 from bsmamba2.model.bidirectional import BidirectionalMixer
 from bsmamba2.model.norms import rms_normalized
 from bsmamba2.model.parallel import RWKV6Mamba2
@@ -31,18 +29,6 @@ log = logging.getLogger(__name__)
 def parallel_blocks(network: nn.Module) -> list[RWKV6Mamba2]:
     """Returns the parallel blocks in a network."""
     return [module for module in network.modules() if isinstance(module, RWKV6Mamba2)]
-
-
-def gradient_ratio(network: BSMamba2) -> Tensor | None:
-    """Returns the gradient norm of all RWKV-6 branches over that of all Mamba-2 branches; None if there are none."""
-    blocks = parallel_blocks(network)
-    if not blocks:
-        return None
-    of_rwkv6, of_mamba2 = (
-        get_total_norm([value.grad for block in blocks for value in branch(block) if value.grad is not None])
-        for branch in (lambda block: block.rwkv6.parameters(), lambda block: block.mamba2.parameters())
-    )
-    return of_rwkv6 / of_mamba2
 
 
 @torch.no_grad()

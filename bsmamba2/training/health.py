@@ -19,7 +19,7 @@ from bsmamba2.data.excerpts import Excerpts, Stems
 from bsmamba2.errors import DivergedError, InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.system.processes import peak_memory_bytes
-from bsmamba2.training.branches import BranchBalance, gradient_ratio, parallel_blocks, variations
+from bsmamba2.training.branches import BranchBalance, parallel_blocks, variations
 from bsmamba2.training.resuming import advice_to_resume, learning_rate
 
 THROUGHPUT = "train/audio_seconds_per_second"
@@ -115,8 +115,6 @@ class Health(Callback):
         self._stepped = True
         if self._figures_due:
             self._ratios = _gradient_ratios(_network(pl_module))
-            if (ratio := gradient_ratio(_network(pl_module))) is not None:
-                self._ratios[BRANCH_RATIO] = ratio
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Excerpts, batch_idx: int
@@ -299,13 +297,16 @@ def _check_stems(stems: Stems, config: ModelConfig) -> None:
 
 
 def _gradient_ratios(network: BSMamba2) -> dict[str, Tensor]:
-    """Returns ratios of gradient norms: time over bands, and forward over backward where mixers have both."""
+    """Returns ratios of gradient norms: time over bands, and what mixers have: forward over backward, two branches."""
     mixers = list(network.mixers())
     ratios = {"health/gradient_time_to_bands": _gradient_norm(mixers[::2]) / _gradient_norm(mixers[1::2])}
     directions = [modules for mixer in mixers if (modules := mixer.directions())]
     if directions:
         forward, backward = (_gradient_norm(modules) for modules in zip(*directions, strict=True))
         ratios["health/gradient_forward_to_backward"] = forward / backward
+    if blocks := parallel_blocks(network):
+        rwkv6, mamba2 = _gradient_norm(b.rwkv6 for b in blocks), _gradient_norm(b.mamba2 for b in blocks)
+        ratios[BRANCH_RATIO] = rwkv6 / mamba2
     return ratios
 
 

@@ -55,7 +55,7 @@ def test_multiply_adds_of_mamba1_are_those_counted_by_hand() -> None:
 @pytest.mark.parametrize("mixer", ["mamba2", "mamba1", "rwkv6"])
 @pytest.mark.parametrize("seconds", [0.4, 1.3])
 def test_multiply_adds_are_those_the_network_runs(seconds: float, mixer: str) -> None:
-    config = replace(TINY, time_mixer=mixer, **({"rwkv_headdim": 2} if mixer == "rwkv6" else {}))
+    config = replace(TINY, time_mixer=mixer, rwkv_headdim=2 if mixer == "rwkv6" else ModelConfig.rwkv_headdim)
     network = BSMamba2(config)
     with FlopCounterMode(display=False, custom_mapping=ELEMENTWISE) as counter, torch.no_grad():
         network(torch.randn(1, 1, round(100 * seconds)))

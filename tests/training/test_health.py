@@ -51,14 +51,11 @@ def test_the_figures_are_those_of_the_gradients_and_masks(
     assert not module.network.mask_estimators[0]._forward_hooks
 
 
-PARALLEL = {"time_mixer": "rwkv6+mamba2", "band_mixer": "rwkv6+mamba2", "rwkv_headdim": 4}
-
-
 def test_the_branches_of_parallel_blocks_are_compared(
     tmp_path: Path, tiny_config: ModelConfig, song_stems: Song, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The ratio is that of the gradients; a branch without a gain has none, and is named."""
-    config = replace(tiny_config, **PARALLEL)
+    config = replace(tiny_config, time_mixer="rwkv6+mamba2", band_mixer="rwkv6+mamba2", rwkv_headdim=4)
     module = SmallTraining(config, batches(song_stems, config, 1))
     module.loss(module.train_batches[0].stems).backward()
     squares = {"rwkv6": 0.0, "mamba2": 0.0}
@@ -95,7 +92,7 @@ def test_a_branch_is_dead_after_a_hundred_steps_in_a_row(caplog: pytest.LogCaptu
 def test_a_branch_whose_output_does_not_change_over_time_is_named(
     tmp_path: Path, tiny_config: ModelConfig, song_stems: Song, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = replace(tiny_config, **PARALLEL)
+    config = replace(tiny_config, time_mixer="rwkv6+mamba2", band_mixer="rwkv6+mamba2", rwkv_headdim=4)
     module = SmallTraining(config, batches(song_stems, config, 1))
     for block in parallel_blocks(module.network)[:1]:
         torch.nn.init.zeros_(block.rwkv6.output.weight)
