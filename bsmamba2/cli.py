@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bsmamba2.errors import InputError
 from bsmamba2.options import UsageError, meant, one_of, parse_options
@@ -44,6 +44,7 @@ SEPARATE_EXAMPLES = (
     "bsmamba2 separate album/ -o stems -f flac",
     "bsmamba2 separate song.mp3 -m msst-vocals -s vocals",
     "bsmamba2 separate song.mp3 --preset karaoke",
+    "bsmamba2 separate song.mp3 --page",
 )
 # Options of Demucs, Spleeter, audio-separator and MSST, by which they are known.
 SEPARATE_ELSEWHERE = {
@@ -81,7 +82,6 @@ EXTRAS = {
     "tensorboard": "train",
     "matplotlib": "report",
     "jinja2": "report",
-    "PIL": "report",
     "scipy": "report",
     "musdb": "museval",
     "museval": "museval",
@@ -164,6 +164,7 @@ def _log_shown() -> Iterator[None]:
 # Each command imports what it needs, so that a separation loads no training code.
 def _separate(arguments: Sequence[str]) -> None:
     from bsmamba2.separation.command import separate_files
+    from bsmamba2.separation.settings import Page
     from bsmamba2.weights.registry import PRESETS
 
     special: dict[str, dict[str, Any]] = {
@@ -174,7 +175,9 @@ def _separate(arguments: Sequence[str]) -> None:
             "metavar": f"{{{','.join(PRESETS)}}}",
             "help": "Model and options for a purpose (`bsmamba2 models` lists them). An option that is given wins.",
         },
+        "page": {"metavar": f"[{{{','.join(get_args(Page))}}}]"},
     }
+    arguments = _with_page(arguments, get_args(Page))
 
     def parsed(**defaults: Any) -> dict[str, Any]:
         replaced = {name: {"default": value} for name, value in defaults.items()}
@@ -203,6 +206,16 @@ def _separate(arguments: Sequence[str]) -> None:
             f"{len(incomplete)} of {len(outcomes)} files are damaged, and their stems are silent there; the first: "
             f"{incomplete[0].source}: {incomplete[0].remark}"
         )
+
+
+def _with_page(arguments: Sequence[str], values: Sequence[str]) -> list[str]:
+    """Returns arguments in which a `--page` without a value has the first one, as an input may follow it."""
+    options = list(arguments).index("--") if "--" in arguments else len(arguments)
+    given = [
+        f"{argument}={values[0]}" if argument == "--page" and following not in values else argument
+        for argument, following in zip(arguments[:options], [*arguments[1:], ""], strict=False)
+    ]
+    return given + list(arguments[options:])
 
 
 def _train(arguments: Sequence[str]) -> None:

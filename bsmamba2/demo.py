@@ -17,7 +17,8 @@ from bsmamba2.evaluation.results import ESTIMATE, MIXTURE_ROW, Results
 from bsmamba2.evaluation.runs import REPORT
 from bsmamba2.evaluation.scores import StemScores
 from bsmamba2.separation.command import separate_files
-from bsmamba2.separation.paths import Destination
+from bsmamba2.separation.paths import PAGE, Destination
+from bsmamba2.separation.settings import StemSettings
 from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, VOCALS
 from bsmamba2.system.files import make_folder
 from bsmamba2.text_table import text_table
@@ -115,6 +116,7 @@ def _separated() -> str:
                     VOCALS: stems / f"{VOCALS}.wav",
                     INSTRUMENTAL: stems / f"{INSTRUMENTAL}.wav",
                     "the song": _mixture_file(song),
+                    "listen": (stems / PAGE).absolute().as_uri(),
                     "spectrograms": FIGURE,
                     "report": SCORES_FOLDER / REPORT,
                 }
@@ -190,7 +192,7 @@ def _fresh_folder() -> Track:
 def _separate(song: Track, model: str | Path) -> Path:
     """Separates the test excerpt and returns the folder of its stems."""
     shutil.copyfile(DATA_FOLDER / "test" / song.name / f"{MIXTURE}.wav", _mixture_file(song))
-    (outcome,) = separate_files([_mixture_file(song)], model, Destination(STEMS_FOLDER))
+    (outcome,) = separate_files([_mixture_file(song)], model, Destination(STEMS_FOLDER), StemSettings(page="inside"))
     if outcome.state == "failed":
         raise InputError(outcome.remark)
     return STEMS_FOLDER / song.name
@@ -227,7 +229,7 @@ def _mixture_file(song: Track) -> Path:
 
 
 def _stem_files(stems: Path) -> str:
-    return f"{stems / f'{VOCALS}.wav'}, {stems / f'{INSTRUMENTAL}.wav'}"
+    return f"{stems / f'{VOCALS}.wav'}, {stems / f'{INSTRUMENTAL}.wav'}, {stems / PAGE}"
 
 
 def _span(seconds: tuple[float, float]) -> str:

@@ -9,10 +9,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import contextlib
 import ctypes
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -139,3 +141,20 @@ def musdb_root(tmp_path_factory: pytest.TempPathFactory, song_stems: dict[str, T
         for name, audio in song_stems.items():
             write_audio(root / place / f"{name}.wav", audio, SAMPLE_RATE)
     return root
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Returns Chromium: that of the system, or playwright's own."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    with sync_api.sync_playwright() as playwright:
+        path = found or playwright.chromium.executable_path
+        if not Path(path).exists():
+            pytest.skip("there is no Chromium; install it, or run: playwright install chromium")
+        launched = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        )
+        yield launched
+        launched.close()

@@ -78,6 +78,9 @@ def test_the_demo_separates_scores_and_draws_a_song(
     assert " on " in lines["scan"]
     for shown in ("vocals", "instrumental", "the song", "spectrograms", "report"):
         assert (tmp_path / lines[shown]).is_file()
+    page = demo / "stems" / name / "listen.html"
+    assert lines["listen"] == page.as_uri(), "an address that a terminal makes a link of"
+    assert "<h1>" in page.read_text(encoding="utf-8")
     check_stems(demo, SONG_SECONDS)
     assert name in (tmp_path / lines["report"]).read_text(encoding="utf-8")
     image = pixels(tmp_path / lines["spectrograms"])

@@ -12,6 +12,7 @@ COLUMNS = 800
 ROWS = 160
 LOWEST_HZ = 40.0
 SHOWN_RANGE_DB = 80.0
+TICKS_HZ = {100: "100", 300: "300", 1000: "1k", 3000: "3k", 10000: "10k"}
 # From quiet to loud: black, violet, red, orange, light yellow.
 COLOURS = ((0, 0, 8), (72, 18, 120), (200, 45, 85), (250, 150, 40), (255, 255, 200))
 
@@ -43,21 +44,33 @@ def single_spectrograms(audio: Tensor, sample_rate: int) -> Tensor:
     """
     hop = max(1, math.ceil(audio.shape[-1] / COLUMNS))
     power = stft(audio, n_fft=N_FFT, window_length=N_FFT // 2, hop_length=hop).abs().square()
-    rows = _rows(sample_rate, power) @ power
+    rows = mel_rows(sample_rate, power.dtype).to(power) @ power
     peak = rows[0].max().clamp(min=torch.finfo(rows.dtype).tiny)
     level = (1 + 10 / SHOWN_RANGE_DB * (rows / peak).clamp(min=1e-30).log10()).clamp(0, 1)
     return _coloured(level.flip(-2))
 
 
-def _rows(sample_rate: int, power: Tensor) -> Tensor:
-    """Returns weights (row, bin) that average the bins covered by each row, in proportion to the overlap."""
+def mel_rows(sample_rate: int, dtype: torch.dtype) -> Tensor:
+    """Returns weights (row, bin) that average the power of the bins covered by each row, in proportion to the overlap.
+
+    Rows rise from 40 Hz to half the sampling rate (Hz) on the mel scale; bins are those of N_FFT.
+    """
     mels = torch.linspace(math.log1p(LOWEST_HZ / 700), math.log1p(sample_rate / 2 / 700), ROWS + 1)
     # Bin b extends from b - 1/2 to b + 1/2.
-    edges = (700 * mels.expm1() * N_FFT / sample_rate + 0.5).to(power)
-    bins = torch.arange(N_FFT // 2 + 1).to(power)
+    edges = (700 * mels.expm1() * N_FFT / sample_rate + 0.5).to(dtype)
+    bins = torch.arange(N_FFT // 2 + 1).to(dtype)
     shared = torch.minimum(edges[1:, None], bins + 1) - torch.maximum(edges[:-1, None], bins)
     shared = shared.clamp(min=0)
     return shared / shared.sum(1, keepdim=True)
+
+
+def frequency_ticks(sample_rate: int) -> dict[str, float]:
+    """Returns the distance of some frequencies from the top of a spectrogram, from 0 to 1, by their labels."""
+    edges = torch.tensor([LOWEST_HZ, *TICKS_HZ, sample_rate / 2], dtype=torch.float64)
+    low, *ticks, high = torch.log1p(edges / 700).tolist()
+    return {
+        name: (high - tick) / (high - low) for name, tick in zip(TICKS_HZ.values(), ticks, strict=True) if tick < high
+    }
 
 
 def _coloured(level: Tensor) -> Tensor:

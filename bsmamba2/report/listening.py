@@ -1,10 +1,12 @@
 """The excerpts of a stem to look at and listen to."""
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bsmamba2.errors import InputError
+from bsmamba2.player.song_data import PlayerSong, PlayerSound
 from bsmamba2.report.comparison import incomparable
 from bsmamba2.report.facts import ReportedRun
 from bsmamba2.report.sounds import (
@@ -12,28 +14,15 @@ from bsmamba2.report.sounds import (
     REFERENCE,
     RESIDUAL_SOUND,
     Excerpt,
-    Sound,
-    frequency_ticks,
     has_excerpt,
     read_excerpt,
-    sounds,
+    record,
 )
 from bsmamba2.report.tables import MAIN_SCORES
-from bsmamba2.report.texts import clock
 from bsmamba2.stem_names import MIXTURE
 
-
-@dataclass(frozen=True)
-class Column:
-    """Sounds one below the other.
-
-    Args:
-        run: The run they are from; None for mixture and reference.
-        sounds: Sounds by name.
-    """
-
-    run: ReportedRun | None
-    sounds: Mapping[str, Sound]
+SOUNDS_OF_RUN = (ESTIMATE_SOUND, RESIDUAL_SOUND)
+SOUNDS_OF_FIRST = (MIXTURE, REFERENCE, *SOUNDS_OF_RUN)
 
 
 @dataclass(frozen=True)
@@ -43,16 +32,12 @@ class ShownExcerpt:
     Args:
         start: Its start in the track, in seconds.
         end: Its end, in seconds.
-        columns: Mixture and reference, then estimate and residual of each run.
-        time_ticks: Distance from the left of a spectrogram, from 0 to 1, and label of points in time.
-        frequency_ticks: Distance from the top of a spectrogram, from 0 to 1, by labels of frequencies.
+        song: What the player reads: mixture and reference, then estimate and residual of each run, as JSON.
     """
 
     start: float
     end: float
-    columns: tuple[Column, ...]
-    time_ticks: tuple[tuple[float, str], ...]
-    frequency_ticks: Mapping[str, float]
+    song: str
 
 
 @dataclass(frozen=True)
@@ -119,39 +104,33 @@ def _shown_excerpt(
     """Returns the excerpt of a track, None if that of the first run is damaged, and notes on those of some runs."""
     first = runs[0]
     shown: Excerpt | None = None
-    columns: list[Column] = []
+    sounds: list[PlayerSound] = []
     notes: list[tuple[ReportedRun, str]] = []
-    for run in runs:
-        track = run.results.tracks.get(name)
-        if incomparable(first, run) or track is None or not has_excerpt(run.folder, track, stem):
-            notes.append((run, "kept no excerpt of the same seconds of the same audio."))
-            continue
-        try:
-            excerpt = read_excerpt(run.folder, track, stem)
-        except (InputError, OSError):
-            notes.append((run, "has an excerpt that is damaged and cannot be shown; evaluate again."))
-            if run is first:
-                break
-            continue
-        shown = shown or excerpt
-        if (excerpt.start, excerpt.end, excerpt.sample_rate) != (shown.start, shown.end, shown.sample_rate):
-            notes.append((run, "kept no excerpt of the same seconds of the same audio."))
-            continue
-        if excerpt.gain_db < 0:
-            notes.append((run, f"has its excerpt turned down by {-excerpt.gain_db:.1f} dB to prevent clipping."))
-        found = sounds(excerpt, audio)
-        if run is first:
-            columns.append(Column(None, {kind: found[kind] for kind in (MIXTURE, REFERENCE)}))
-        columns.append(Column(run, {kind: found[kind] for kind in (ESTIMATE_SOUND, RESIDUAL_SOUND)}))
-    if shown is None:
-        return None, tuple(notes)
-    frequencies = frequency_ticks(shown.sample_rate)
-    return ShownExcerpt(shown.start, shown.end, tuple(columns), _time_ticks(shown), frequencies), tuple(notes)
-
-
-def _time_ticks(excerpt: Excerpt) -> tuple[tuple[float, str], ...]:
-    seconds = excerpt.end - excerpt.start
-    step = 2 if seconds > 5 else 1 if seconds > 2 else 0.5
-    return tuple(
-        (count * step / seconds, clock(excerpt.start + count * step)) for count in range(int(seconds / step) + 1)
-    )
+    with contextlib.ExitStack() as stack:
+        for run in runs:
+            track = run.results.tracks.get(name)
+            if incomparable(first, run) or track is None or not has_excerpt(run.folder, track, stem):
+                notes.append((run, "kept no excerpt of the same seconds of the same audio."))
+                continue
+            try:
+                excerpt = read_excerpt(run.folder, track, stem)
+            except (InputError, OSError):
+                notes.append((run, "has an excerpt that is damaged and cannot be shown; evaluate again."))
+                if run is first:
+                    break
+                continue
+            shown = shown or excerpt
+            if (excerpt.start, excerpt.end, excerpt.sample_rate) != (shown.start, shown.end, shown.sample_rate):
+                notes.append((run, "kept no excerpt of the same seconds of the same audio."))
+                continue
+            if excerpt.gain_db < 0:
+                notes.append((run, f"has its excerpt turned down by {-excerpt.gain_db:.1f} dB to prevent clipping."))
+            badge = (run.letter, run.css_class) if run.letter else None
+            for kind in SOUNDS_OF_FIRST if run is first else SOUNDS_OF_RUN:
+                recording = stack.enter_context(contextlib.closing(record(excerpt, kind, audio)))
+                of_run = badge if kind in SOUNDS_OF_RUN else None
+                sounds.append(PlayerSound(kind, recording, is_mixture=kind == MIXTURE, badge=of_run))
+        if shown is None:
+            return None, tuple(notes)
+        song = "".join(PlayerSong(name, sounds, "one", shown.start).json())
+    return ShownExcerpt(shown.start, shown.end, song), tuple(notes)

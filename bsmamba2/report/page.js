@@ -42,15 +42,6 @@ function openTarget() {
   }
 }
 
-// One sound at a time; a sound of the same track continues at the position of the previous one.
-function playAlone(player) {
-  for (const other of document.querySelectorAll("audio")) {
-    if (other === player || other.paused) continue;
-    other.pause();
-    if (other.closest("article") === player.closest("article")) player.currentTime = other.currentTime;
-  }
-}
-
 // Boxes with more content than they show can be focused and scrolled by keys; other boxes are skipped.
 function markScrollable() {
   for (const box of document.querySelectorAll(".scroll")) {
@@ -65,7 +56,6 @@ function markScrollable() {
 
 for (const button of document.querySelectorAll("th button")) button.addEventListener("click", () => sortBy(button));
 for (const input of document.querySelectorAll("input[type=search]")) input.addEventListener("input", () => filterRows(input));
-for (const player of document.querySelectorAll("audio")) player.addEventListener("play", () => playAlone(player));
 addEventListener("hashchange", openTarget);
 addEventListener("load", markScrollable);
 addEventListener("resize", markScrollable);

@@ -1,7 +1,5 @@
 """The report of one or more evaluations: a self-contained HTML page, and its numbers as JSON."""
 
-import base64
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,13 +14,13 @@ from bsmamba2.evaluation.results import FORMAT, RESULTS, RUN, to_json
 from bsmamba2.evaluation.runs import REPORT
 from bsmamba2.evaluation.scores import ACTIVITY_SCORES, MUSEVAL_SCORES, SCORES, SPARSE_SCORES
 from bsmamba2.evaluation.statistics import CONFIDENCE, FEWEST_TRACKS
+from bsmamba2.player.page import player_script, player_style, source_hash
 from bsmamba2.report import published, texts
 from bsmamba2.report.comparison import RunComparison, compare_runs, compare_scores, incomparable
 from bsmamba2.report.facts import ReportedRun, read_runs
 from bsmamba2.report.figures import Timeline, chunk_figures, sparse_figures, spread_figures, timelines
 from bsmamba2.report.listening import ShownTrack, lost_excerpts, shown_tracks
 from bsmamba2.report.plots import CaptionedPlot
-from bsmamba2.report.style import DARK, FONTS, LIGHT, css_variables
 from bsmamba2.report.tables import (
     MAIN_SCORES,
     OTHER_SCORES,
@@ -168,7 +166,7 @@ def _page(runs: Sequence[ReportedRun], audio: bool) -> str:
         p_value=texts.p_value,
         capital=texts.capital,
     )
-    script = (folder / "page.js").read_text(encoding="utf-8")
+    scripts = [player_script(), (folder / "page.js").read_text(encoding="utf-8")]
     return environment.get_template("page.html").render(
         runs=runs,
         title=", ".join(run.name for run in runs),
@@ -184,13 +182,10 @@ def _page(runs: Sequence[ReportedRun], audio: bool) -> str:
         ],
         fewest_tracks=FEWEST_TRACKS,
         published=published,
-        light=Markup(css_variables(LIGHT)),
-        dark=Markup(css_variables(DARK)),
-        fonts=Markup(FONTS),
-        style=Markup((folder / "page.css").read_text(encoding="utf-8")),
-        script=Markup(script),
+        style=Markup(player_style() + (folder / "page.css").read_text(encoding="utf-8")),
+        scripts=[Markup(script) for script in scripts],
         # The page forbids itself any request, and any script but its own.
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        script_hashes=Markup(" ".join(map(source_hash, scripts))),
     )
 
 

@@ -1,32 +1,22 @@
-"""Excerpts of a track in the report: their spectrograms and players."""
+"""Excerpts of a track in the report, as the player shows them."""
 
-import base64
-import io
 import math
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from PIL import Image
 from torch import Tensor
 
-from bsmamba2.audio.formats import MP3_RATES
 from bsmamba2.audio.reading import audio_info, read_audio
-from bsmamba2.audio.resampling import Resampler
-from bsmamba2.audio.spectrograms import LOWEST_HZ, single_spectrograms
-from bsmamba2.audio.writing import write_audio
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.results import EXCERPTS_FOLDER, TrackResult
+from bsmamba2.player.recording import Recording
 from bsmamba2.stem_names import MIXTURE
 
 REFERENCE, ESTIMATE_SOUND, RESIDUAL_SOUND = "reference", "estimate", "reference − estimate"
-# As MP3 of 320 kbit/s, these take 0.5 MB of a page.
 LONGEST_SECONDS = 10.0
-TICKS_HZ = {100: "100", 300: "300", 1000: "1k", 3000: "3k", 10000: "10k"}
-SPECTROGRAM_WIDTH = 640
-JPEG_QUALITY = 82
+# By channels. Errors are listened to, so compression must add nothing audible; ten seconds take 0.3 MB of a page.
+EXCERPT_BITS_PER_SECOND = {1: 96_000, 2: 160_000}
 
 
 @dataclass(frozen=True)
@@ -46,19 +36,6 @@ class Excerpt:
     sample_rate: int
     audio: Mapping[str, Tensor]
     gain_db: float = 0.0
-
-
-@dataclass(frozen=True)
-class Sound:
-    """A sound to show and play.
-
-    Args:
-        spectrogram: Its spectrogram, as a data URL of an image.
-        player: Its audio, as a data URL; empty if there is none.
-    """
-
-    spectrogram: str
-    player: str
 
 
 def has_excerpt(run: Path, track: TrackResult, stem: str) -> bool:
@@ -89,25 +66,14 @@ def read_excerpt(run: Path, track: TrackResult, stem: str) -> Excerpt:
     return Excerpt(start, start + audio[MIXTURE].shape[-1] / sample_rate, sample_rate, audio, gain_db)
 
 
-def sounds(excerpt: Excerpt, audio: bool) -> dict[str, Sound]:
-    """Returns spectrograms, and players if audio is wanted, by the names of an excerpt.
-
-    Colours span the 80 dB below the peak of the mixture in all spectrograms.
-    """
-    images = single_spectrograms(torch.stack([part.mean(0) for part in excerpt.audio.values()]), excerpt.sample_rate)
-    return {
-        name: Sound(spectrogram=_image(pixels), player=_player(part, excerpt.sample_rate) if audio else "")
-        for (name, part), pixels in zip(excerpt.audio.items(), images, strict=True)
-    }
-
-
-def frequency_ticks(sample_rate: int) -> dict[str, float]:
-    """Returns the distance of some frequencies from the top of a spectrogram, from 0 to 1, by their labels."""
-    edges = torch.tensor([LOWEST_HZ, *TICKS_HZ, sample_rate / 2], dtype=torch.float64)
-    low, *ticks, high = torch.log1p(edges / 700).tolist()
-    return {
-        name: (high - tick) / (high - low) for name, tick in zip(TICKS_HZ.values(), ticks, strict=True) if tick < high
-    }
+def record(excerpt: Excerpt, name: str, audio: bool) -> Recording:
+    """Returns what the player draws, and plays if audio is wanted, of a sound of an excerpt; it is to be closed."""
+    part = excerpt.audio[name]
+    bits_per_second = EXCERPT_BITS_PER_SECOND.get(part.shape[0]) if audio else None
+    recording = Recording(excerpt.sample_rate, part.shape[0], excerpt.end - excerpt.start, bits_per_second)
+    recording(part)
+    recording.finish()
+    return recording
 
 
 def _paths(run: Path, track: TrackResult, stem: str) -> dict[str, Path]:
@@ -117,28 +83,3 @@ def _paths(run: Path, track: TrackResult, stem: str) -> dict[str, Path]:
         REFERENCE: folder / f"{stem}.reference.flac",
         ESTIMATE_SOUND: folder / f"{stem}.estimate.flac",
     }
-
-
-def _image(pixels: Tensor) -> str:
-    written = io.BytesIO()
-    image = Image.fromarray(pixels.movedim(0, -1).contiguous().numpy())
-    if image.width > SPECTROGRAM_WIDTH:
-        image = image.resize((SPECTROGRAM_WIDTH, image.height), Image.Resampling.BOX)
-    image.save(written, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return _data_url("image/jpeg", written.getvalue())
-
-
-def _player(audio: Tensor, sample_rate: int) -> str:
-    if sample_rate not in MP3_RATES:
-        target_rate = 44100 if sample_rate % 44100 == 0 else 48000
-        resampler = Resampler(sample_rate, target_rate, audio.shape[0])
-        length = round(audio.shape[-1] * target_rate / sample_rate)
-        audio, sample_rate = torch.cat([resampler(audio), resampler.finish(length)], 1)[:, :length], target_rate
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "sound.mp3"
-        write_audio(path, audio, sample_rate, "mp3", None)
-        return _data_url("audio/mpeg", path.read_bytes())
-
-
-def _data_url(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

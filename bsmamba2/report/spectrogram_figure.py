@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 from torch import Tensor
 
-from bsmamba2.audio.spectrograms import COLOURS, SHOWN_RANGE_DB, single_spectrograms
-from bsmamba2.report.sounds import frequency_ticks
+from bsmamba2.audio.spectrograms import COLOURS, SHOWN_RANGE_DB, frequency_ticks, single_spectrograms
 from bsmamba2.report.style import drawing
 from bsmamba2.system.files import complete_file
 

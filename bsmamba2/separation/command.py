@@ -14,6 +14,7 @@ from tqdm import tqdm
 from bsmamba2.audio.irregularities import Irregularities
 from bsmamba2.errors import InputError
 from bsmamba2.separation.paths import (
+    PAGE,
     STANDARD_INPUT,
     Destination,
     SongFile,
@@ -95,7 +96,7 @@ def separate_files(
         # Here and not only in each process: a wrong setting is reported once, before there is a folder.
         models.check(settings)
         names = stem_settings.names(models.gives)
-        paths = stem_paths(songs, destination, names, stem_settings.format)
+        all_paths = paths = stem_paths(songs, destination, names, stem_settings.format, stem_settings.page is not None)
         if not destination.overwrite:
             paths = {song: _missing(files, destination, stem_settings) for song, files in paths.items()}
         for path in (path for files in paths.values() for path in files.values()):
@@ -104,7 +105,8 @@ def separate_files(
 
         def worker(device: str) -> Callable[[SongFile], Outcome]:
             separator = models.separator(settings, device)
-            return lambda song: _separate(separator, song, paths[song], stem_settings, bar=not processes.several)
+            bar = not processes.several
+            return lambda song: _separate(separator, song, paths[song], all_paths[song], stem_settings, bar)
 
         separate = None if processes.several else worker(settings.device)
         check_writable(destination.output)
@@ -127,7 +129,7 @@ def separate_files(
 
 
 def _missing(files: Mapping[str, Path], destination: Destination, stem_settings: StemSettings) -> dict[str, Path]:
-    """Returns the stems of a song that do not exist yet."""
+    """Returns the files of a song that do not exist yet."""
     # Not Path.exists, which fails if a name is too long; writing then reports it for this song alone.
     present = [path for path in files.values() if os.path.exists(path)]
     if present and not destination.skip_existing:
@@ -141,19 +143,30 @@ def _missing(files: Mapping[str, Path], destination: Destination, stem_settings:
 
 
 def _separate(
-    separator: "SongSeparator", song: SongFile, paths: Mapping[str, Path], stem_settings: StemSettings, bar: bool
+    separator: "SongSeparator",
+    song: SongFile,
+    missing: Mapping[str, Path],
+    paths: Mapping[str, Path],
+    stem_settings: StemSettings,
+    bar: bool,
 ) -> Outcome:
-    if not paths:
+    """Separates a song, of whose files some may be missing only, and returns its outcome."""
+    if not missing:
         log.info("skipped: %s: all its stems exist", song.path)
         return Outcome(song.path, "skipped", "all its stems exist")
-    from bsmamba2.separation.stems import write_stems
+    from bsmamba2.separation.stems import StemPage, write_stems
 
     started = time.monotonic()
     found = Irregularities()
+    files = {stem: path for stem, path in missing.items() if stem != PAGE}
+    page = None
+    if PAGE in missing:
+        linked = {stem: path for stem, path in paths.items() if stem != PAGE}
+        page = StemPage(missing[PAGE], song.track, linked if stem_settings.page == "linked" else None)
     layout = "{desc} {percentage:3.0f}% {bar} {remaining}"
     try:
         with tqdm(total=1.0, desc=song.track, disable=None if bar else True, bar_format=layout) as shown:
-            remark = write_stems(separator, song.path, paths, stem_settings, partial(_move, shown), found)
+            remark = write_stems(separator, song.path, files, stem_settings, partial(_move, shown), found, page)
     except InputError as error:
         log.error("failed: %s", error)
         return Outcome(song.path, "failed", str(error))
@@ -161,7 +174,7 @@ def _separate(
     except Exception as error:
         log.exception("failed: %s", song.path)
         return Outcome(song.path, "failed", f"{song.path} failed with an unexpected {type(error).__name__}: {error}")
-    places = ", ".join(str(path) for path in paths.values())
+    places = ", ".join(str(path) for path in missing.values())
     state: State = "incomplete" if found.holes else "done"
     elapsed = time.monotonic() - started
     log.info("%s: %s -> %s in %.1f s%s", state, song.path, places, elapsed, remark and f"; {remark}")

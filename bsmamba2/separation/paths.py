@@ -16,6 +16,8 @@ from bsmamba2.audio.formats import AUDIO_SUFFIXES, Format
 from bsmamba2.errors import InputError
 
 STANDARD_INPUT = "-"
+# The page among the files of a song, where stems have their names.
+PAGE = "listen.html"
 
 
 @dataclass(frozen=True)
@@ -103,23 +105,30 @@ def check_any_exists(songs: Sequence[SongFile]) -> None:
 
 
 def stem_paths(
-    songs: Sequence[SongFile], destination: Destination, stems: Sequence[str], format: Format
+    songs: Sequence[SongFile], destination: Destination, stems: Sequence[str], format: Format, page: bool = False
 ) -> dict[SongFile, dict[str, Path]]:
-    """Returns the file of every stem of every song.
+    """Returns the file of every stem of every song, and the page of every song by the name PAGE.
 
     Args:
         songs: The songs to separate.
         destination: Where the stems are written.
         stems: Names of the stems.
         format: File format.
+        page: Whether there are pages.
 
     Raises:
         InputError: The template cannot be used, two files would get one path, or a song would be overwritten.
     """
     output, template = destination.output, destination.template
     _check_template(template, stems)
+    names = {stem: {"stem": stem, "ext": format} for stem in stems}
+    if page:
+        stem, _, ext = PAGE.partition(".")
+        names[PAGE] = {"stem": stem, "ext": ext}
     paths = {
-        song: {stem: output / song.folder / template.format(track=song.track, stem=stem, ext=format) for stem in stems}
+        song: {
+            name: output / song.folder / template.format(track=song.track, **fields) for name, fields in names.items()
+        }
         for song in songs
     }
     sources = {_real(song.path) for song in songs}

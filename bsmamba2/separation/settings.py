@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 BitDepth = Literal["source", "16", "24", "float"]
 Peak = Literal["clip", "rescale", "float"]
 Precision = Literal["float32", "bfloat16", "float16"]
+# Where a page has its sound: inside it, or in the stem files next to it.
+Page = Literal["inside", "linked"]
 # How the estimates of several models are combined.
 Combination = Literal["mean", "max", "min"]
 
@@ -98,6 +100,7 @@ class StemSettings:
         start: Seconds to leave out at the beginning of each song.
         duration: Seconds of each song to separate, by default all.
         downmix: Mix songs of more than two channels down to stereo; otherwise they are an error.
+        page: Write also a page to listen to the stems: with the sound inside it, or linked to the stem files.
 
     Raises:
         InputError: Two settings contradict each other, or one is out of its range.
@@ -110,6 +113,7 @@ class StemSettings:
     start: float = 0.0
     duration: float | None = None
     downmix: bool = False
+    page: Page | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < math.inf:

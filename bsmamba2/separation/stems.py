@@ -2,10 +2,12 @@
 
 import contextlib
 import math
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
 import torch
 from torch import Tensor
@@ -14,9 +16,10 @@ from bsmamba2.audio.downmixing import downmixed
 from bsmamba2.audio.formats import INTEGER_BITS, Depth, Format, check_rate, output_depth
 from bsmamba2.audio.irregularities import Irregularities, describe_holes
 from bsmamba2.audio.reading import AudioInfo, audio_info, channel_layout, file_state, read_blocks
-from bsmamba2.audio.tags import read_tags, write_tags
+from bsmamba2.audio.tags import Tags, read_tags, write_tags
 from bsmamba2.audio.writing import audio_writer, count_beyond_full_scale, quantise
 from bsmamba2.errors import InputError
+from bsmamba2.player.page import SongPage, WriteSong, page_writer
 from bsmamba2.separation.common_stems import Gives
 from bsmamba2.separation.settings import StemSettings
 from bsmamba2.separation.song_separator import ProgressCallback, SongSeparator, without
@@ -30,6 +33,36 @@ Part = tuple[Tensor, dict[str, Tensor]]
 Subtracted = Mapping[str, Sequence[str]]
 
 
+@dataclass(frozen=True)
+class StemPage:
+    """A page to listen to the stems of a song.
+
+    Args:
+        path: Its file.
+        title: Name of the song, if its tags have none.
+        files: Files of all stems, if it plays those; None to have the sound inside.
+    """
+
+    path: Path
+    title: str
+    files: Mapping[str, Path] | None = None
+
+    def shown(self, tags: Tags, subtracted: Subtracted) -> SongPage:
+        """Returns what it shows."""
+        texts = {name: ", ".join(values) for name, values in tags.texts.items()}
+        about = " · ".join(texts[name] for name in ("artist", "album") if name in texts)
+        names = set(subtracted)
+        sums = any(set(others) == names - {name} for name, others in subtracted.items() if others)
+        links = None
+        if self.files is not None:
+            links = {stem: self._address(path) for stem, path in self.files.items()}
+        return SongPage(texts.get("title", self.title), about, list(subtracted), links, sums)
+
+    def _address(self, path: Path) -> str:
+        relative = Path(os.path.relpath(path, self.path.parent))
+        return "/".join(quote(os.fsencode(part), safe="") for part in relative.parts)
+
+
 def write_stems(
     separator: SongSeparator,
     source: Path,
@@ -37,8 +70,9 @@ def write_stems(
     stem_settings: StemSettings,
     progress: ProgressCallback | None = None,
     found: Irregularities | None = None,
+    page: StemPage | None = None,
 ) -> str:
-    """Writes stems of a song, and returns a remark about them, which may be empty.
+    """Writes stems of a song and perhaps a page to listen to them, and returns a remark about them, which may be empty.
 
     The files appear only once all are complete, so that new vocals are never next to an old instrumental.
 
@@ -49,6 +83,7 @@ def write_stems(
         stem_settings: Which stems are written, and how.
         progress: Called with the share done, from 0 to 1.
         found: Where parts of the song that cannot be decoded, and are silent, are added. If None, they are an error.
+        page: The page; None for none.
 
     Raises:
         InputError: The song cannot be read or separated, or the stems cannot be written.
@@ -66,6 +101,13 @@ def write_stems(
     parts = _with_progress(separator.stream(read_ahead(blocks), info.sample_rate), info.length, progress)
     with contextlib.ExitStack() as stack:
         temporaries = {stem: stack.enter_context(complete_file(path)) for stem, path in paths.items()}
+        write_page: WriteSong | None = None
+        if page is not None:
+            temporary_page = stack.enter_context(complete_file(page.path))
+            shown = page.shown(tags, subtracted)
+            write_page = stack.enter_context(
+                page_writer(temporary_page, shown, info.sample_rate, info.channels, info.length)
+            )
         gain, remark = 1.0, ""
         if depth in INTEGER_BITS and stem_settings.peak != "clip":
             near = next(iter(paths.values())).parent
@@ -78,7 +120,8 @@ def write_stems(
             elif beyond:
                 depth = "float"
                 remark = "written in float, because there are samples beyond full scale"
-        clipped = _write(parts, temporaries, info, subtracted, stem_settings.format, depth, gain)
+        format = stem_settings.format
+        clipped = _write(parts, temporaries, info, subtracted, (format, depth), gain, write_page)
         if clipped:
             remark = f"{clipped} samples beyond full scale were clipped; --peak rescale or float keeps them"
         if file_state(source) != state:
@@ -127,12 +170,12 @@ def _write(
     files: Mapping[str, Path],
     info: AudioInfo,
     subtracted: Subtracted,
-    format: Format,
-    depth: Depth | None,
+    kind: tuple[Format, Depth | None],
     gain: float,
+    write_page: WriteSong | None,
 ) -> int:
-    """Writes the stems and returns how many samples are clipped."""
-    clipped = 0
+    """Writes the stems in a format and its depth, and returns how many samples are clipped."""
+    (format, depth), clipped = kind, 0
     with contextlib.ExitStack() as stack:
         writers = {
             stem: stack.enter_context(audio_writer(file, info.sample_rate, info.channels, info.length, format, depth))
@@ -142,11 +185,13 @@ def _write(
         def write_part(part: Part) -> None:
             nonlocal clipped
             mixture, estimates = part
-            scaled = {stem: gain * estimate for stem, estimate in estimates.items()}
-            stems = _stems(gain * mixture, scaled, subtracted, depth)
+            mixture, scaled = gain * mixture, {stem: gain * estimate for stem, estimate in estimates.items()}
+            stems = _stems(mixture, scaled, subtracted, depth)
             for stem, write in writers.items():
                 write(stems[stem])
                 clipped += count_beyond_full_scale(stems[stem], depth)
+            if write_page is not None:
+                write_page(mixture, stems)
 
         write_behind(parts, write_part)
     return clipped

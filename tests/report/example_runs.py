@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -152,12 +153,15 @@ class Page(HTMLParser):
         self.rows: list[list[str]] = []
         self.text = ""
         self.in_cell = False
+        self.players: list[dict[str, Any]] = []
+        self.in_player = False
         self.source = path.read_text(encoding="utf-8")
         self.feed(self.source)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Records an element, and begins a row or a cell."""
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        self.in_player = ("type", "application/json") in attrs
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
@@ -168,10 +172,14 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         """Ends a cell."""
+        self.in_player = False
         self.in_cell = self.in_cell and tag not in ("td", "th")
 
     def handle_data(self, data: str) -> None:
-        """Records text."""
+        """Records text, or what a player reads."""
+        if self.in_player:
+            self.players.append(json.loads(data))
+            return
         self.text += data
         if self.in_cell:
             self.rows[-1][-1] += data

@@ -1,9 +1,8 @@
 """The page in a real browser without a network."""
 
 import base64
+import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import pytest
 from bsmamba2.data.tracks import Track
 from bsmamba2.evaluation.results import TrainedOn
 from bsmamba2.report import write_report
+from tests.browser import opened, until
 from tests.report.example_runs import NAMES, SECONDS, Example, write_run
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 WIDTHS = (390, 1280)
 SMALLEST_CONTRAST = 4.5
 
@@ -28,35 +27,6 @@ def report(tmp_path_factory: pytest.TempPathFactory, song: Track) -> Path:
     return write_report([first, second], folder / "page.html")[0]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Returns Chromium: that of the system, or playwright's own."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    with sync_api.sync_playwright() as playwright:
-        path = found or playwright.chromium.executable_path
-        if not Path(path).exists():
-            pytest.skip("there is no Chromium; install it, or run: playwright install chromium")
-        launched = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-        )
-        yield launched
-        launched.close()
-
-
-def opened(browser: Any, report: Path, width: int = 1280, scheme: str = "light") -> tuple[Any, list[str]]:
-    """Returns the page without a network, and a list that collects its requests and errors."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    context.set_offline(True)
-    page, events = context.new_page(), []
-    page.on("request", lambda request: events.append(f"request {request.url[:60]}"))
-    page.on("console", lambda message: events.append(f"console {message.type}: {message.text}"))
-    page.on("pageerror", lambda error: events.append(f"error {error}"))
-    page.on("dialog", lambda dialog: events.append(f"dialog {dialog.message}"))
-    page.goto(report.as_uri())
-    return page, events
-
-
 @pytest.fixture(scope="module", params=WIDTHS)
 def unfolded(browser: Any, report: Path, request: pytest.FixtureRequest) -> Any:
     """Returns the page of a narrow and of a wide window with all its details open."""
@@ -65,20 +35,13 @@ def unfolded(browser: Any, report: Path, request: pytest.FixtureRequest) -> Any:
     return page
 
 
-def until(page: Any, condition: str) -> None:
-    """Waits for a condition; playwright's own function runs a script, which the page forbids."""
-    for _ in range(1200):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(50)
-    pytest.fail(f"not true within a minute: {condition}")
-
-
 def test_it_opens_without_a_request_or_an_error(browser: Any, report: Path) -> None:
     page, events = opened(browser, report)
     page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
     page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
     until(page, "[...document.images].every(image => image.complete)")
+    drawn = "player.lanes.every(lane => [...lane.spectrogram.coloured.values()].every(Boolean))"
+    until(page, f"[...document.querySelectorAll('.player')].every(({{ player }}) => {drawn})")
     assert events[0] == f"request {report.as_uri()[:60]}"
     assert [event for event in events[1:] if not event.startswith("request data:")] == []
     # A script that was added later does not run.
@@ -132,24 +95,40 @@ def test_tracks_are_found_and_opened(browser: Any, report: Path) -> None:
     assert track.locator("img").is_visible()
 
 
-def test_sounds_play_one_at_a_time_from_the_same_position(browser: Any, report: Path) -> None:
-    page, _ = opened(browser, report)
-    until(page, "[...document.querySelectorAll('audio')].every(player => player.readyState >= 1)")
-    durations = page.eval_on_selector_all("audio", "players => players.map(player => player.duration)")
-    assert durations == pytest.approx([SECONDS] * len(durations), abs=0.06)
-    page.evaluate("window.players = document.querySelectorAll('audio'); players[0].play()")
-    until(page, "players[0].currentTime > 0.3")
-    page.evaluate("players[1].play()")
-    until(page, "players[0].paused && players[1].currentTime > 0.3")
-    page.evaluate("players[6].play()")
-    until(page, "players[1].paused && players[6].currentTime > 0")
+def test_sounds_switch_at_the_same_position_and_one_song_plays_at_a_time(browser: Any, report: Path) -> None:
+    page, events = opened(browser, report)
+    page.evaluate("window.players = [...document.querySelectorAll('.player')].map(each => each.player)")
+    assert page.evaluate("players.map(player => player.song.seconds)") == [SECONDS] * 3
+
+    def reach(player: int, expected: list[float]) -> None:
+        gains = f"players[{player}].mixer.channels.map(channel => channel.gain.gain.value)"
+        until(page, f"JSON.stringify({gains}) === '{json.dumps(expected, separators=(',', ':'))}'")
+
+    # Looped, it does not end while it is listened to.
+    page.get_by_role("button", name="Loop", exact=True).nth(0).click()
+    page.get_by_role("button", name="Play").nth(0).click()
+    until(page, "players[0].mixer.position > 0.3")
+    reach(0, [1, 0, 0, 0, 0, 0])
+    begun = page.evaluate("players[0].mixer.take.at")
+    page.locator(".player").nth(0).locator(".choice").nth(4).click()
+    reach(0, [0, 0, 0, 0, 1, 0])
+    # The radio buttons have the focus, and the keys of their player.
+    page.keyboard.press("2")
+    reach(0, [0, 1, 0, 0, 0, 0])
+    assert page.evaluate("players[0].mixer.take.at") == begun, "nothing has begun again"
+    # The first is a pause button now.
+    page.get_by_role("button", name="Play").nth(0).click()
+    until(page, "players[1].mixer.position > 0.1")
+    assert page.evaluate("players[0].mixer.isPlaying") is False
+    assert page.evaluate("players[0].mixer.master.gain.context === players[1].mixer.master.gain.context")
+    assert [event for event in events[1:] if not event.startswith("request data:")] == []
 
 
 def test_nothing_is_wider_than_the_window(unfolded: Any) -> None:
     width = unfolded.viewport_size["width"]
     assert unfolded.evaluate("document.documentElement.scrollWidth") == width
     wide = "boxes => boxes.filter(box => box.getBoundingClientRect().right > innerWidth + 1).length"
-    assert unfolded.eval_on_selector_all(".scroll, .card, figure, audio, p, h1, h2, h3, h4", wide) == 0
+    assert unfolded.eval_on_selector_all(".scroll, .card, figure, .player *, p, h1, h2, h3, h4", wide) == 0
     if width == min(WIDTHS):
         assert unfolded.eval_on_selector_all(".scroll", "boxes => boxes.some(box => box.scrollWidth > box.clientWidth)")
 
@@ -216,11 +195,10 @@ def test_light_and_dark_pages_have_enough_contrast(browser: Any, report: Path) -
                 let ground = each;
                 while (getComputedStyle(ground).backgroundColor === 'rgba(0, 0, 0, 0)') ground = ground.parentElement;
                 const style = getComputedStyle(each);
-                const text = each instanceof SVGElement ? style.fill : style.color;
-                return [text, getComputedStyle(ground).backgroundColor, each.tagName];
+                return [style.color, getComputedStyle(ground).backgroundColor, each.tagName];
             })"""
         )
-        assert {"text", "TD", "P", "SPAN", "FIGCAPTION"} <= {pair[2] for pair in pairs}
+        assert {"TD", "P", "SPAN", "FIGCAPTION", "BUTTON", "OPTION"} <= {pair[2] for pair in pairs}
         addresses = page.eval_on_selector_all(".plot img", "images => images.map(image => image.currentSrc)")
         fills = {fill for url in addresses for fill in re.findall(r"<text [^>]*fill: (#\w{6})", drawing(url))}
         assert len(fills) == 2

@@ -5,8 +5,9 @@ import matplotlib
 import pytest
 import torch
 
-from bsmamba2.audio.spectrograms import ROWS, spectrograms
+from bsmamba2.audio.spectrograms import ROWS, frequency_ticks, spectrograms
 from bsmamba2.evaluation.statistics import summarise
+from bsmamba2.player.palette import DARK, LIGHT
 from bsmamba2.report.plots import (
     Series,
     box_plot,
@@ -15,8 +16,6 @@ from bsmamba2.report.plots import (
     shared_limits,
     timeline,
 )
-from bsmamba2.report.sounds import frequency_ticks
-from bsmamba2.report.style import DARK, LIGHT
 
 FIRST, SCALE = Series("first", 0), Series("mixture")
 
