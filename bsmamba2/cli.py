@@ -1,15 +1,17 @@
 """The command line: `bsmamba2 separate | train | evaluate | report | check-data | models | convert | doctor | demo`."""
 
 import contextlib
+import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from bsmamba2.errors import InputError
-from bsmamba2.options import UsageError, meant, one_of, parse_options
+from bsmamba2.errors import InputError, UsageError
+from bsmamba2.options import CommandParser, command_parser, named_as_typed, one_of
+from bsmamba2.suggestions import meant
 from bsmamba2.system.stopping import stopped_by_exception
 from bsmamba2.version import __version__
 
@@ -28,7 +30,8 @@ commands:
   doctor     report what this machine computes with, and how to fix what does not work
   demo       separate a short song, score it and draw its spectrogram
 
-`bsmamba2 COMMAND --help` lists the options of a command, `bsmamba2 --version` the version.
+`bsmamba2 COMMAND --help` lists the options of a command, `bsmamba2 --version` the version, and
+`bsmamba2 --print-completion bash` (or zsh, tcsh, fish) prints what completes command lines in that shell.
 """
 MODELS_USAGE = """usage: bsmamba2 models [NAME ...] [--stems STEM,...] [--json]
        bsmamba2 models download NAME ... [--json]
@@ -45,6 +48,10 @@ SEPARATE_EXAMPLES = (
     "bsmamba2 separate song.mp3 -m msst-vocals -s vocals",
     "bsmamba2 separate song.mp3 --preset karaoke",
     "bsmamba2 separate song.mp3 --page",
+)
+EVALUATE_EXAMPLES = (
+    "bsmamba2 evaluate --model model.ckpt --root MUSDB18-HQ --output run",
+    "bsmamba2 evaluate --estimates FOLDER --root MUSDB18-HQ --output other",
 )
 # Options of Demucs, Spleeter, audio-separator and MSST, by which they are known.
 SEPARATE_ELSEWHERE = {
@@ -76,6 +83,8 @@ SEPARATE_ELSEWHERE = {
 }
 # Models may be given one by one.
 SEVERAL_MODELS = {"action": "append", "default": None}
+# What a report is drawn with.
+DRAWING = ("matplotlib", "jinja2", "scipy")
 # The extra of pyproject.toml that installs a package, by the name it is imported by.
 EXTRAS = {
     "lightning": "train",
@@ -105,7 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "convert": _convert,
         "doctor": _doctor,
         "demo": _demo,
+        "--print-completion": _print_completion,
     }
+    # As other programs have it: `bsmamba2 help separate`.
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if arguments else 2
@@ -113,13 +126,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bsmamba2 {__version__}")
         return 0
     if arguments[0] not in commands:
-        advice = meant(arguments[0], list(commands))
-        print(f"bsmamba2: error: there is no command {arguments[0]!r}; {advice}", file=sys.stderr)
+        print(f"bsmamba2: error: {_no_command(arguments[0], list(commands))}", file=sys.stderr)
         return 2
     try:
         with _log_shown(), stopped_by_exception():
             commands[arguments[0]](arguments[1:])
             sys.stdout.flush()
+    except UsageError as error:
+        print(f"bsmamba2 {arguments[0]}: error: {error}", file=sys.stderr)
+        return 2
     except InputError as error:
         print(f"bsmamba2: error: {error}", file=sys.stderr)
         return 1
@@ -136,9 +151,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PermissionError as error:
         print(f"bsmamba2: error: {error.filename} may not be read or written; change its permissions", file=sys.stderr)
         return 1
-    except UsageError as error:
-        print(f"bsmamba2 {arguments[0]}: error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("bsmamba2: stopped", file=sys.stderr)
         return 130
@@ -161,40 +173,32 @@ def _log_shown() -> Iterator[None]:
         log.removeHandler(console)
 
 
-# Each command imports what it needs, so that a separation loads no training code.
+def _no_command(given: str, commands: Sequence[str]) -> str:
+    """Returns the error for a command that does not exist."""
+    if given.startswith("-"):
+        return f"there is no option {given} before a command; see bsmamba2 --help"
+    if os.path.exists(given):
+        return f"{given!r} is not a command; did you mean bsmamba2 separate {given}?"
+    return f"there is no command {given!r}; {meant(given, [name for name in commands if not name.startswith('-')])}"
+
+
+# Each command imports what it needs, so that a separation loads no training code and no help waits for torch.
 def _separate(arguments: Sequence[str]) -> None:
-    from bsmamba2.separation.command import separate_files
     from bsmamba2.separation.settings import Page
     from bsmamba2.weights.registry import PRESETS
 
-    special: dict[str, dict[str, Any]] = {
-        "inputs": _positional(nargs="+", metavar="INPUT"),
-        "model": SEVERAL_MODELS,
-        "preset": {
-            "type": one_of(list(PRESETS)),
-            "metavar": f"{{{','.join(PRESETS)}}}",
-            "help": "Model and options for a purpose (`bsmamba2 models` lists them). An option that is given wins.",
-        },
-        "page": {"metavar": f"[{{{','.join(get_args(Page))}}}]"},
-    }
     arguments = _with_page(arguments, get_args(Page))
-
-    def parsed(**defaults: Any) -> dict[str, Any]:
-        replaced = {name: {"default": value} for name, value in defaults.items()}
-        return parse_options(
-            "separate", separate_files, arguments, special | replaced, SEPARATE_EXAMPLES, SEPARATE_ELSEWHERE
-        )
-
-    options = parsed()
+    parser = _separate_parser()
+    options = parser.options(arguments)
     if options["preset"]:
         if options["model"]:
             raise UsageError(f"--preset {options['preset']} chooses a model too; leave --model or --preset out")
         preset = PRESETS[options["preset"]]
-        options = parsed(**preset.options) | {"model": preset.models}
+        options = _separate_parser(**preset.options).options(arguments) | {"model": preset.models}
     del options["preset"]
     if options["model"] is None:
         del options["model"]
-    outcomes = separate_files(**options)
+    outcomes = parser.call(options)
     failures = [outcome for outcome in outcomes if outcome.state == "failed"]
     if failures:
         raise InputError(
@@ -208,6 +212,27 @@ def _separate(arguments: Sequence[str]) -> None:
         )
 
 
+def _separate_parser(**defaults: Any) -> CommandParser:
+    """Returns the parser of `separate`, in which some options have other defaults."""
+    from bsmamba2.separation.command import separate_files
+    from bsmamba2.separation.settings import Page
+    from bsmamba2.weights.registry import PRESETS
+
+    special: dict[str, dict[str, Any]] = {
+        "inputs": _positional(nargs="+", metavar="INPUT"),
+        "model": SEVERAL_MODELS,
+        "preset": {
+            "type": one_of(list(PRESETS)),
+            "choices": list(PRESETS),
+            "metavar": f"{{{','.join(PRESETS)}}}",
+            "help": "Model and options for a purpose (`bsmamba2 models` lists them). An option that is given wins.",
+        },
+        "page": {"metavar": f"[{{{','.join(get_args(Page))}}}]"},
+    }
+    replaced = {name: {"default": value} for name, value in defaults.items()}
+    return command_parser("separate", separate_files, special | replaced, SEPARATE_EXAMPLES, SEPARATE_ELSEWHERE)
+
+
 def _with_page(arguments: Sequence[str], values: Sequence[str]) -> list[str]:
     """Returns arguments in which a `--page` without a value has the first one, as an input may follow it."""
     options = list(arguments).index("--") if "--" in arguments else len(arguments)
@@ -219,34 +244,43 @@ def _with_page(arguments: Sequence[str], values: Sequence[str]) -> list[str]:
 
 
 def _train(arguments: Sequence[str]) -> None:
+    from bsmamba2.training.help import training_help
+    from bsmamba2.training.options import check_training_options, training_options
+
+    if {"-h", "--help"} & set(arguments):
+        print(training_help(), end="")
+        # As argparse does for the others.
+        sys.exit(0)
+    arguments = with_underscores(arguments)
+    check_training_options(arguments)
+    _require("lightning", "tensorboard")
     # The two import what the others can do without.
     from jsonargparse import ArgumentError
 
     from bsmamba2.training.command import train
 
     try:
-        train(with_underscores(arguments))
+        with named_as_typed([option.name for option in training_options()]):
+            train(arguments)
     except ArgumentError as error:
         raise UsageError(f"{' '.join(str(error).split())}; see bsmamba2 train --help") from error
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
-    from bsmamba2.evaluation.command import evaluate
+    parser = _evaluate_parser()
+    options = parser.options(arguments)
+    no_report = options.pop("no_report")
+    if not no_report:
+        # Before the evaluation, which takes long.
+        _require(*DRAWING)
+    results = parser.call(options)
     from bsmamba2.evaluation.runs import REPORT
     from bsmamba2.evaluation.table import results_table
 
-    special: dict[str, dict[str, Any]] = {
-        "model": SEVERAL_MODELS,
-        "no_report": {"action": "store_true", "help": "Do not write report.html."},
-    }
-    options = parse_options("evaluate", evaluate, arguments, special)
-    no_report = options.pop("no_report")
-    if not no_report:
-        # Before the evaluation, which takes long: drawing needs packages that may be missing.
-        from bsmamba2.report import write_report
-    results = evaluate(**options)
     if results.tracks:
         if not no_report:
+            from bsmamba2.report.page import write_report
+
             write_report([options["output"]], options["output"] / REPORT)
         print(results_table(results))
     if results.failures:
@@ -256,70 +290,132 @@ def _evaluate(arguments: Sequence[str]) -> None:
         raise InputError(f"{failed} could {'not ' if results.tracks else ''}be scored; the first: {name}: {reason}")
 
 
-def _report(arguments: Sequence[str]) -> None:
-    from bsmamba2.report.command import report
+def _evaluate_parser() -> CommandParser:
+    from bsmamba2.evaluation.command import evaluate
 
-    for path in _run("report", report, arguments, {"runs": _positional(nargs="+", metavar="RUN", type=Path)}):
+    special: dict[str, dict[str, Any]] = {
+        "model": SEVERAL_MODELS,
+        "no_report": {"action": "store_true", "help": "Do not write report.html."},
+    }
+    return command_parser("evaluate", evaluate, special, EVALUATE_EXAMPLES)
+
+
+def _report(arguments: Sequence[str]) -> None:
+    parser = _report_parser()
+    options = parser.options(arguments)
+    _require(*DRAWING)
+    for path in parser.call(options):
         print(path)
 
 
-def _check_data(arguments: Sequence[str]) -> None:
-    from bsmamba2.data.checking import check_data
+def _report_parser() -> CommandParser:
+    from bsmamba2.report.command import report
 
-    report, healthy = _run("check-data", check_data, arguments, {"root": _positional(metavar="ROOT", type=Path)})
+    return command_parser("report", report, {"runs": _positional(nargs="+", metavar="RUN", type=Path)})
+
+
+def _check_data(arguments: Sequence[str]) -> None:
+    report, healthy = _run(_check_data_parser(), arguments)
     print(report)
     if not healthy:
         raise InputError("the dataset has errors (listed above); fix them before training")
 
 
+def _check_data_parser() -> CommandParser:
+    from bsmamba2.data.command import check_data
+
+    return command_parser("check-data", check_data, {"root": _positional(metavar="ROOT", type=Path)})
+
+
 def _models(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] in ("-h", "--help"):
         print(MODELS_USAGE, end="")
-        return
+    elif arguments and arguments[0] in ("download", "verify"):
+        print(_run(_models_parsers()[f"models {arguments[0]}"], arguments[1:]))
+    else:
+        print(_run(_models_parsers()["models"], arguments))
+
+
+def _models_parsers() -> dict[str, CommandParser]:
+    """Returns the parsers of `models` and of the commands below it, by their names."""
     from bsmamba2.weights.command import download_models, list_models, verify_models
 
-    if arguments and arguments[0] == "download":
-        names = _positional(nargs="+", metavar="NAME")
-        print(_run("models download", download_models, arguments[1:], {"names": names}))
-    elif arguments and arguments[0] == "verify":
-        print(_run("models verify", verify_models, arguments[1:]))
-    else:
-        print(_run("models", list_models, arguments, {"names": _positional(nargs="*", metavar="NAME")}))
+    listed, wanted = (_positional(nargs=nargs, metavar="NAME") for nargs in "*+")
+    return {
+        "models": command_parser("models", list_models, {"names": listed}),
+        "models download": command_parser("models download", download_models, {"names": wanted}),
+        "models verify": command_parser("models verify", verify_models),
+    }
 
 
 def _convert(arguments: Sequence[str]) -> None:
+    print(_run(_convert_parser(), arguments))
+
+
+def _convert_parser() -> CommandParser:
     from bsmamba2.weights.conversion import convert
 
     files = {
         "input": _positional(metavar="INPUT", type=Path),
         "output": _positional(metavar="OUTPUT", type=Path),
     }
-    print(_run("convert", convert, arguments, files))
+    return command_parser("convert", convert, files)
 
 
 def _doctor(arguments: Sequence[str]) -> None:
-    from bsmamba2.doctor import doctor
-
-    report, healthy = _run("doctor", doctor, arguments)
+    report, healthy = _run(_doctor_parser(), arguments)
     print(report)
     if not healthy:
         raise InputError("something that is installed does not work; the commands above fix it")
 
 
+def _doctor_parser() -> CommandParser:
+    from bsmamba2.commands import doctor
+
+    return command_parser("doctor", doctor)
+
+
 def _demo(arguments: Sequence[str]) -> None:
-    from bsmamba2.demo import run_demo
+    parser = _demo_parser()
+    options = parser.options(arguments)
+    if options["train"]:
+        _require("lightning", "tensorboard")
+    print(parser.call(options))
 
-    print(_run("demo", run_demo, arguments))
+
+def _demo_parser() -> CommandParser:
+    from bsmamba2.commands import run_demo
+
+    return command_parser("demo", run_demo)
 
 
-def _run(
-    command: str,
-    function: Callable[..., Any],
-    arguments: Sequence[str],
-    special: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Any:
-    """Calls a function with the options on the command line; see `bsmamba2.options.parse_options`."""
-    return function(**parse_options(command, function, arguments, special))
+def _print_completion(arguments: Sequence[str]) -> None:
+    from bsmamba2.completion import SHELLS, completion
+    from bsmamba2.training.options import training_options
+
+    if len(arguments) != 1 or arguments[0] not in SHELLS:
+        raise UsageError(f"give the name of one shell: {', '.join(SHELLS)}")
+    parsers = [
+        *(_separate_parser(), _evaluate_parser(), _report_parser(), _check_data_parser()),
+        *(_models_parsers()["models"], _convert_parser(), _doctor_parser(), _demo_parser()),
+    ]
+    print(completion(arguments[0], parsers, training_options()))
+
+
+def _run(parser: CommandParser, arguments: Sequence[str]) -> Any:
+    """Calls the function of a command with the options on the command line, and returns what it returns."""
+    return parser.call(parser.options(arguments))
+
+
+def _require(*packages: str) -> None:
+    """Checks that packages are installed, before work is done that needs them at its end.
+
+    Raises:
+        ModuleNotFoundError: One is not.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(name=package)
 
 
 def _positional(**options: Any) -> dict[str, Any]:

@@ -1,16 +1,15 @@
 """The demo on one short real song: separates it with the packaged model, or trains on parts of it."""
 
-import math
 import shutil
 import time
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.musdb import SAMPLE_RATE, STREAMS
 from bsmamba2.data.tracks import Track
+from bsmamba2.demo_files import DEMO_FOLDER, MARKER, song_file
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.command import evaluate
 from bsmamba2.evaluation.results import ESTIMATE, MIXTURE_ROW, Results
@@ -24,13 +23,10 @@ from bsmamba2.system.files import make_folder
 from bsmamba2.text_table import text_table
 from bsmamba2.weights.registry import DEFAULT_MODEL, PUBLISHED_MODELS
 
-DEMO_FOLDER = Path("demo")
-MARKER = DEMO_FOLDER / ".bsmamba2-demo"
 DATA_FOLDER, RUNS_FOLDER, SCORES_FOLDER, STEMS_FOLDER = (
     DEMO_FOLDER / name for name in ("data", "runs", "evaluation", "stems")
 )
 FIGURE = DEMO_FOLDER / "spectrograms.png"
-TRAINING_CONFIG, TRAINING_MINUTES = "tiny", 3.0
 # Beyond this the stem file has only the padding of its encoder.
 SONG_SECONDS = 6.05
 WHOLE_SONG = {"test": (0.0, SONG_SECONDS)}
@@ -38,39 +34,9 @@ WHOLE_SONG = {"test": (0.0, SONG_SECONDS)}
 EXCERPTS_SECONDS = {"train": (1.0, 4.6), "valid": (0.0, 1.0), "test": (4.6, SONG_SECONDS)}
 
 
-def run_demo(train: bool = False, config: str | Path | None = None, training_minutes: float | None = None) -> str:
-    """Separates a short song with the packaged model, scores it and draws its spectrogram.
-
-    Returns the results as text. The song is the excerpt in the package stempeg. Everything is written to the
-    folder demo/; the files of an earlier demo are replaced.
-
-    Args:
-        train: Train a model on parts of the song instead, evaluate it on the rest and separate the rest.
-        config: With --train, the training config, a file or a name, by default tiny.
-        training_minutes: With --train, the longest training time, by default 3.
-
-    Raises:
-        InputError: An option cannot be used, or the folder demo/ cannot be written to.
-    """
-    given = {"--config": config, "--training-minutes": training_minutes}
-    named = [name for name, value in given.items() if value is not None]
-    if named and not train:
-        raise InputError(f"{' and '.join(named)} can be used only for training; give --train too, or leave it out")
-    if train:
-        return _trained(config or TRAINING_CONFIG, TRAINING_MINUTES if training_minutes is None else training_minutes)
-    return _separated()
-
-
 def example_song() -> Track:
-    """Returns the real song excerpt in the data of the package stempeg: 6 s, five streams.
-
-    The package is not imported, which would fail on a machine without an ffmpeg program.
-    """
-    spec = find_spec("stempeg")
-    files = sorted(Path(spec.origin or "").parent.glob("data/*.stem.mp4")) if spec else []
-    if not files:
-        raise InputError('the package stempeg, whose song this is, is not installed; run pip install "bsmamba2[all]"')
-    return Track(files[0], round(SONG_SECONDS * SAMPLE_RATE))
+    """Returns the real song excerpt in the data of the package stempeg: 6 s, five streams."""
+    return Track(song_file(), round(SONG_SECONDS * SAMPLE_RATE))
 
 
 def lay_out(song: Track, root: Path, excerpts_seconds: Mapping[str, tuple[float, float]]) -> None:
@@ -97,7 +63,8 @@ def verdict(scores: Mapping[str, StemScores]) -> str:
     return f"The estimated vocals are {told}." + (f" They do NOT beat {lost}." if lost else "")
 
 
-def _separated() -> str:
+def demonstrate_separation() -> str:
+    """Separates the song, scores it and draws it, and returns the results as text."""
     song = _fresh_folder()
     lay_out(song, DATA_FOLDER, WHOLE_SONG)
     stems = _separate(song, DEFAULT_MODEL)
@@ -129,14 +96,16 @@ def _separated() -> str:
     )
 
 
-def _trained(config: str | Path, minutes: float) -> str:
+def demonstrate_training(file: Path, minutes: float) -> str:
+    """Trains on parts of the song and scores and separates the rest, and returns the results as text.
+
+    Args:
+        file: The training config.
+        minutes: The longest training time.
+    """
     # Lightning is imported only when it is needed.
     from bsmamba2.training.command import train
-    from bsmamba2.training.configs import config_file
 
-    file = config_file(config)
-    if not 0 < minutes < math.inf:
-        raise InputError(f"training_minutes={minutes} is not allowed; give a time above 0")
     song = _fresh_folder()
     lay_out(song, DATA_FOLDER, EXCERPTS_SECONDS)
     hours, seconds = divmod(round(60 * minutes), 3600)
@@ -178,8 +147,6 @@ def _trained(config: str | Path, minutes: float) -> str:
 
 def _fresh_folder() -> Track:
     """Makes the folder demo/, removes the files of an earlier demo, and returns the song."""
-    if DEMO_FOLDER.exists() and not MARKER.exists():
-        raise InputError("the folder demo/ was not made by a demo; run the demo in another folder")
     song = example_song()
     make_folder(DEMO_FOLDER)
     MARKER.touch()
@@ -201,7 +168,7 @@ def _separate(song: Track, model: str | Path) -> Path:
 def _evaluated(song: Track, model: str | Path) -> Results:
     """Scores a model on the test excerpt and writes the report."""
     # Drawing is imported only when it is needed.
-    from bsmamba2.report import write_report
+    from bsmamba2.report.page import write_report
 
     results = evaluate(DATA_FOLDER, SCORES_FOLDER, model)
     if results.failures:

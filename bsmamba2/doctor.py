@@ -147,19 +147,6 @@ class Report:
         return "\n\n".join([*tables, self.summary()])
 
 
-def doctor(json: bool = False) -> tuple[str, bool]:
-    """Prints what this machine computes with and why, and how to fix what does not work.
-
-    Args:
-        json: Print JSON.
-
-    Returns:
-        The text to print, and whether all that is installed works.
-    """
-    report = diagnose()
-    return report.to_json() if json else report.text(), report.healthy
-
-
 def diagnose() -> Report:
     """Returns the report on this machine; what is broken is reported and not raised."""
     # With a driver that is too old every call of torch.cuda warns; the check of torch reports it once.

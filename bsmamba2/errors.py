@@ -9,6 +9,10 @@ class InputError(ValueError):
     """
 
 
+class UsageError(InputError):
+    """A command line that is wrong with any files; its status is 2."""
+
+
 class DivergedError(InputError):
     """The weights of a network give values that are not finite."""
 

@@ -1,12 +1,12 @@
 """The options of a command, from the signature and docstring of its function."""
 
 import argparse
+import contextlib
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from inspect import Parameter, signature
 from pathlib import Path
 from types import NoneType, UnionType
@@ -14,43 +14,46 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from docstring_parser import parse
 
+from bsmamba2.errors import InputError, UsageError
+from bsmamba2.suggestions import meant, nearest
+
 # Short forms, the same in every command that has the option.
 SHORT = {"output": "-o", "model": "-m", "stems": "-s", "format": "-f"}
 # Wider lines of help are hard to read.
 HELP_COLUMNS = 100
+# The errors of argparse in words of ours; it gives both the short and the long name of an option.
+_SENTENCES = (
+    (r"^argument (?:-\w/)?(--\S+): expected (?:one|at least one) argument$", r"\1 needs a value"),
+    (r"^argument (?:-\w/)?(--\S+): ignored explicit argument (.*)$", r"\1 takes no value, but \2 was given"),
+    (r"^argument (?:-\w/)?(--\S+): ", r"\1: "),
+    (r"(?<=[ ,])-\w/(?=--)", ""),
+    (r"^the following arguments are required: (.*), ([^,]*)$", r"\1 and \2 are missing"),
+    (r"^the following arguments are required: (.*)$", r"\1 is missing"),
+)
 
 
-class UsageError(Exception):
-    """A command line that cannot be understood; its text is one sentence."""
-
-
-def parse_options(
+def command_parser(
     command: str,
     function: Callable[..., Any],
-    arguments: Sequence[str],
     special: Mapping[str, Mapping[str, Any]] | None = None,
     examples: Sequence[str] = (),
     foreign: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Returns the arguments of a function, and of special options that it does not take, from a command line.
+) -> "CommandParser":
+    """Returns the parser of a command.
 
-    Each parameter is an option, and so is each field of a parameter that is a dataclass; a bool is a flag without a
-    value. Help texts are those of the docstrings.
+    Each parameter of a function is an option, and so is each field of a parameter that is a dataclass; a bool is a flag
+    without a value. Help texts are those of the docstrings. The last value of an option that is given twice counts, but
+    lists are joined.
 
     Args:
         command: Name of the command.
         function: What the command does.
-        arguments: The command line behind the name of the command.
         special: Options of `ArgumentParser.add_argument` that replace or complete what the signature gives, by the
             name of the parameter; those with a true `positional` are not options.
         examples: Command lines that the help begins with.
         foreign: Options that other programs have, and what to use here instead.
-
-    Raises:
-        UsageError: The command line cannot be understood.
-        InputError: Values of a dataclass are not allowed.
     """
-    parser = _Parser(command, _summary(function), examples, foreign or {})
+    parser = CommandParser(command, function, examples, foreign or {})
     left = {name: dict(options) for name, options in (special or {}).items()}
     groups = _groups(function)
     sources: list[Callable[..., Any]] = [function, *groups.values()]
@@ -67,7 +70,25 @@ def parse_options(
                     _add(section, name, options)
     for name, options in left.items():
         _add(parser, name, options)
-    return grouped(function, parser.parsed(arguments))
+    return parser
+
+
+@contextlib.contextmanager
+def named_as_typed(names: Collection[str]) -> Iterator[None]:
+    """Names options in the errors of the block as they are typed: `--batch-size 0` for `batch_size=0`.
+
+    Args:
+        names: Names of the options as parameters.
+    """
+
+    def typed(match: re.Match[str]) -> str:
+        return f"{_hyphenated(f'--{match[1]}')} " if match[1] in names else match[0]
+
+    try:
+        yield
+    except InputError as error:
+        error.args = (re.sub(r"(?<![\w.-])([a-z_]+)=(?=\S)", typed, str(error)),)
+        raise
 
 
 def grouped(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,11 +149,15 @@ def _reading(name: str, annotation: Any) -> dict[str, Any]:
         # Of a name and a file, both are text.
         return _reading(name, kinds[0])
     if get_origin(annotation) is Literal:
-        return {"type": one_of(kinds), "metavar": f"{{{','.join(kinds)}}}"}
+        return {"type": one_of(kinds), "choices": kinds, "metavar": f"{{{','.join(kinds)}}}"}
     if get_origin(annotation) is Sequence and kinds == [float]:
-        return {"type": _number, "nargs": "+", "metavar": name.rpartition("_")[2].upper()}
+        return {"type": _number, "nargs": "+", "action": _Joined, "metavar": name.rpartition("_")[2].upper()}
     if get_origin(annotation) is Sequence:
-        return {"type": _names, "metavar": f"{name.rpartition('_')[2].removesuffix('s').upper()},..."}
+        return {
+            "type": _names,
+            "action": _Joined,
+            "metavar": f"{name.rpartition('_')[2].removesuffix('s').upper()},...",
+        }
     readings: dict[Any, dict[str, Any]] = {
         str: {"type": str, "metavar": name.rpartition("_")[2].upper()},
         Path: {"type": Path, "metavar": "PATH"},
@@ -171,26 +196,61 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
     return name
 
 
-def meant(given: str, names: Sequence[str]) -> str:
-    """Returns what to choose instead of a name that does not exist: the most similar one, or any of them."""
-    near = get_close_matches(given, names, 1)
-    return f"did you mean {near[0]}?" if near else f"choose {', '.join(names)}"
+class _Joined(argparse.Action):
+    """Joins the lists of an option that is given more than once."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, values if before is self.default else [*before, *values])
 
 
-class _Parser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     """Reads options and positional arguments in any order, and raises a `UsageError` for what it does not know."""
 
-    def __init__(self, command: str, summary: str, examples: Sequence[str], foreign: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: str, function: Callable[..., Any], examples: Sequence[str], foreign: Mapping[str, str]
+    ) -> None:
         columns = min(HELP_COLUMNS, shutil.get_terminal_size().columns - 2)
-        lines = [*textwrap.wrap(summary, columns), *([""] if examples else []), *(f"  {each}" for each in examples)]
+        summary = textwrap.wrap(_summary(function), columns)
+        lines = [*summary, *(["", "examples:"] if examples else []), *(f"  {each}" for each in examples)]
         super().__init__(
             prog=f"bsmamba2 {command}",
             description="\n".join(lines),
             allow_abbrev=False,
             formatter_class=lambda prog: _Formatter(prog, max_help_position=28, width=columns),
         )
+        self._positionals.title = "arguments"
+        self._optionals.title = "options"
+        self._actions[0].help = "Show this help and exit."
+        self.function = function
+        self.summary = _summary(function)
         self.foreign = foreign
         self.positional: dict[str, dict[str, Any]] = {}
+
+    def options(self, arguments: Sequence[str]) -> dict[str, Any]:
+        """Returns the arguments of the function, and of special options that it does not take, from a command line.
+
+        Args:
+            arguments: The command line behind the name of the command.
+
+        Raises:
+            UsageError: It cannot be understood, or a value is not allowed.
+        """
+        values = self._parsed(arguments)
+        try:
+            with named_as_typed(values):
+                return grouped(self.function, values)
+        except InputError as error:
+            raise UsageError(str(error)) from error
+
+    def call(self, options: Mapping[str, Any]) -> Any:
+        """Returns what the function returns; its errors name options as they are typed."""
+        with named_as_typed({action.dest for action in self._actions}):
+            return self.function(**options)
+
+    def named_options(self) -> list[argparse.Action]:
+        """Returns the options, without the arguments that have no names."""
+        return [action for action in self._actions if action.option_strings]
 
     def add_positional(self, name: str, options: dict[str, Any]) -> None:
         """Adds an argument without a name; with `nargs` + or *, it takes all that are left."""
@@ -200,7 +260,7 @@ class _Parser(argparse.ArgumentParser):
             name, nargs=argparse.SUPPRESS, default=argparse.SUPPRESS, metavar=options["metavar"], help=options["help"]
         )
 
-    def parsed(self, arguments: Sequence[str]) -> dict[str, Any]:
+    def _parsed(self, arguments: Sequence[str]) -> dict[str, Any]:
         """Returns the values of all options by parameter.
 
         Raises:
@@ -208,7 +268,8 @@ class _Parser(argparse.ArgumentParser):
         """
         forms = {"+": "{}...", "*": "[{}...]"}
         shown = [forms.get(each.get("nargs", ""), "{}").format(each["metavar"]) for each in self.positional.values()]
-        self.usage = " ".join([self.prog, *shown, "[options]"])
+        needed = [f"{each.option_strings[-1]} {each.metavar}" for each in self.named_options() if each.required]
+        self.usage = " ".join([self.prog, *shown, *needed, "[options]"])
         end = list(arguments).index("--") if "--" in arguments else len(arguments)
         for argument in arguments[:end]:
             self._check_known(argument.partition("=")[0])
@@ -222,7 +283,7 @@ class _Parser(argparse.ArgumentParser):
             several = "nargs" in options
             taken = [options["type"](name) for name in (names if several else names[:1])]
             if not taken and options.get("nargs") != "*":
-                self.error(f"the following arguments are required: {options['metavar']}")
+                raise UsageError(f"{options['metavar']} is missing; see {self.prog} --help")
             values[parameter] = taken if several else taken[0]
             names = names[len(taken) :]
         if names:
@@ -231,8 +292,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises the error of a command line as one sentence."""
-        sentence = message.removeprefix("argument ")
-        raise UsageError(sentence if sentence.endswith("?") else f"{sentence}; see {self.prog} --help")
+        for pattern, sentence in _SENTENCES:
+            message = re.sub(pattern, sentence, message)
+        raise UsageError(message if message.endswith("?") else f"{message}; see {self.prog} --help")
 
     def _check_known(self, option: str) -> None:
         name = _hyphenated(option)
@@ -243,9 +305,9 @@ class _Parser(argparse.ArgumentParser):
             return
         if name in self.foreign:
             raise UsageError(f"there is no option {option}; use {self.foreign[name]}")
-        near = get_close_matches(name, self._option_string_actions, 1, 0.7)
+        near = nearest(name, list(self._option_string_actions), 0.7)
         advice = f"see {self.prog} --help" if name[1] == "-" else "a name that begins so follows --"
-        raise UsageError(f"there is no option {option}; {f'did you mean {near[0]}?' if near else advice}")
+        raise UsageError(f"there is no option {option}; {f'did you mean {near}?' if near else advice}")
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

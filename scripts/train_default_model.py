@@ -17,14 +17,14 @@ from pathlib import Path
 
 from jsonargparse import ArgumentError
 
-from bsmamba2.data.tracks import Split
+from bsmamba2.data.musdb import Split
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.command import evaluate
 from bsmamba2.evaluation.results import Results
 from bsmamba2.evaluation.runs import REPORT
 from bsmamba2.evaluation.settings import ScoringSettings, Selection
 from bsmamba2.evaluation.table import results_table
-from bsmamba2.report import write_report
+from bsmamba2.report.page import write_report
 from bsmamba2.system.stopping import stopped_by_exception
 from bsmamba2.training.command import train
 from bsmamba2.weights.checkpoint import WeightsFile, save_model

@@ -10,7 +10,8 @@ from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.spectrograms import single_spectrograms
 from bsmamba2.cli import main
 from bsmamba2.data.musdb import SAMPLE_RATE
-from bsmamba2.demo import EXCERPTS_SECONDS, MARKER, SONG_SECONDS, example_song, verdict
+from bsmamba2.demo import EXCERPTS_SECONDS, SONG_SECONDS, example_song, verdict
+from bsmamba2.demo_files import MARKER
 from bsmamba2.evaluation.results import ESTIMATE, MIXTURE_ROW, Results
 from bsmamba2.evaluation.scores import StemScores
 from bsmamba2.report.spectrogram_figure import write_spectrogram_figure

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bsmamba2 import doctor as doctor_module
+from bsmamba2.commands import doctor
 from bsmamba2.doctor import (
     BUILD_TOOLS,
     CONVOLUTION_REBUILD,
@@ -24,7 +25,6 @@ from bsmamba2.doctor import (
     causal_convolution,
     cuda_problem,
     diagnose,
-    doctor,
     kernel_check,
     nvidia_machine,
     remedy_for,
@@ -53,7 +53,7 @@ def install(folder: Path, package: str, source: str) -> None:
 
 
 def in_subprocess(path: Path) -> tuple[dict[str, Check], Report]:
-    program = "from bsmamba2.doctor import doctor; print(doctor(json=True)[0])"
+    program = "from bsmamba2.commands import doctor; print(doctor(json=True)[0])"
     environment = {**os.environ, "PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, env=environment, check=True

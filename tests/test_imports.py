@@ -86,19 +86,6 @@ def loaded(*command: str) -> set[str]:
     return {line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if line.startswith("import time:")}
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        *([], ["--help"], ["--version"], ["seperate"], ["models", "--help"], ["models", "mel"]),
-        *(["separate", *more] for more in (["--help"], ["--nope"], ["missing.wav"], ["a.wav", "--overlap", "2"])),
-    ],
-)
-def test_help_and_wrong_usage_do_not_wait_for_torch(arguments: list[str]) -> None:
-    modules = loaded("-m", "bsmamba2", *arguments)
-    assert "bsmamba2.cli" in modules
-    assert modules & {"torch", "numpy", "lightning", "matplotlib"} == set()
-
-
 def test_public_names_are_imported_on_first_use() -> None:
     assert "torch" not in loaded("-c", "import bsmamba2; bsmamba2.InputError; dir(bsmamba2)")
     assert "torch" in loaded("-c", "from bsmamba2 import load_model")

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 import pytest
 
-from bsmamba2.errors import InputError
-from bsmamba2.options import UsageError, grouped, parse_options
+from bsmamba2.errors import InputError, UsageError
+from bsmamba2.options import command_parser, grouped
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,8 @@ PRINTS = {"positional": True, "nargs": "+", "metavar": "PRINT", "type": str}
 
 
 def parsed(*arguments: str, **special: Any) -> dict[str, Any]:
-    return parse_options(
-        "hang",
-        hang,
-        arguments,
-        {"prints": PRINTS, **special},
-        ["hang a"],
-        {"--nail": "glue"},
-    )
+    parser = command_parser("hang", hang, {"prints": PRINTS, **special}, ["hang a"], {"--nail": "glue"})
+    return parser.options(arguments)
 
 
 def test_fields_of_a_dataclass_are_options_in_addition_to_the_parameters() -> None:
@@ -79,8 +73,10 @@ def test_special_options_are_returned_too() -> None:
         (["a", "--nail", "3"], UsageError, "there is no option --nail; use glue$"),
         (["a", "--width-mm", "wide"], UsageError, "^--width-mm: 'wide' is not a number; see bsmamba2 hang --help$"),
         (["a", "-b"], UsageError, "there is no option -b; a name that begins so follows --$"),
-        ([], UsageError, "required: PRINT"),
-        (["a", "--width_mm", "-1"], InputError, r"width_mm=-1\.0 is not allowed"),
+        ([], UsageError, "^PRINT is missing; see"),
+        (["a", "--width_mm", "-1"], UsageError, r"^--width-mm -1\.0 is not allowed$"),
+        (["a", "--room"], UsageError, "^--room needs a value; see"),
+        (["a", "--lit=no"], UsageError, "^--lit takes no value, but 'no' was given; see"),
     ],
 )
 def test_values_that_are_not_allowed(arguments: list[str], error: type[Exception], message: str) -> None:

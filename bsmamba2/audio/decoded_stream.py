@@ -24,6 +24,7 @@ from bsmamba2.audio.lossless_depth import lossless_depth
 from bsmamba2.audio.mpeg import first_mpeg_frame, lost_aac_frames, mp3_length
 from bsmamba2.audio.ogg import OggPages
 from bsmamba2.audio.packet_sizes import TAGS, PacketSizes
+from bsmamba2.audio.probing import reason
 from bsmamba2.audio.sample_files import TRUNCATED, id3_bytes
 from bsmamba2.errors import InputError
 
@@ -532,11 +533,6 @@ class _TimeLine:
     def add_note(self, note: str) -> None:
         if self.found is not None and not self.is_over():
             self.found.notes.append(note)
-
-
-def reason(error: Exception) -> str:
-    """Returns the message of an error, without numbers and names of files."""
-    return getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
 
 
 def _skipped(frame: av.AudioFrame) -> int:

@@ -7,6 +7,9 @@ from bsmamba2.errors import InputError
 Format = Literal["wav", "flac", "mp3", "ogg", "m4a"]
 Depth = Literal["8", "16", "24", "32", "float", "double"]
 
+# Sample formats of decoded training data.
+DecodedDepth = Literal["16", "24", "float"]
+
 INTEGER_BITS: dict[str, int] = {"8": 8, "16": 16, "24": 24, "32": 32}
 
 # libsndfile's names of the sample formats; a lossy format has none.
@@ -17,6 +20,9 @@ SUBTYPES: dict[str, dict[Depth, str]] = {
 DEPTHS: dict[str, Depth] = {
     "PCM_S8": "8", "PCM_U8": "8", "PCM_16": "16", "PCM_24": "24", "PCM_32": "32", "FLOAT": "float", "DOUBLE": "double",
 }  # fmt: skip
+
+# First bytes of the files that libsndfile reads exactly.
+SAMPLE_FILES = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"fLaC", b".snd", b"caff")
 
 # Files taken from a folder; a file given by its own path may have any suffix.
 AUDIO_SUFFIXES = frozenset(

@@ -16,16 +16,14 @@ import torch
 from torch import Tensor
 
 from bsmamba2.audio import BLOCK
-from bsmamba2.audio.decoded_stream import DecodedStream, reason
+from bsmamba2.audio.decoded_stream import DecodedStream
 from bsmamba2.audio.file_section import FileSection
 from bsmamba2.audio.formats import DEPTHS, Depth
 from bsmamba2.audio.irregularities import Hole, Irregularities
 from bsmamba2.audio.ogg import OggPages, ogg_pages
+from bsmamba2.audio.probing import OPTIONS, check_is_file, not_audio, reason, unreadable
 from bsmamba2.audio.sample_files import TRUNCATED, open_samples
 from bsmamba2.errors import InputError
-
-# A playlist must not open other files.
-OPTIONS = {"protocol_whitelist": "none"}
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,15 @@ def audio_info(path: Path, stream: int | None = None) -> AudioInfo:
     if not info.length:
         raise InputError(f"{path} has no samples; give a file with audio in it")
     return info
+
+
+def stated_seconds(path: Path) -> float | None:
+    """Returns the length in seconds that a file states; None if it states none or cannot be read."""
+    try:
+        with _opened(path, None) as source:
+            return None if source.length is None else source.length / source.sample_rate
+    except InputError:
+        return None
 
 
 def read_audio(path: Path, start: int = 0, length: int | None = None, stream: int | None = None) -> Tensor:
@@ -180,14 +187,7 @@ def _song(path: Path, pages: OggPages, number: int) -> Iterator[DecodedStream]:
 @contextlib.contextmanager
 def _opened(path: Path, stream: int | None) -> Iterator["_Sound | _Songs | DecodedStream"]:
     try:
-        if not path.exists():
-            raise InputError(f"{path} does not exist; check the path")
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; give an audio file")
-        if not path.is_file():
-            raise InputError(f"{path} is a pipe or a device, which cannot be read twice; copy it to a file")
-        if not path.stat().st_size:
-            raise InputError(f"{path} is an empty file; give a file with audio in it")
+        check_is_file(path)
         opened = open_samples(path) if stream is None else None
         if opened is not None:
             sound, length, note = opened
@@ -213,9 +213,9 @@ def _opened(path: Path, stream: int | None) -> Iterator["_Sound | _Songs | Decod
             else:
                 yield DecodedStream(path, container, stream or 0, checked, pages)
     except (av.FFmpegError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged or not audio that can be read ({reason(error)})") from error
+        raise not_audio(path, error) from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({reason(error)}); check the file and its permissions") from error
+        raise unreadable(path, error) from error
 
 
 def channel_layout(path: Path) -> str | None:

@@ -13,11 +13,10 @@ from typing import BinaryIO
 import soundfile
 
 from bsmamba2.audio.file_section import FileSection
-from bsmamba2.audio.formats import DEPTHS
+from bsmamba2.audio.formats import DEPTHS, SAMPLE_FILES
 from bsmamba2.errors import InputError
 
 # First bytes of WAV (little and big endian), RF64, W64, AIFF, FLAC, AU and CAF files.
-SAMPLE_FILES = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"fLaC", b".snd", b"caff")
 # Sizes in the header of a file that was written to a pipe, where its writer could not go back: the largest number,
 # perhaps rounded down to whole blocks. (Zero is treated separately: it can also be true.)
 UNKNOWN_SIZES = (range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 from bsmamba2.data.activity import ActivityIndex, index_tracks
 from bsmamba2.data.augment import Augmentation
 from bsmamba2.data.excerpts import EpochNumbers, Excerpts, RandomMixes, SongExcerpts, Stems, collate, start_worker
+from bsmamba2.data.musdb import Split
 from bsmamba2.data.track_files import unused_files
-from bsmamba2.data.tracks import Split, Track, find_tracks, track_paths
+from bsmamba2.data.tracks import Track, find_tracks, track_paths
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import sha256_of_text
 

@@ -4,17 +4,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from tqdm import tqdm
 
+from bsmamba2.audio.formats import DecodedDepth
 from bsmamba2.audio.reading import AudioInfo, audio_info, read_blocks
 from bsmamba2.audio.writing import audio_writer, count_beyond_full_scale
 from bsmamba2.data.track_files import STEM_FILE, StemLocation, track_files
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import complete_file, locked, remove_unfinished
-
-DecodedDepth = Literal["16", "24", "float"]
 
 
 @dataclass(frozen=True)

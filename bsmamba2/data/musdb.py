@@ -1,6 +1,10 @@
 """What is particular to MUSDB18: names, sampling rate, the streams of its stem files, the official split."""
 
+from typing import Literal
+
 from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
+
+Split = Literal["train", "valid", "test"]
 
 SAMPLE_RATE = 44100
 CHANNELS = 2

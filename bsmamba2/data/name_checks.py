@@ -8,9 +8,8 @@ from typing import get_args
 
 from bsmamba2.audio.formats import AUDIO_SUFFIXES
 from bsmamba2.data.findings import CheckedTrack, Kind, Problem
-from bsmamba2.data.musdb import OFFICIAL_COUNTS, OFFICIAL_VALIDATION_TRACKS, STREAMS
+from bsmamba2.data.musdb import OFFICIAL_COUNTS, OFFICIAL_VALIDATION_TRACKS, STREAMS, Split
 from bsmamba2.data.track_files import STEM_FILE, STEM_SUFFIXES
-from bsmamba2.data.tracks import Split
 from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 
 # Names at least this similar (difflib's ratio, from 0 to 1) are taken for a misspelling.

@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from bsmamba2.audio.formats import AUDIO_SUFFIXES
-from bsmamba2.data.musdb import STREAMS
+from bsmamba2.data.musdb import STREAMS, Split
 from bsmamba2.errors import InputError
 from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, RESIDUAL, VOCALS
 
@@ -147,3 +148,17 @@ def _not_a_stem(name: str, files: Mapping[str, Path]) -> str | None:
         if parts:
             return f"{', '.join(parts)} are parts of it" if len(parts) > 1 else f"{parts[0]} is a part of it"
     return None
+
+
+def split_folders(root: Path) -> list[Path]:
+    """Returns those of the folders train/, valid/ and test/ that exist.
+
+    Raises:
+        InputError: None does.
+    """
+    if not root.is_dir():
+        raise InputError(f"there is no folder {root}; give the one that contains train/, valid/ or test/")
+    splits = [root / split for split in get_args(Split) if (root / split).is_dir()]
+    if not splits:
+        raise InputError(f"{root} contains none of the folders train/, valid/ and test/; give the folder above them")
+    return splits

@@ -6,14 +6,13 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from bsmamba2.audio.reading import AudioInfo, audio_info, read_audio
 from bsmamba2.data.decoding import decode_tracks, decoded_folder
-from bsmamba2.data.musdb import CHANNELS, OFFICIAL_VALIDATION_TRACKS, SAMPLE_RATE
+from bsmamba2.data.musdb import CHANNELS, OFFICIAL_VALIDATION_TRACKS, SAMPLE_RATE, Split
 from bsmamba2.data.track_files import STEM_FILE, STEM_SUFFIXES, StemLocation, TrackFiles, track_files
 from bsmamba2.errors import InputError
 from bsmamba2.stem_names import MIXTURE
@@ -22,8 +21,6 @@ from bsmamba2.stem_names import MIXTURE
 # previews of MUSDB18; rounding to 16 bits leaves -94 dB of full scale.
 COMPRESSED_LIMIT_DB = -20.0
 ROUNDED_LIMIT_DB = -50.0
-
-Split = Literal["train", "valid", "test"]
 
 log = logging.getLogger(__name__)
 

@@ -5,30 +5,22 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from tqdm import tqdm
-
-from bsmamba2.data.tracks import Track
-from bsmamba2.errors import InputError
-from bsmamba2.evaluation.museval_scores import require_museval
-from bsmamba2.evaluation.results import FORMAT, Results, TrackResult
-from bsmamba2.evaluation.runs import Run
-from bsmamba2.evaluation.scoring import check_protocol, needed_stems
+from bsmamba2.errors import InputError, UsageError
+from bsmamba2.evaluation.runs import check_no_other_files
 from bsmamba2.evaluation.settings import ScoringSettings, Selection, SourceSettings
-from bsmamba2.evaluation.songs import find_scored_tracks
-from bsmamba2.evaluation.sources import FolderSource, ModelSource, Source, chosen_stems
-from bsmamba2.evaluation.statistics import summarise_results
-from bsmamba2.evaluation.track import Failure, Plan, evaluate_track
-from bsmamba2.separation.models import load_models
 from bsmamba2.separation.settings import SeparationSettings
-from bsmamba2.system import versions
-from bsmamba2.system.devices import choose_device
-from bsmamba2.system.files import sha256_of_text
+from bsmamba2.system.files import check_can_be_made, sha256_of_text
 from bsmamba2.system.processes import Processes, is_first_process
 from bsmamba2.version import __version__
-from bsmamba2.weights.registry import ModelNames
+from bsmamba2.weights.registry import ModelNames, check_models_exist
+
+if TYPE_CHECKING:
+    from bsmamba2.data.tracks import Track
+    from bsmamba2.evaluation.results import Results, TrackResult
+    from bsmamba2.evaluation.sources import Source
+    from bsmamba2.evaluation.track import Failure
 
 
 def evaluate(
@@ -40,7 +32,7 @@ def evaluate(
     scoring: ScoringSettings = ScoringSettings(),
     settings: SeparationSettings = SeparationSettings(),
     processes: Processes = Processes(),
-) -> Results:
+) -> "Results":
     """Scores a model, or the estimates of any other tool, on songs with stems, and writes the results to a folder.
 
     An evaluation that was stopped resumes when the command is run again. A track that fails is logged and listed among
@@ -61,23 +53,37 @@ def evaluate(
     Raises:
         InputError: A file or an option cannot be used.
     """
+    if source_settings.estimates is not None:
+        _check_no_model(settings, scoring)
+    _check_given(root, output, model, source_settings)
+    # Imported only now: it takes seconds, which the help, a wrong option or a wrong path need not wait for.
+    from tqdm import tqdm
+
+    from bsmamba2.evaluation.museval_scores import require_museval
+    from bsmamba2.evaluation.results import FORMAT, Results
+    from bsmamba2.evaluation.runs import Run
+    from bsmamba2.evaluation.scoring import check_protocol, needed_stems
+    from bsmamba2.evaluation.songs import find_scored_tracks
+    from bsmamba2.evaluation.sources import FolderSource, ModelSource, chosen_stems
+    from bsmamba2.evaluation.statistics import summarise_results
+    from bsmamba2.evaluation.track import Plan, evaluate_track
+    from bsmamba2.separation.models import load_models
+    from bsmamba2.system import versions
+    from bsmamba2.system.devices import choose_device
+
     if scoring.museval:
         require_museval()
     tracks = find_scored_tracks(root, selection.split, selection.validation_tracks, selection.validation_artists)
     _check_apart(output, root, tracks[0].path.parent)
     source: Source
-    estimates = source_settings.estimates
-    if model is not None and estimates is None:
+    if source_settings.estimates is not None:
+        _check_apart(output, source_settings.estimates, source_settings.estimates)
+        source, device = FolderSource(source_settings.estimates), choose_device("cpu")
+    elif model is not None:
+        device = choose_device(settings.device)
         hop_length = source_settings.hop_length
         models = load_models(model, source_settings.ensemble, stems=scoring.stems, hop_length=hop_length)
         source = ModelSource(models, settings, scoring.chunk_seconds or (), hop_length)
-        device = choose_device(settings.device)
-    elif estimates is not None and model is None:
-        _check_no_model(settings, scoring)
-        _check_apart(output, estimates, estimates)
-        source, device = FolderSource(estimates), torch.device("cpu")
-    else:
-        raise InputError("give either --model, or --estimates, a folder with the estimates of another tool")
     names = chosen_stems(scoring.stems, source)
     # A requested stem that a folder lacks fails track by track.
     unknown = scoring.stems is not None and isinstance(source, FolderSource)
@@ -94,7 +100,7 @@ def evaluate(
     computed = {"revision": versions.revision() or "", "device": str(hardware["device"])}
     plan = Plan(run, source, selection.split, names, scoring, computed)
 
-    def worker(device: str) -> Callable[[Track], TrackResult | Failure]:
+    def worker(device: str) -> "Callable[[Track], TrackResult | Failure]":
         estimate = source.on(device)
         return lambda track: evaluate_track(track, plan, estimate)
 
@@ -117,11 +123,15 @@ def evaluate(
 
 
 def _gathered(
-    outcomes: Sequence[TrackResult | Failure],
+    outcomes: "Sequence[TrackResult | Failure]",
     description: Mapping[str, Mapping[str, Any]],
     hardware: Mapping[str, Any],
-) -> Results:
+) -> "Results":
     """Returns the results of all tracks, with what the tracks add to the description."""
+    from bsmamba2.evaluation.results import Results, TrackResult
+    from bsmamba2.evaluation.track import Failure
+    from bsmamba2.system import versions
+
     tracks = {outcome.name: outcome for outcome in outcomes if isinstance(outcome, TrackResult)}
     failures = {outcome.track: outcome.reason for outcome in outcomes if isinstance(outcome, Failure)}
     scored = tracks.values()
@@ -138,6 +148,21 @@ def _gathered(
     return Results(completed, tracks, failures)
 
 
+def _check_given(root: Path, output: Path, model: ModelNames | None, source_settings: SourceSettings) -> None:
+    """Fails if what was given cannot be used, as far as that is known before anything is read."""
+    estimates = source_settings.estimates
+    if (model is None) == (estimates is None):
+        raise UsageError("give either --model, or --estimates, a folder with the estimates of another tool")
+    if model is not None:
+        check_models_exist(model, source_settings.ensemble)
+    if not root.is_dir():
+        raise InputError(f"there is no folder {root}; give one that contains test/, or tracks with stems")
+    if estimates is not None and not estimates.is_dir():
+        raise InputError(f"there is no folder {estimates}; give the one that contains {{track}}/{{stem}}.wav")
+    check_no_other_files(output)
+    check_can_be_made(output)
+
+
 def _check_apart(output: Path, given: Path, songs: Path) -> None:
     """Fails if the output would contain what is read, or be inside the songs."""
     inner = output.resolve()
@@ -152,22 +177,22 @@ def _check_no_model(settings: SeparationSettings, scoring: ScoringSettings) -> N
     given |= {"device": False, "chunk_seconds": bool(scoring.chunk_seconds), "save_estimates": scoring.save_estimates}
     named = [f"--{name.replace('_', '-')}" for name, is_given in given.items() if is_given]
     if named:
-        raise InputError(
+        raise UsageError(
             f"{', '.join(named)} cannot be used with --estimates, which are separated already; leave it out"
         )
 
 
-def _all_data(tracks: Iterable[TrackResult]) -> str:
+def _all_data(tracks: "Iterable[TrackResult]") -> str:
     lines = sorted(f"{track.name}\t{track.data_sha256}\n" for track in tracks)
     return sha256_of_text("".join(lines))
 
 
-def _distinct(tracks: Iterable[TrackResult], name: str) -> str:
+def _distinct(tracks: "Iterable[TrackResult]", name: str) -> str:
     """Returns what the tracks were computed with, separated by commas if that differs between tracks."""
     return ", ".join(sorted({track.computed[name] for track in tracks}))
 
 
-def _speed(tracks: Iterable[TrackResult]) -> float:
+def _speed(tracks: "Iterable[TrackResult]") -> float:
     """Returns the computing time per second of audio; NaN if nothing was computed."""
     times = [(track.computing_seconds, track.seconds) for track in tracks]
     return sum(computing for computing, _ in times) / sum(seconds for _, seconds in times) if times else math.nan

@@ -22,6 +22,17 @@ GATHERED = (RESULTS, REPORT, REPORT_DATA)
 WRITTEN = {TRACKS_FOLDER: "*.json", EXCERPTS_FOLDER: "*/*.flac", ESTIMATES: "*/*.wav", MUSEVAL: "*/*.json"}
 
 
+def check_no_other_files(folder: Path) -> None:
+    """Checks that an evaluation into a folder would replace only what an evaluation wrote.
+
+    Raises:
+        InputError: It would replace other files.
+    """
+    existing = next((name for name in (*GATHERED, *WRITTEN) if (folder / name).exists()), None)
+    if existing and not (folder / RUN).exists():
+        raise InputError(f"{folder / existing} exists and was not written by an evaluation; give another --output")
+
+
 @dataclass(frozen=True)
 class Run:
     """The folder of one evaluation.
@@ -44,11 +55,7 @@ class Run:
                 writable.
         """
         path = self.folder / RUN
-        existing = next((name for name in (*GATHERED, *WRITTEN) if (self.folder / name).exists()), None)
-        if existing and not path.exists():
-            raise InputError(
-                f"{self.folder / existing} exists and was not written by an evaluation; give another --output"
-            )
+        check_no_other_files(self.folder)
         with locked(
             self.folder, f"another evaluation is writing to {self.folder}; wait for it, or give another --output"
         ):

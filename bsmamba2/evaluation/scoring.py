@@ -1,7 +1,7 @@
 """All scores of one song: of its estimates, and of floors and oracles for comparison."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.oracles import scale_estimates
 from bsmamba2.evaluation.scores import ACTIVITY_SCORES, StemScores
+from bsmamba2.evaluation.settings import Protocol
 from bsmamba2.evaluation.songs import Song
 from bsmamba2.metrics import (
     active_blocks,
@@ -25,7 +26,6 @@ from bsmamba2.metrics import (
 )
 from bsmamba2.stem_names import INSTRUMENTAL, MUSDB_STEMS, VOCALS
 
-Protocol = Literal["single", "pair", "four"]
 # Everything but the stem that is scored.
 REST = "everything else"
 # Museval's name of that, and of the instrumental.

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from bsmamba2.data.tracks import Split
+from bsmamba2.data.musdb import Split
 from bsmamba2.errors import InputError
-from bsmamba2.evaluation.scoring import Protocol
 from bsmamba2.separation.settings import Combination
+
+# Which sources make a cSDR window undefined when one of them is silent.
+Protocol = Literal["single", "pair", "four"]
 
 
 @dataclass(frozen=True)

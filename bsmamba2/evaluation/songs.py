@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bsmamba2.audio.reading import audio_info
+from bsmamba2.data.musdb import Split
 from bsmamba2.data.track_files import STEM_SUFFIXES
 from bsmamba2.data.tracks import (
     COMPRESSED_LIMIT_DB,
-    Split,
     Track,
     mixture_of,
     split_paths,

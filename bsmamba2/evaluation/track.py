@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 from bsmamba2.audio.spectrograms import loudest_stretch
 from bsmamba2.audio.writing import write_audio
-from bsmamba2.data.tracks import Split, Track
+from bsmamba2.data.musdb import Split
+from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError, OutputError
 from bsmamba2.evaluation.museval_scores import MusevalScores, museval_medians, score_with_museval
 from bsmamba2.evaluation.results import ESTIMATE, TrackResult

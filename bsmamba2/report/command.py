@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bsmamba2.errors import InputError
+from bsmamba2.errors import InputError, UsageError
+from bsmamba2.evaluation.results import Results
 from bsmamba2.evaluation.runs import REPORT
+from bsmamba2.system.files import check_can_be_made
 
 
 def report(
@@ -23,10 +25,24 @@ def report(
     Raises:
         InputError: A folder has no results, or the page already exists or cannot be written.
     """
+    check_page_name(output)
+    for run in runs:
+        Results.read(run)
     existing = next((path for path in (output, output.with_suffix(".json")) if path.exists()), None)
     if existing and not overwrite:
         raise InputError(f"{existing} already exists; give another --output, or --overwrite")
+    check_can_be_made(output.parent)
     # Drawing is imported only when it is needed.
-    from bsmamba2.report import write_report
+    from bsmamba2.report.page import write_report
 
     return write_report(runs, output, audio=not no_audio)
+
+
+def check_page_name(output: Path) -> None:
+    """Checks the name of a page.
+
+    Raises:
+        UsageError: It does not end in .html.
+    """
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"the report cannot be written to {output}; give a name that ends in .html")

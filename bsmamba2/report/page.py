@@ -16,6 +16,7 @@ from bsmamba2.evaluation.scores import ACTIVITY_SCORES, MUSEVAL_SCORES, SCORES, 
 from bsmamba2.evaluation.statistics import CONFIDENCE, FEWEST_TRACKS
 from bsmamba2.player.page import player_script, player_style, source_hash
 from bsmamba2.report import published, texts
+from bsmamba2.report.command import check_page_name
 from bsmamba2.report.comparison import RunComparison, compare_runs, compare_scores, incomparable
 from bsmamba2.report.facts import ReportedRun, read_runs
 from bsmamba2.report.figures import Timeline, chunk_figures, sparse_figures, spread_figures, timelines
@@ -100,8 +101,7 @@ def write_report(runs: Sequence[Path], output: Path, audio: bool = True) -> list
     """
     if not runs:
         raise InputError("no run was given to report on; give folders that `bsmamba2 evaluate` wrote")
-    if output.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"the report cannot be written to {output}; give a name that ends in .html")
+    check_page_name(output)
     page, data = output, output.with_suffix(".json")
     evaluation = next((name for name in (RESULTS, RUN) if (output.parent / name).exists()), None)
     if data.name.lower() in (RESULTS, RUN) or (evaluation and output.name != REPORT):

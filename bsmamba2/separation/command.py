@@ -2,22 +2,21 @@
 
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Literal, get_args
 
 from bsmamba2.audio.irregularities import Irregularities
-from bsmamba2.errors import InputError
+from bsmamba2.errors import InputError, UsageError
+from bsmamba2.separation.album import Album
+from bsmamba2.separation.common_stems import Gives, given_by
 from bsmamba2.separation.paths import (
     PAGE,
     STANDARD_INPUT,
     Destination,
     SongFile,
+    check_any_audio,
     check_any_exists,
     find_song_files,
     is_pipe,
@@ -25,9 +24,10 @@ from bsmamba2.separation.paths import (
     stem_paths,
 )
 from bsmamba2.separation.settings import Combination, SeparationSettings, StemSettings
-from bsmamba2.system.files import check_writable
-from bsmamba2.system.processes import Processes
-from bsmamba2.weights.registry import DEFAULT_MODEL, ModelNames
+from bsmamba2.system.files import check_can_be_made, check_writable
+from bsmamba2.system.processes import Processes, is_first_process
+from bsmamba2.weights.headers import known_configs
+from bsmamba2.weights.registry import DEFAULT_MODEL, ModelNames, check_models_exist
 
 if TYPE_CHECKING:
     from bsmamba2.separation.song_separator import SongSeparator
@@ -51,6 +51,19 @@ class Outcome:
     source: Path
     state: State
     remark: str = ""
+
+
+@dataclass(frozen=True)
+class PlannedFiles:
+    """Files of a song, by stem.
+
+    Args:
+        all: All its stems, and its page.
+        missing: Those to write.
+    """
+
+    all: Mapping[str, Path]
+    missing: Mapping[str, Path]
 
 
 def separate_files(
@@ -85,28 +98,40 @@ def separate_files(
         InputError: An option cannot be used; nothing was written.
     """
     if processes.several and any(str(given) == STANDARD_INPUT or is_pipe(Path(given)) for given in inputs):
-        raise InputError("several processes cannot share the standard input or another pipe; give files, or one device")
+        raise UsageError("several processes cannot share the standard input or another pipe; give files, or one device")
+    names = check_models_exist(model, ensemble)
     with piped_inputs(inputs) as spooled:
         songs = find_song_files(inputs, destination.output, spooled)
         check_any_exists(songs)
+        configs = known_configs(names)
+        planned: dict[SongFile, PlannedFiles] = {}
+        if configs is not None:
+            planned = _planned(songs, destination, stem_settings, given_by(names, configs, stem_settings.stems))
+            if songs and not any(files.missing for files in planned.values()):
+                outcomes = [_skipped(song) for song in songs] if is_first_process() else []
+                _log_summary(outcomes)
+                return outcomes
+        check_any_audio(songs)
+        check_can_be_made(destination.output)
         # Imported only now: it takes seconds, which the help, a wrong option or a wrong path need not wait for.
         from bsmamba2.separation.models import load_models
+        from bsmamba2.system.devices import choose_device
 
-        models = load_models(model, ensemble, stem_settings.estimated, stem_settings.stems, hop_length)
+        if not processes.several:
+            choose_device(settings.device)
+
+        def estimated(gives: Gives) -> list[str]:
+            planned.update(_planned(songs, destination, stem_settings, gives))
+            return stem_settings.estimated(gives)
+
+        models = load_models(names, ensemble, estimated, stem_settings.stems, hop_length)
         # Here and not only in each process: a wrong setting is reported once, before there is a folder.
         models.check(settings)
-        names = stem_settings.names(models.gives)
-        all_paths = paths = stem_paths(songs, destination, names, stem_settings.format, stem_settings.page is not None)
-        if not destination.overwrite:
-            paths = {song: _missing(files, destination, stem_settings) for song, files in paths.items()}
-        for path in (path for files in paths.values() for path in files.values()):
-            if os.path.isdir(path):
-                raise InputError(f"{path} is a folder; remove it, or give another --output")
+        album = Album([song.path for song in songs], shown=not processes.several)
 
         def worker(device: str) -> Callable[[SongFile], Outcome]:
             separator = models.separator(settings, device)
-            bar = not processes.several
-            return lambda song: _separate(separator, song, paths[song], all_paths[song], stem_settings, bar)
+            return lambda song: _separate(separator, song, planned[song], stem_settings, album)
 
         separate = None if processes.several else worker(settings.device)
         check_writable(destination.output)
@@ -128,6 +153,31 @@ def separate_files(
     return outcomes
 
 
+def _planned(
+    songs: Sequence[SongFile], destination: Destination, stem_settings: StemSettings, gives: Gives
+) -> dict[SongFile, PlannedFiles]:
+    """Returns the files of each song.
+
+    Raises:
+        InputError: A stem cannot be given, or a file may not be written.
+    """
+    with_page = stem_settings.page is not None
+    paths = stem_paths(songs, destination, stem_settings.names(gives), stem_settings.format, with_page)
+    planned = {
+        song: PlannedFiles(files, files if destination.overwrite else _missing(files, destination, stem_settings))
+        for song, files in paths.items()
+    }
+    for path in (path for files in planned.values() for path in files.missing.values()):
+        if os.path.isdir(path):
+            raise InputError(f"{path} is a folder; remove it, or give another --output")
+    return planned
+
+
+def _skipped(song: SongFile, place: str = "") -> Outcome:
+    log.info("%sskipped: %s: all its stems exist", place, song.path)
+    return Outcome(song.path, "skipped", "all its stems exist")
+
+
 def _missing(files: Mapping[str, Path], destination: Destination, stem_settings: StemSettings) -> dict[str, Path]:
     """Returns the files of a song that do not exist yet."""
     # Not Path.exists, which fails if a name is too long; writing then reports it for this song alone.
@@ -143,46 +193,40 @@ def _missing(files: Mapping[str, Path], destination: Destination, stem_settings:
 
 
 def _separate(
-    separator: "SongSeparator",
-    song: SongFile,
-    missing: Mapping[str, Path],
-    paths: Mapping[str, Path],
-    stem_settings: StemSettings,
-    bar: bool,
+    separator: "SongSeparator", song: SongFile, planned: PlannedFiles, stem_settings: StemSettings, album: Album
 ) -> Outcome:
     """Separates a song, of whose files some may be missing only, and returns its outcome."""
+    missing = planned.missing
     if not missing:
-        log.info("skipped: %s: all its stems exist", song.path)
-        return Outcome(song.path, "skipped", "all its stems exist")
+        album.skip()
+        return _skipped(song, album.place)
+    from bsmamba2.audio.reading import stated_seconds
     from bsmamba2.separation.stems import StemPage, write_stems
 
-    started = time.monotonic()
     found = Irregularities()
     files = {stem: path for stem, path in missing.items() if stem != PAGE}
     page = None
     if PAGE in missing:
-        linked = {stem: path for stem, path in paths.items() if stem != PAGE}
+        linked = {stem: path for stem, path in planned.all.items() if stem != PAGE}
         page = StemPage(missing[PAGE], song.track, linked if stem_settings.page == "linked" else None)
-    layout = "{desc} {percentage:3.0f}% {bar} {remaining}"
     try:
-        with tqdm(total=1.0, desc=song.track, disable=None if bar else True, bar_format=layout) as shown:
-            remark = write_stems(separator, song.path, files, stem_settings, partial(_move, shown), found, page)
+        with album.song(song.track, stem_settings.seconds_of(stated_seconds(song.path))) as progress:
+            remark = write_stems(separator, song.path, files, stem_settings, progress, found, page)
     except InputError as error:
-        log.error("failed: %s", error)
+        log.error("%sfailed: %s", album.place, error)
         return Outcome(song.path, "failed", str(error))
     # An unexpected error in one file must not stop the others.
     except Exception as error:
-        log.exception("failed: %s", song.path)
+        log.exception("%sfailed: %s", album.place, song.path)
         return Outcome(song.path, "failed", f"{song.path} failed with an unexpected {type(error).__name__}: {error}")
-    places = ", ".join(str(path) for path in missing.values())
+    # Of files in one folder, only the first with its folder.
+    folders = {path.parent for path in missing.values()}
+    first, *rest = missing.values()
+    places = ", ".join([str(first), *(path.name if len(folders) == 1 else str(path) for path in rest)])
     state: State = "incomplete" if found.holes else "done"
-    elapsed = time.monotonic() - started
-    log.info("%s: %s -> %s in %.1f s%s", state, song.path, places, elapsed, remark and f"; {remark}")
+    took = f"{progress.summary()}{remark and f'; {remark}'}"
+    log.info("%s%s: %s -> %s in %s", album.place, state, song.path, places, took)
     return Outcome(song.path, state, remark)
-
-
-def _move(bar: "tqdm[Any]", done: float) -> None:
-    bar.update(done - bar.n)
 
 
 def _log_summary(outcomes: Sequence[Outcome]) -> None:
@@ -193,4 +237,7 @@ def _log_summary(outcomes: Sequence[Outcome]) -> None:
     if len(outcomes) > 1:
         for state, found in counts.items():
             for outcome in found:
-                log.info("  %s: %s%s", state, outcome.source, outcome.remark and f" ({outcome.remark})")
+                # Each song is named once; most reasons begin with its name.
+                named = outcome.remark.startswith(f"{outcome.source} ")
+                noted = f"{outcome.source} ({outcome.remark})" if outcome.remark else str(outcome.source)
+                log.info("  %s: %s", state, outcome.remark if named else noted)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bsmamba2.errors import InputError
+from bsmamba2.stem_names import RESIDUAL
 
 
 class Gives(Protocol):
@@ -69,6 +70,31 @@ class CommonStems:
     def outputs(self) -> tuple[str, ...]:
         """The stems, and what the song is without all of them if that is common too."""
         return (*self.stems, *(name for name, parts in self.differences.items() if set(parts) == set(self.stems)))
+
+
+def given_by(names: Sequence[str], models: Sequence[Gives], asked: Sequence[str] | None = None) -> Gives:
+    """Returns what one or several models give.
+
+    Args:
+        names: Names of the models.
+        models: What each gives.
+        asked: The stems that are asked for.
+
+    Raises:
+        InputError: Several models have no stem in common, or not one that is asked for.
+    """
+    if len(models) == 1:
+        return models[0]
+    named = list(zip(names, models, strict=True))
+    common = CommonStems.of(named)
+    available = [*common.stems, *common.differences, RESIDUAL]
+    missing = [stem for stem in asked or () if stem not in available]
+    if missing:
+        raise InputError(
+            f"the stem {missing[0]!r} is not common to the models: {stems_of_each(named)}; choose "
+            f"{', '.join(available)}, or other models"
+        )
+    return common
 
 
 def stems_of_each(models: Sequence[tuple[str, Gives]]) -> str:

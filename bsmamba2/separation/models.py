@@ -6,16 +6,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.separation.common_stems import CommonStems, Gives, stems_of_each
+from bsmamba2.separation.common_stems import Gives, given_by
 from bsmamba2.separation.ensemble import Ensemble
 from bsmamba2.separation.separator import Separator
 from bsmamba2.separation.settings import Combination, SeparationSettings
 from bsmamba2.separation.song_separator import SongSeparator
-from bsmamba2.stem_names import RESIDUAL
 from bsmamba2.weights.checkpoint import WeightsFile
-from bsmamba2.weights.registry import ModelNames, model_names
+from bsmamba2.weights.registry import ModelNames, check_models_exist
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +37,7 @@ class LoadedModels:
     @property
     def gives(self) -> Gives:
         """The stems that they give together."""
-        return _given_by(self.names, [network.config for network in self.networks])
+        return given_by(self.names, [network.config for network in self.networks])
 
     def check(self, settings: SeparationSettings) -> None:
         """Checks settings for each network; raises as `SeparationSettings.check_for`."""
@@ -80,33 +78,11 @@ def load_models(
         InputError: A model cannot be used, the models have no stem in common or not those that are asked for, or one
             model is to be combined.
     """
-    names = model_names(models)
-    if ensemble is not None and len(names) == 1:
-        raise InputError(
-            f"--ensemble {ensemble} combines several models, but {names[0]} is one; give --model once more, or leave "
-            "--ensemble out"
-        )
+    names = check_models_exist(models, ensemble)
     files = [WeightsFile.find(name) for name in names]
     fields = [file.fields_of(stems, hop_length) for file in files]
     configs = [file.architecture(**given) for file, given in zip(files, fields, strict=True)]
-    gives = _given_by(names, configs)
-    if len(names) > 1:
-        _check_common(stems or (), names, configs, gives)
+    gives = given_by(names, configs, stems)
     heads: dict[str, Any] = {"part": partial(ModelConfig.only, names=estimated(gives))}
     networks = [file.network(**heads, **given) for file, given in zip(files, fields, strict=True)]
     return LoadedModels(tuple(names), tuple(files), tuple(networks), ensemble or "mean")
-
-
-def _given_by(names: Sequence[str], configs: Sequence[ModelConfig]) -> Gives:
-    return configs[0] if len(configs) == 1 else CommonStems.of(list(zip(names, configs, strict=True)))
-
-
-def _check_common(stems: Sequence[str], names: Sequence[str], configs: Sequence[ModelConfig], gives: Gives) -> None:
-    """Fails if one of the stems that are asked for is not common to all models."""
-    missing = [stem for stem in stems if stem not in (*gives.stems, *gives.differences, RESIDUAL)]
-    if missing:
-        raise InputError(
-            f"the stem {missing[0]!r} is not common to the models: "
-            f"{stems_of_each(list(zip(names, configs, strict=True)))}; choose "
-            f"{', '.join([*gives.stems, *gives.differences, RESIDUAL])}, or other models"
-        )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bsmamba2.audio.formats import AUDIO_SUFFIXES, Format
+from bsmamba2.audio.probing import check_is_audio
 from bsmamba2.errors import InputError
 
 STANDARD_INPUT = "-"
@@ -102,6 +103,26 @@ def check_any_exists(songs: Sequence[SongFile]) -> None:
             if len(songs) == 1
             else f"none of the {len(songs)} songs exists, the first of which is {first}; check the paths"
         )
+
+
+def check_any_audio(songs: Sequence[SongFile]) -> None:
+    """Checks that not all songs are something else than audio; one among others fails alone.
+
+    Raises:
+        InputError: All are.
+    """
+    problems = []
+    for song in songs:
+        try:
+            check_is_audio(song.path)
+        except InputError as error:
+            problems.append(error)
+        else:
+            return
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise InputError(f"none of the {len(songs)} songs can be read; the first: {problems[0]}")
 
 
 def stem_paths(

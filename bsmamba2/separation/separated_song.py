@@ -66,7 +66,8 @@ class SeparatedSong:
     def __repr__(self) -> str:
         channels, samples = next(iter(self.stems.values())).shape
         seconds = samples / self.sample_rate
-        return f"<{self.name}: {', '.join(self.stems)}; {seconds:.1f} s, {channels} channels, {self.sample_rate} Hz>"
+        shown = {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
+        return f"<{self.name}: {', '.join(self.stems)}; {seconds:.1f} s, {shown}, {self.sample_rate} Hz>"
 
     def _repr_html_(self) -> str:
         mono = torch.stack([audio.float().mean(0) for audio in self.stems.values()])

@@ -149,6 +149,12 @@ class StemSettings:
             )
         return tuple(self.stems)
 
+    def seconds_of(self, seconds: float | None) -> float | None:
+        """Returns how many seconds of a song are separated, from its length in seconds; None if that is not known."""
+        if seconds is None:
+            return self.duration
+        return min(max(0.0, seconds - self.start), math.inf if self.duration is None else self.duration)
+
     def estimated(self, gives: Gives) -> list[str]:
         """Returns the estimates that the stems to write are made of; raises as `names`."""
         names = [name for name in self.names(gives) if name != RESIDUAL]

@@ -122,6 +122,20 @@ def check_writable(folder: Path) -> None:
     _temporary_file(folder).unlink()
 
 
+def check_can_be_made(folder: Path) -> None:
+    """Checks that a folder for output can be made and written to, without making it.
+
+    Raises:
+        OutputError: It cannot.
+    """
+    # Not Path.exists, which fails if a name is too long.
+    nearest = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(parent))
+    if not os.path.isdir(nearest):
+        raise OutputError(f"the output folder {folder} cannot be made: {nearest} is a file; give another one")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(f"the output folder {folder} cannot be written to: {nearest} is protected; give another one")
+
+
 def _temporary_file(folder: Path, suffix: str = "") -> Path:
     make_folder(folder)
     temporary = folder / f".{uuid4().hex}{suffix}"

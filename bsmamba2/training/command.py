@@ -27,7 +27,7 @@ from bsmamba2.training.averaging import Averaging
 from bsmamba2.training.best import BestCheckpoints
 from bsmamba2.training.configs import with_config_files
 from bsmamba2.training.health import Health
-from bsmamba2.training.help import TrainingParser
+from bsmamba2.training.help import DESCRIPTION
 from bsmamba2.training.module import SeparationModule
 from bsmamba2.training.pictures import Pictures
 from bsmamba2.training.progress import TrainingProgressBar
@@ -41,7 +41,8 @@ from bsmamba2.training.resuming import (
     find_resume_point,
 )
 from bsmamba2.training.trainers import check_trainer
-from bsmamba2.weights.checkpoint import RECORD, WeightsFile, load_model
+from bsmamba2.weights.checkpoint import WeightsFile, load_model
+from bsmamba2.weights.headers import RECORD
 
 DEFAULT_SEED = 42
 LAST_KEYWORD = "last"
@@ -351,16 +352,14 @@ def _parsed(arguments: Sequence[str], data: type[LightningDataModule]) -> Traini
             seed_everything_default=DEFAULT_SEED,
             save_config_kwargs={"overwrite": True},
             args=["--help" if argument == HELP_ALL else argument for argument in files],
-            parser_class=TrainingParser,
             run=False,
             auto_configure_optimizers=False,
             parser_kwargs={
                 "prog": "bsmamba2 train",
-                "description": "Train a BSMamba2 on a folder of songs with stems, such as MUSDB18.",
+                "description": DESCRIPTION,
                 "exit_on_error": False,
                 # An abbreviation would change its meaning when an option is added.
                 "allow_abbrev": False,
-                "everything": HELP_ALL in files,
             },
         )
     except (MisconfigurationException, ValueError) as error:

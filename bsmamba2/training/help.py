@@ -1,19 +1,16 @@
-"""The help of `bsmamba2 train`: our options and the usual ones of Lightning, a line each, or all in full."""
+"""The help of `bsmamba2 train`: our options and the usual ones of Lightning, a line each."""
 
-import argparse
 import shutil
 import textwrap
-from collections.abc import Iterator
-from typing import Any
-
-from lightning.pytorch.cli import LightningArgumentParser
+from collections.abc import Iterator, Sequence
 
 from bsmamba2.options import HELP_COLUMNS
+from bsmamba2.training.options import TrainingOption, training_options
 
 # The options of Lightning that most runs need, in words that fit a line.
 GENERAL = {
-    "config": "Name of a config of this package, or a file; may be repeated.",
-    "ckpt_path": "Checkpoint to resume from; last: the newest, if there is one.",
+    "config": "Name of a config, or a file; may be repeated.",
+    "ckpt_path": "Checkpoint to resume from; last: the newest, if any.",
     "seed_everything": "Start of all randomness.",
     "print_config": "Print all options and their values, and exit.",
 }
@@ -61,63 +58,39 @@ EXAMPLES = (
     "bsmamba2 train --config bsmamba2 --data.root MUSDB18-HQ --trainer.devices 2 --ckpt_path last",
     "bsmamba2 train --config small --data.root songs --data.validation_artists [Name] --model.init_from msst-vocals",
 )
-OPTION_COLUMNS = 40
+DESCRIPTION = "Train a network on a folder of songs with stems, such as MUSDB18."
+OPTION_COLUMNS = 42
 
 
-class TrainingParser(LightningArgumentParser):
-    """Shows a short help, unless everything is asked for.
-
-    Args:
-        everything: Whether the help has all options, each with its whole text.
-        **options: Those of `LightningArgumentParser`.
-    """
-
-    def __init__(self, *args: Any, everything: bool = False, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.everything = everything
-
-    def format_help(self, *arguments: Any, **options: Any) -> str:
-        """Returns the help."""
-        return super().format_help(*arguments, **options) if self.everything else "\n".join(self._short_help()) + "\n"
-
-    def _short_help(self) -> Iterator[str]:
-        columns = min(HELP_COLUMNS, shutil.get_terminal_size().columns - 2)
-        yield f"usage: {self.prog} --config NAME --data.root FOLDER [options]"
-        yield ""
-        yield from textwrap.wrap(self.description or "", columns)
-        yield ""
-        yield "examples:"
-        yield from (f"  {example}" for example in EXAMPLES)
-        options = {action.dest: action for action in self._actions if _name(action) and not _hidden(action)}
-        yield from _lines("options", [options[name] for name in GENERAL], columns)
-        for prefix, title in SECTIONS.items():
-            longer = tuple(other for other in SECTIONS if other != prefix and other.startswith(prefix))
-            names = [name for name in options if name.startswith(prefix) and not name.startswith(longer)]
-            described = [name for name in LIGHTNING if name in names]
-            yield from _lines(title, [options[name] for name in described or names], columns)
-        yield ""
-        yield f"`{self.prog} --help-all` prints every option, Lightning's too, with its whole text, type and default."
+def training_help() -> str:
+    """Returns the help as text."""
+    return "\n".join(_help()) + "\n"
 
 
-def _hidden(action: argparse.Action) -> bool:
-    """Returns whether an option is only another way to give others: a file for a group of options, or more help."""
-    return (action.metavar == "CONFIG" and action.dest != "config") or action.dest.endswith(".help")
+def _help() -> Iterator[str]:
+    columns = min(HELP_COLUMNS, shutil.get_terminal_size().columns - 2)
+    yield "usage: bsmamba2 train --config NAME --data.root FOLDER [options]"
+    yield ""
+    yield from textwrap.wrap(DESCRIPTION, columns)
+    yield ""
+    yield "examples:"
+    yield from (f"  {example}" for example in EXAMPLES)
+    options = {option.name: option for option in training_options() if option.kind not in ("group", "flag")}
+    yield from _lines("options", [option for option in training_options() if option.name in GENERAL], columns)
+    for prefix, title in SECTIONS.items():
+        longer = tuple(other for other in SECTIONS if other != prefix and other.startswith(prefix))
+        names = [name for name in options if name.startswith(prefix) and not name.startswith(longer)]
+        described = [name for name in LIGHTNING if name in names]
+        yield from _lines(title, [options[name] for name in described or names], columns)
+    yield ""
+    yield "`bsmamba2 train --help-all` prints every option, Lightning's too, with its whole text, type and default."
 
 
-def _lines(title: str, actions: list[argparse.Action], columns: int) -> Iterator[str]:
+def _lines(title: str, options: Sequence[TrainingOption], columns: int) -> Iterator[str]:
     yield ""
     yield f"{title}:"
-    for action in actions:
-        default = "" if action.default in (None, argparse.SUPPRESS) else f"[{_text(action.default)}] "
-        text = (GENERAL | LIGHTNING).get(action.dest) or " ".join((action.help or "").replace("%%", "%").split())
-        name = f"  {_name(action)} ".ljust(OPTION_COLUMNS)
+    for option in options:
+        default = f"[{option.default}] " if option.default else ""
+        text = (GENERAL | LIGHTNING).get(option.name) or option.help
+        name = f"  --{option.name} ".ljust(OPTION_COLUMNS)
         yield name + textwrap.shorten(default + text, columns - len(name), placeholder=" …")
-
-
-def _name(action: argparse.Action) -> str:
-    return next((option for option in action.option_strings if option.startswith("--")), "")
-
-
-def _text(value: object) -> str:
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return text if len(text) <= 24 else text[:20] + " …"

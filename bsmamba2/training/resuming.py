@@ -19,7 +19,7 @@ from bsmamba2.errors import InputError
 from bsmamba2.system.files import complete_file, flush_and_rename, remove_unfinished
 from bsmamba2.system.stopping import DeferredStop
 from bsmamba2.version import __version__
-from bsmamba2.weights.checkpoint import RECORD, TRAINING_SONGS
+from bsmamba2.weights.headers import RECORD, TRAINING_SONGS
 
 # Lightning's names for the folder of the runs, that of a run's checkpoints, and the files of its options and its log.
 LIGHTNING_LOGS = "lightning_logs"

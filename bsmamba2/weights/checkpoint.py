@@ -21,18 +21,14 @@ from bsmamba2.stem_names import INSTRUMENTAL, RESIDUAL, VOCALS
 from bsmamba2.system.files import complete_file
 from bsmamba2.weights.archives import check_archive
 from bsmamba2.weights.fitting import MASK_HEADS, check_same, copy_weights, fitted_network, with_heads
+from bsmamba2.weights.headers import ARCHITECTURE, RECORD, SAFETENSORS_SUFFIX, SONGS_METADATA, TRAINING_SONGS
 from bsmamba2.weights.registry import PublishedModel
 from bsmamba2.weights.shapes import STEMS_BY_COUNT, StateDict, config_from_shapes, stem_count
 from bsmamba2.weights.store import find_model
 
 NETWORK_PREFIX, AUTHORS_PREFIX = "network.", "model."
-# Key of what made a checkpoint, and of the training songs in it.
-RECORD, TRAINING_SONGS = "bsmamba2", "training_songs"
-# Keys in the metadata of a safetensors file.
-ARCHITECTURE, SONGS_METADATA = f"{RECORD}.architecture", f"{RECORD}.{TRAINING_SONGS}"
 # Far above any dataset, and above what a file name may have.
 MOST_TRAINING_SONGS, LONGEST_SONG_NAME = 1_000_000, 1000
-SAFETENSORS_SUFFIX = ".safetensors"
 
 # The sets of weights that a file may have: as the optimiser left them, averaged over training, or unlabelled.
 RAW, EMA, ONLY = "raw", "ema", "only"

@@ -5,11 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from bsmamba2.errors import InputError
-from bsmamba2.system.files import sha256_of
-from bsmamba2.weights.archives import check_sums
-from bsmamba2.weights.checkpoint import EMA, RAW, SAFETENSORS_SUFFIX, WeightsFile, save_model
-from bsmamba2.weights.store import recognised
+from bsmamba2.errors import InputError, UsageError
+from bsmamba2.system.files import check_can_be_made, sha256_of
+from bsmamba2.weights.headers import SAFETENSORS_SUFFIX
 
 
 def convert(
@@ -37,10 +35,17 @@ def convert(
     Raises:
         InputError: The checkpoint cannot be read or does not have these weights, or the output cannot be written.
     """
+    if weights not in (None, "raw", "ema"):
+        raise UsageError(f"weights={weights!r} is not allowed; choose raw or ema, or leave it out")
+    if not input.is_file():
+        raise InputError(f"the checkpoint {input} {'is a folder' if input.is_dir() else 'does not exist'}; give a file")
     _check_output(output, overwrite)
-    if weights not in (None, RAW, EMA):
-        raise InputError(f"weights={weights!r} is not allowed; choose raw or ema, or leave it out")
-    if input.is_file() and input.suffix != SAFETENSORS_SUFFIX:
+    # Imported only now: it takes seconds, which the help, a wrong option or a wrong path need not wait for.
+    from bsmamba2.weights.archives import check_sums
+    from bsmamba2.weights.checkpoint import EMA, WeightsFile, save_model
+    from bsmamba2.weights.store import recognised
+
+    if input.suffix != SAFETENSORS_SUFFIX:
         check_sums(input)
     file = WeightsFile.read(input, foreign=True)
     published = recognised(input)
@@ -65,10 +70,11 @@ def convert(
 
 def _check_output(output: Path, overwrite: bool) -> None:
     if output.suffix != SAFETENSORS_SUFFIX:
-        raise InputError(
+        raise UsageError(
             f"the output {output} does not end in {SAFETENSORS_SUFFIX}, the only format that is written; rename it"
         )
     if output.is_dir():
         raise InputError(f"the output {output} is a folder; give a file")
     if output.exists() and not overwrite:
         raise InputError(f"the output {output} exists already; give another OUTPUT, or --overwrite")
+    check_can_be_made(output.parent)

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from bsmamba2.errors import InputError
+from bsmamba2.errors import InputError, UsageError
 from bsmamba2.stem_names import INSTRUMENTAL, VOCALS
 
 REGISTRY = Path(__file__).with_suffix(".toml")
@@ -138,7 +138,7 @@ def published_model(name: str) -> PublishedModel:
         InputError: The model does not exist.
     """
     if name not in PUBLISHED_MODELS:
-        raise InputError(f"there is no published model {name!r}; {suggestion(name)}")
+        raise UsageError(f"there is no published model {name!r}; {suggestion(name)}")
     return PUBLISHED_MODELS[name]
 
 
@@ -151,7 +151,33 @@ def model_names(models: ModelNames) -> list[str]:
     given = [str(models)] if isinstance(models, str | Path) else [str(model) for model in models]
     names = [name.strip() for one in given for name in ([one] if os.path.exists(one) else one.split(","))]
     if not names or "" in names:
-        raise InputError(f"{','.join(given)!r} does not name a model at every place; give --model A,B")
+        raise UsageError(f"{','.join(given)!r} does not name a model at every place; give --model A,B")
+    return names
+
+
+def check_models_exist(models: ModelNames, ensemble: str | None = None) -> list[str]:
+    """Returns the names of models, each of which is a published model or a file, without reading it.
+
+    Args:
+        models: The models.
+        ensemble: How they are combined, if that was given.
+
+    Raises:
+        InputError: One is neither.
+        UsageError: A single model is to be combined.
+    """
+    names = model_names(models)
+    if ensemble is not None and len(names) == 1:
+        raise UsageError(
+            f"--ensemble {ensemble} combines several models, but {names[0]} is one; give --model once more, or leave "
+            "--ensemble out"
+        )
+    for name in names:
+        if name not in PUBLISHED_MODELS and not os.path.exists(name):
+            raise InputError(
+                f"the model {name} is neither a file nor a published model; check the path or the name; "
+                f"{suggestion(Path(name).name)}"
+            )
     return names
 
 

@@ -11,7 +11,7 @@ from platformdirs import user_cache_path
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import make_folder, sha256_of
 from bsmamba2.weights.download import by_hand, fetch
-from bsmamba2.weights.registry import PUBLISHED_MODELS, PublishedModel, published_model, suggestion
+from bsmamba2.weights.registry import PUBLISHED_MODELS, PublishedModel, check_models_exist, published_model
 
 log = logging.getLogger(__name__)
 
@@ -142,12 +142,8 @@ def find_model(model: str | Path) -> tuple[Path, PublishedModel | None]:
         larger = "; `bsmamba2 models` lists larger ones" if published.packaged else ""
         log.info("model %s, licence of its weights: %s%s", published.name, published.licence, larger)
         return model_file(published.name), published
+    check_models_exist([model])
     path = Path(model)
-    if not path.exists():
-        raise InputError(
-            f"the model {model} is neither a file nor a published model; check the path or the name; "
-            f"{suggestion(path.name)}"
-        )
     known = recognised(path) if path.is_file() else None
     log.info("model %s%s", path, f", which is {known.name}, licence of its weights: {known.licence}" if known else "")
     return path, known

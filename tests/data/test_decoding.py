@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from bsmamba2.audio.formats import DecodedDepth
 from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.audio.writing import quantise, write_audio
-from bsmamba2.data.decoding import DecodedDepth, decode_tracks
+from bsmamba2.data.decoding import decode_tracks
 from bsmamba2.data.musdb import SAMPLE_RATE, STREAMS
 from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.errors import InputError

@@ -274,6 +274,7 @@ def test_bad_settings_are_errors(tiny_network: BSMamba2, settings: dict[str, Any
 @pytest.mark.parametrize(
     ("audio", "rate", "message"),
     [
+        (torch.zeros(RATE, 2), RATE, r"\(44100, 2\), which is \(samples, channels\); give \(channels, samples\)"),
         (torch.zeros(2, 0), RATE, r"the audio has shape \(2, 0\); give \(channels, samples\), not empty"),
         (torch.zeros(100), RATE, r"the audio has shape \(100,\)"),
         (torch.zeros(1, 2, 100), RATE, r"the audio has shape \(1, 2, 100\)"),

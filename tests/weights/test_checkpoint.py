@@ -14,12 +14,11 @@ from bsmamba2 import load_model, save_model
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.weights.checkpoint import (
-    ARCHITECTURE,
     LONGEST_SONG_NAME,
     MOST_TRAINING_SONGS,
-    SONGS_METADATA,
     WeightsFile,
 )
+from bsmamba2.weights.headers import ARCHITECTURE, SONGS_METADATA
 
 # What the shapes of the weights do not determine of the tiny network.
 UNTOLD: dict[str, Any] = {"hop_length": 64, "segment_seconds": 0.1}

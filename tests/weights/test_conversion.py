@@ -26,8 +26,9 @@ from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.system.files import sha256_of
 from bsmamba2.weights import conversion
-from bsmamba2.weights.checkpoint import ARCHITECTURE, WeightsFile
+from bsmamba2.weights.checkpoint import WeightsFile
 from bsmamba2.weights.conversion import convert
+from bsmamba2.weights.headers import ARCHITECTURE
 from bsmamba2.weights.registry import PUBLISHED_MODELS
 
 # The shapes of its plain weights tell its whole architecture.

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from bsmamba2 import load_model
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.weights.checkpoint import ARCHITECTURE
+from bsmamba2.weights.headers import ARCHITECTURE
 from tests.conftest import TINY
 from tests.model.test_network import ROFORMER
 

@@ -1,0 +1,150 @@
+"""What is answered at once: help, wrong usage, and what is wrong with inputs and outputs, without loading torch."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from bsmamba2.completion import SHELLS
+from bsmamba2.model import BSMamba2
+from bsmamba2.weights.checkpoint import save_model
+from tests.conftest import PATIENCE_SECONDS
+from tests.test_cli import COMMANDS
+
+# Each takes longer to import than an answer may take.
+SLOW = ("torch", "numpy", "lightning", "jsonargparse", "matplotlib", "scipy", "soundfile")
+# All commands in one process; what one has loaded remains.
+PROGRAM = f"""
+import contextlib, io, json, sys
+from bsmamba2.cli import main
+
+for command in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()):
+        try:
+            status = main(command)
+        except SystemExit as stop:
+            status = stop.code
+    loaded = [name for name in {SLOW} if name in sys.modules]
+    print(json.dumps([status, errors.getvalue(), loaded]))
+"""
+MODEL = ["--model", "model.safetensors"]
+TRAINING = ["train", "--config", "tiny", "--data.root", "songs"]
+EVALUATION = ["evaluate", *MODEL, "--root", "songs", "--output"]
+
+
+def usages() -> Iterator[tuple[list[str], int]]:
+    """Yields command lines and their statuses."""
+    yield from [(["--help"], 0), (["--version"], 0), ([], 2), (["seperate"], 2), (["--nope"], 2), (["song.wav"], 2)]
+    for command in (*COMMANDS, "models download", "models verify"):
+        yield [*command.split(), "--help"], 0
+        yield [*command.split(), "--nope"], 2
+    for command in ("separate", "train", "evaluate", "report", "check-data", "convert", "models download"):
+        yield command.split(), 2
+    for shell in SHELLS:
+        yield ["--print-completion", shell], 0
+    wrong_values = (
+        *(["separate", "song.wav", *more] for more in (["-f", "mp4"], ["--overlap", "2"], ["--batch-size", "x"])),
+        *([*TRAINING, *more] for more in (["--model.depth", "2"], ["--data.workers", "x"], ["--model.scan", "fast"])),
+        *([*EVALUATION, "run", *more] for more in (["--split", "dev"], ["--overlap", "-1"], ["--ensemble", "max"])),
+        ["report", "run", "-o", "page.pdf"],
+        ["check-data", "songs", "--depth", "8"],
+        ["models", "kim"],
+        ["convert", "model.safetensors", "copy.ckpt"],
+        ["convert", "model.safetensors", "copy.safetensors", "--weights", "best"],
+        ["demo", "--train", "--training-minutes", "0"],
+        ["doctor", "now"],
+    )
+    yield from ((arguments, 2) for arguments in wrong_values)
+
+
+def wrong_files() -> Iterator[list[str]]:
+    """Yields command lines with an input that is missing or unreadable, or an output that cannot be written."""
+    yield from (["separate", name] for name in ("missing.wav", "text.wav", "empty.wav", "empty", "missing/*.wav", "-"))
+    yield ["separate", "song.wav", "--model", "smal-vocals"]
+    # The stems of the song exist, whether its model is published, downloaded or not, or a file.
+    yield ["separate", "song.wav"]
+    yield ["separate", "song.wav", "--model", "mel-vocals-kim"]
+    yield ["separate", "song.wav", *MODEL]
+    yield ["separate", "song.wav", *MODEL, "--output", "text.wav"]
+    yield ["separate", "song.wav", *MODEL, "--stems", "drums"]
+    yield ["train", "--config", "tini", "--data.root", "songs"]
+    yield ["train", "--config", "tiny", "--data.root", "missing"]
+    yield [*TRAINING, "--ckpt_path", "missing.ckpt"]
+    yield [*TRAINING, "--model.init_from", "smal-vocals"]
+    yield [*TRAINING, "--trainer.default_root_dir", "text.wav"]
+    yield ["evaluate", *MODEL, "--root", "missing", "--output", "run"]
+    yield ["evaluate", "--model", "missing.ckpt", "--root", "songs", "--output", "run"]
+    yield ["evaluate", "--estimates", "missing", "--root", "songs", "--output", "run"]
+    yield [*EVALUATION, "text.wav"]
+    yield [*EVALUATION, "other"]
+    yield ["report", "missing"]
+    yield ["report", "run", "--output", "report.html"]
+    yield ["check-data", "missing"]
+    yield ["check-data", "empty"]
+    yield ["check-data", "songs", "--decoded", "text.wav"]
+    yield ["convert", "missing.ckpt", "copy.safetensors"]
+    yield ["convert", "model.safetensors", "model.safetensors"]
+    yield ["convert", "model.safetensors", "text.wav/copy.safetensors"]
+    # The folder demo/ was not made by a demo.
+    yield ["demo"]
+    yield ["demo", "--train"]
+    yield ["demo", "--train", "--config", "tini"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_network: BSMamba2, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns the current folder, which has a song and its stems, a model, songs with stems, and wrong files."""
+    monkeypatch.chdir(tmp_path)
+    save_model(tiny_network, "model.safetensors")
+    for name in ("stems/song", "songs/train/a - b", "songs/test/c - d", "run", "other", "empty", "demo"):
+        Path(name).mkdir(parents=True)
+    for name in ("song", "stems/song/vocals", "stems/song/instrumental", "songs/test/c - d/vocals"):
+        soundfile.write(f"{name}.wav", np.zeros((4410, 2)), 44100)
+    Path("text.wav").write_text("no audio")
+    Path("empty.wav").touch()
+    results = {"format": 1, "description": {}, "tracks": {}, "failures": {}}
+    Path("run/results.json").write_text(json.dumps(results))
+    Path("other/results.json").write_text("{}")
+    Path("report.html").touch()
+    return tmp_path
+
+
+def answers(commands: list[list[str]]) -> list[tuple[int, str, list[str]]]:
+    """Returns status, standard error and slow modules that were loaded, after each command."""
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(commands)],
+        capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return [tuple(json.loads(line)) for line in ended.stdout.splitlines()]
+
+
+def test_help_and_wrong_usage_do_not_wait_for_torch(folder: Path) -> None:
+    expected = list(usages())
+    for (command, status), (found, errors, loaded) in zip(
+        expected, answers([command for command, _ in expected]), strict=True
+    ):
+        assert (found, loaded) == (status, []), (command, errors)
+        # One sentence, or help.
+        assert errors.count("\n") == (1 if status and command else 0), (command, errors)
+
+
+def test_wrong_files_do_not_wait_for_torch(folder: Path) -> None:
+    before = sorted(path for path in folder.rglob("*"))
+    commands = list(wrong_files())
+    for command, (status, errors, loaded) in zip(commands, answers(commands), strict=True):
+        assert (status, loaded) == (1, []), (command, errors)
+        assert errors.startswith("bsmamba2: error: "), (command, errors)
+        assert errors.count("\n") == 1, (command, errors)
+    assert sorted(path for path in folder.rglob("*")) == before
+
+
+def test_a_separation_with_nothing_to_do_does_not_wait_for_torch(folder: Path) -> None:
+    ((status, errors, loaded),) = answers([["separate", "song.wav", *MODEL, "--skip-existing"]])
+    assert (status, loaded) == (0, [])
+    assert errors.splitlines() == ["skipped: song.wav: all its stems exist", "done 0, skipped 1, failed 0"]
