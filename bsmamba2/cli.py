@@ -1,17 +1,18 @@
 """The command line: `bsmamba2 separate | train | evaluate | report | check-data | models | convert | doctor | demo`."""
 
-import contextlib
 import importlib.util
-import logging
+import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from bsmamba2.errors import InputError, UsageError
 from bsmamba2.options import CommandParser, command_parser, named_as_typed, one_of
+from bsmamba2.printable import printable
 from bsmamba2.suggestions import meant
+from bsmamba2.system.console import log_shown, open_missing_streams
 from bsmamba2.system.stopping import stopped_by_exception
 from bsmamba2.version import __version__
 
@@ -103,7 +104,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done, 1 not possible with the given input, 2 wrong usage, 130 stopped by the user, 143 stopped by the system.
     """
+    open_missing_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Other encodings than UTF-8 lack characters.
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        try:
+            return _status(arguments)
+        finally:
+            # Here, because Python itself would report a full disk with a traceback.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of the output, such as head, has stopped.
+        _discard_output()
+        return 0
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _discard_output()
+        return _failed(f"the output cannot be written ({error.strerror}); free some space, or write it elsewhere")
+
+
+def _status(arguments: Sequence[str]) -> int:
     commands = {
         "separate": _separate,
         "train": _train,
@@ -126,51 +149,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bsmamba2 {__version__}")
         return 0
     if arguments[0] not in commands:
-        print(f"bsmamba2: error: {_no_command(arguments[0], list(commands))}", file=sys.stderr)
-        return 2
+        return _failed(_no_command(arguments[0], list(commands)), 2)
     try:
-        with _log_shown(), stopped_by_exception():
+        with log_shown("bsmamba2"), stopped_by_exception():
             commands[arguments[0]](arguments[1:])
-            sys.stdout.flush()
     except UsageError as error:
-        print(f"bsmamba2 {arguments[0]}: error: {error}", file=sys.stderr)
-        return 2
+        return _failed(str(error), 2, arguments[0])
     except InputError as error:
-        print(f"bsmamba2: error: {error}", file=sys.stderr)
-        return 1
+        return _failed(str(error))
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
             raise
-        print(
-            f"bsmamba2 {arguments[0]}: error: this needs the package {package}, which is not installed; run "
-            f'pip install "bsmamba2[{EXTRAS[package]}]"',
-            file=sys.stderr,
+        return _failed(
+            f'this needs the package {package}, which is not installed; run pip install "bsmamba2[{EXTRAS[package]}]"',
+            command=arguments[0],
         )
-        return 1
     except PermissionError as error:
-        print(f"bsmamba2: error: {error.filename} may not be read or written; change its permissions", file=sys.stderr)
-        return 1
+        return _failed(f"{error.filename} may not be read or written; change its permissions")
     except KeyboardInterrupt:
         print("bsmamba2: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of the output, such as head, has stopped; Python would fail when it flushes the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
-@contextlib.contextmanager
-def _log_shown() -> Iterator[None]:
-    """Shows the log of this package on the standard error while the block runs."""
-    log, console = logging.getLogger("bsmamba2"), logging.StreamHandler()
-    log.setLevel(logging.INFO)
-    if not log.handlers:
-        log.addHandler(console)
-    try:
-        yield
-    finally:
-        log.removeHandler(console)
+def _failed(sentence: str, status: int = 1, command: str = "") -> int:
+    """Prints an error, and returns the status."""
+    print(printable(f"{f'bsmamba2 {command}'.strip()}: error: {sentence}"), file=sys.stderr)
+    return status
+
+
+def _discard_output() -> None:
+    """Keeps Python from failing once more when it writes the rest of the output at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print(text: str) -> None:
+    """Prints text, in which names may be, on the standard output."""
+    print(printable(text, kept="\n"))
 
 
 def _no_command(given: str, commands: Sequence[str]) -> str:
@@ -282,7 +298,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
             from bsmamba2.report.page import write_report
 
             write_report([options["output"]], options["output"] / REPORT)
-        print(results_table(results))
+        _print(results_table(results))
     if results.failures:
         name, reason = next(iter(results.failures.items()))
         count = len(results.failures)
@@ -305,7 +321,7 @@ def _report(arguments: Sequence[str]) -> None:
     options = parser.options(arguments)
     _require(*DRAWING)
     for path in parser.call(options):
-        print(path)
+        print(printable(str(path)))
 
 
 def _report_parser() -> CommandParser:
@@ -316,7 +332,7 @@ def _report_parser() -> CommandParser:
 
 def _check_data(arguments: Sequence[str]) -> None:
     report, healthy = _run(_check_data_parser(), arguments)
-    print(report)
+    _print(report)
     if not healthy:
         raise InputError("the dataset has errors (listed above); fix them before training")
 
@@ -331,9 +347,9 @@ def _models(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] in ("-h", "--help"):
         print(MODELS_USAGE, end="")
     elif arguments and arguments[0] in ("download", "verify"):
-        print(_run(_models_parsers()[f"models {arguments[0]}"], arguments[1:]))
+        _print(_run(_models_parsers()[f"models {arguments[0]}"], arguments[1:]))
     else:
-        print(_run(_models_parsers()["models"], arguments))
+        _print(_run(_models_parsers()["models"], arguments))
 
 
 def _models_parsers() -> dict[str, CommandParser]:
@@ -349,7 +365,7 @@ def _models_parsers() -> dict[str, CommandParser]:
 
 
 def _convert(arguments: Sequence[str]) -> None:
-    print(_run(_convert_parser(), arguments))
+    _print(_run(_convert_parser(), arguments))
 
 
 def _convert_parser() -> CommandParser:
@@ -364,7 +380,7 @@ def _convert_parser() -> CommandParser:
 
 def _doctor(arguments: Sequence[str]) -> None:
     report, healthy = _run(_doctor_parser(), arguments)
-    print(report)
+    _print(report)
     if not healthy:
         raise InputError("something that is installed does not work; the commands above fix it")
 
@@ -380,7 +396,7 @@ def _demo(arguments: Sequence[str]) -> None:
     options = parser.options(arguments)
     if options["train"]:
         _require("lightning", "tensorboard")
-    print(parser.call(options))
+    _print(parser.call(options))
 
 
 def _demo_parser() -> CommandParser:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import re
 import shutil
+import sys
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -289,6 +290,10 @@ class CommandParser(argparse.ArgumentParser):
         if names:
             raise UsageError(f"{names[0]!r} was not expected; see {self.prog} --help")
         return values
+
+    def print_help(self, file: Any = None) -> None:
+        """Prints the help; argparse would ignore that it cannot be written."""
+        (file or sys.stdout).write(self.format_help())
 
     def error(self, message: str) -> NoReturn:
         """Raises the error of a command line as one sentence."""

@@ -3,13 +3,15 @@
 import unicodedata
 from collections.abc import Collection, Sequence
 
+from bsmamba2.printable import printable
+
 LONGEST_NAME = 40
 
 
 def text_table(rows: Sequence[Sequence[str]], left: Collection[int] = (0,), longest_name: int = LONGEST_NAME) -> str:
     """Returns lines of aligned columns, two spaces apart; headings are simply the first row.
 
-    Characters that would break a line or move the cursor are replaced. Each column is as wide as its widest cell.
+    Characters that would break a line or move the cursor are escaped. Each column is as wide as its widest cell.
 
     Args:
         rows: Cells by row; all rows have the same length.
@@ -27,11 +29,6 @@ def text_table(rows: Sequence[Sequence[str]], left: Collection[int] = (0,), long
         ).rstrip()
         for row in cells
     )
-
-
-def printable(text: str) -> str:
-    """Returns text in one line: characters that break it, move the cursor or are not Unicode become "\ufffd"."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def _cut(text: str, longest: int) -> str:

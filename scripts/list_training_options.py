@@ -109,4 +109,5 @@ def shown(value: object) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     TABLE.write_text(table(), encoding="utf-8")

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import runpy
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import write_audio
@@ -431,3 +433,39 @@ def test_a_reader_that_stops_early_is_not_an_error() -> None:
         assert process.wait(600) == 0
         assert process.stderr is not None
         assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["models"], ["--help"], ["--version"], ["doctor", "--help"]])
+def test_an_output_that_is_full_is_one_sentence(arguments: list[str], buffered: str) -> None:
+    command = [sys.executable, "-m", "bsmamba2", *arguments]
+    with open("/dev/full", "wb") as full:
+        process = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": buffered}, check=False
+        )
+    assert process.returncode == 1
+    assert process.stderr.decode().startswith("bsmamba2: error: the output cannot be written (No space left on device)")
+    assert process.stderr.count(b"\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such shell")
+@pytest.mark.parametrize("prefix", ["exec 1>&-", "exec 2>&-", "exec 0<&- 1>&- 2>&-", "export PYTHONOPTIMIZE=2"])
+def test_a_song_is_separated_without_a_console_or_docstrings(tmp_path: Path, model: Path, prefix: str) -> None:
+    write_audio(tmp_path / "song.wav", torch.zeros(2, 4410), SAMPLE_RATE)
+    program = f'{prefix}; exec "$0" -m bsmamba2 separate song.wav --model {model.name}'
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    assert (
+        subprocess.run(["sh", "-c", program, sys.executable], cwd=tmp_path, env=environment, check=False).returncode
+        == 0
+    )
+    assert soundfile.info(tmp_path / "stems" / "song" / "vocals.wav").frames == 4410
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_an_output_of_any_encoding(encoding: str) -> None:
+    command = [sys.executable, "-m", "bsmamba2", "doctor"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    process = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert b"Traceback" not in process.stderr
+    assert process.stdout

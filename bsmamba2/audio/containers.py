@@ -117,6 +117,23 @@ def has_all_mp4_boxes(file: BinaryIO) -> bool:
     return True
 
 
+def second_mp4_file(file: BinaryIO) -> int | None:
+    """Returns the position of a second MP4 file behind one that is not in fragments; None if there is none."""
+    size, place, movies = file.seek(0, os.SEEK_END), 0, 0
+    while place + 8 <= size:
+        file.seek(place)
+        length, name = struct.unpack(">I4s", file.read(8))
+        if length == 1:
+            length = int.from_bytes(file.read(8), "big")
+        if length < 8 or name not in MP4_BOXES or name in (b"moof", b"sidx", b"styp"):
+            return None
+        movies += name == b"moov"
+        if name == b"ftyp" and place > 0 and movies:
+            return place
+        place += length
+    return None
+
+
 def ends_with_matroska_segment(file: BinaryIO) -> bool:
     """Whether a Matroska file is at least as long as its segment's header states, if it does (RFC 8794, section 6)."""
     end = 0

@@ -12,13 +12,13 @@ import av.logging
 import numpy as np
 import torch
 from av.codec.context import Flags2
-from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from torch import Tensor
 
 from bsmamba2.audio import BLOCK
 from bsmamba2.audio.containers import Mp4Track, mp4_track
-from bsmamba2.audio.irregularities import Hole, Irregularities, describe_holes
+from bsmamba2.audio.frames import FrameReader, skipped_samples
+from bsmamba2.audio.irregularities import Irregularities
 from bsmamba2.audio.kinds import MP4_FILES, file_kind
 from bsmamba2.audio.lossless_depth import lossless_depth
 from bsmamba2.audio.mpeg import first_mpeg_frame, lost_aac_frames, mp3_length
@@ -26,6 +26,7 @@ from bsmamba2.audio.ogg import OggPages
 from bsmamba2.audio.packet_sizes import TAGS, PacketSizes
 from bsmamba2.audio.probing import reason
 from bsmamba2.audio.sample_files import TRUNCATED, id3_bytes
+from bsmamba2.audio.time_line import TimeLine
 from bsmamba2.errors import InputError
 
 # How much shorter a stream may be than its container states, because containers round to their own clock. A smaller
@@ -80,7 +81,7 @@ class DecodedStream:
                 f"{path} is damaged or not audio that can be read; get the whole file or convert it to WAV"
             )
         self.sample_rate, self.channels = source.sample_rate, source.channels
-        self._packer: av.AudioResampler | None = None
+        self._frame_reader = FrameReader(path, self.sample_rate, self.channels)
         self._format, self._codec = container.format.name, source.codec_context.name
         self._tick_seconds = float(source.time_base or 0)
         self._kind = file_kind(self._format, self._codec, file, self.sample_rate)
@@ -108,7 +109,7 @@ class DecodedStream:
         self._frames = self._decoded()
         self._first = next(self._frames, None)
         # Samples to skip at the beginning, if the decoder is set not to do so.
-        self._skipped = _skipped(self._first.frame) if skips and self._first is not None else 0
+        self._skipped = skipped_samples(self._first.frame) if skips and self._first is not None else 0
         self._zero = self._zero_seconds()
         self._stated_end = None if self._kind.length in ("decoding", "doubtful") else self._stated_end_seconds()
         self.length = None
@@ -141,21 +142,23 @@ class DecodedStream:
                 waiting.append(piece)
                 ready += piece.shape[1]
             if ready >= BLOCK:
-                yield _joined(waiting)
+                yield torch.from_numpy(np.concatenate(waiting, axis=1))
                 waiting, ready = [], 0
         if waiting:
-            yield _joined(waiting)
+            yield torch.from_numpy(np.concatenate(waiting, axis=1))
 
     def _pieces(self, start: int, stop: int | None, found: Irregularities | None) -> Iterator[tuple[int, np.ndarray]]:
         """Yields position and samples (c, n) of what follows one another, from sample start or earlier up to stop."""
-        line = _TimeLine(start, stop, found)
+        line = TimeLine(self._path, self.sample_rate, start, stop, found)
         is_part = stop is not None and stop != self.length
         if self._pages is not None and not self._pages.intact:
             line.add_note("some of its pages are missing or damaged")
         if self._pages is not None and not self._pages.marked and stop == self.length:
             line.add_note("its last page is not marked as the last, so that it may have been longer")
+        if start == 0 and (late := self._late_seconds()) > CLOCK_SECONDS:
+            line.add_note(f"its first {late:.3g} s cannot be decoded and are left out")
         for decoded in self._from(start, is_part):
-            samples = self._samples(decoded.frame)
+            samples = self._frame_reader.samples(decoded.frame)
             if decoded is self._first:
                 samples = samples[:, self._skipped :]
             if silence := self._silence_before(decoded, line):
@@ -168,6 +171,13 @@ class DecodedStream:
                 break
         else:
             yield from self._silence(self._silence_at_the_end(line), line)
+
+    def _late_seconds(self) -> float:
+        """Returns how much of the beginning no frame was decoded from; the edits of an MP4 file leave some out."""
+        first = None if self._first is None else self._first.stamp
+        if first is None or self._first_stamp is None or self._is_film or self._kind.holes not in STAMPS:
+            return 0.0
+        return 0.0 if self._format == MP4_FILES else first - self._first_stamp * self._tick_seconds
 
     def _from(self, start: int, is_part: bool) -> Iterator["_Decoded"]:
         """Yields frames from before sample start, or from the first.
@@ -202,53 +212,75 @@ class DecodedStream:
             yield decoded if end is None else decoded._replace(stamp=end - left / self.sample_rate)
             left -= decoded.frame.samples
 
-    def _silence_before(self, decoded: "_Decoded", line: "_TimeLine") -> int:
+    def _silence_before(self, decoded: "_Decoded", line: TimeLine) -> int:
         """Returns the samples that are missing before a frame, and notes why."""
-        length, rate = decoded.frame.samples, self.sample_rate
         if self._kind.holes not in STAMPS:
-            if decoded.lost:
-                self._add_hole(line, decoded.lost)
-            elif decoded.skipped and not line.has_skipped:
-                line.has_skipped = True
-                line.add_note(f"bytes that are not audio are skipped, first at {line.position / rate:.2f} s")
-            return decoded.lost
-        stamp = decoded.stamp
-        if stamp is None:
+            return self._lost_before(decoded, line)
+        length = decoded.frame.samples
+        if decoded.stamp is None:
             line.expected = None if line.expected is None else line.expected + length
             return 0
-        at = (stamp - self._zero) * rate
+        at = (decoded.stamp - self._zero) * self.sample_rate
         first, jump = line.expected is None, at - (line.expected or 0)
         line.expected = at + length
         if first and line.start > 0 and decoded is not self._first:
             # After a seek; before the first frame of a film it is silent.
             line.position = min(round(at), line.start)
             return round(at) - line.position
-        missing = round(at) - line.left_out - line.position
         if self._pages is not None:
-            least = VORBIS_STAMP_SAMPLES if self._codec == "vorbis" else length / 2
-            if self._pages.intact or missing < least or not self._is_believed(at, missing):
-                return 0
-            self._add_hole(line, missing)
-            return missing
-        damaged = decoded.damaged
-        least = SYNCHRONOUS_SECONDS if first and self._is_film else CLOCK_SECONDS
-        if abs(jump) < (length / 2 if damaged else least * rate):
+            return self._lost_pages_before(decoded, at, line)
+        if decoded.damaged:
+            return self._damage_before(decoded, at, jump, line)
+        return self._pause_before(at, jump, first, line)
+
+    def _lost_before(self, decoded: "_Decoded", line: TimeLine) -> int:
+        """Returns the samples missing before a frame, where packets or bytes show them."""
+        if decoded.lost:
+            line.add_hole(decoded.lost)
+        elif decoded.skipped and not line.has_skipped:
+            line.has_skipped = True
+            line.add_note(f"bytes that are not audio are skipped, first at {line.position / self.sample_rate:.2f} s")
+        return decoded.lost
+
+    def _lost_pages_before(self, decoded: "_Decoded", at: float, line: TimeLine) -> int:
+        """Returns the samples missing before a frame that is at a sample by the stamps of the pages."""
+        missing = round(at) - line.left_out - line.position
+        least = VORBIS_STAMP_SAMPLES if self._codec == "vorbis" else decoded.frame.samples / 2
+        if (self._pages is not None and self._pages.intact) or missing < least or not self._is_believed(at, missing):
+            return 0
+        line.add_hole(missing)
+        return missing
+
+    def _damage_before(self, decoded: "_Decoded", at: float, jump: float, line: TimeLine) -> int:
+        """Returns the samples missing before a frame behind something that cannot be decoded."""
+        length = decoded.frame.samples
+        missing = round(at) - line.left_out - line.position
+        if abs(jump) < length / 2:
             line.lag = missing
             return 0
         if jump < 0 or missing <= 0 or not self._is_believed(at, missing):
             # The clock jumps, and time is counted from here.
-            line.left_out += missing
-            missing = length if decoded.damaged else 0
-            line.left_out -= missing
-        elif not damaged and not self._is_film:
-            line.add_note(
-                f"a pause of {missing / rate:.3g} s at {line.position / rate:.2f} s is left out, as in players"
-            )
-            line.left_out += missing
-            return 0
-        if damaged and missing:
-            self._add_hole(line, missing)
+            line.left_out += missing - length
+            missing = length
+        line.add_hole(missing)
         return missing
+
+    def _pause_before(self, at: float, jump: float, first: bool, line: TimeLine) -> int:
+        """Returns the samples of a pause before a frame: in a film it is silent, in sound alone it is left out."""
+        missing = round(at) - line.left_out - line.position
+        least = SYNCHRONOUS_SECONDS if first and self._is_film else CLOCK_SECONDS
+        if abs(jump) < least * self.sample_rate:
+            line.lag = missing
+            return 0
+        # Otherwise the clock jumps, and time is counted from here.
+        is_pause = jump > 0 and missing > 0 and self._is_believed(at, missing)
+        if is_pause and self._is_film:
+            return missing
+        if is_pause:
+            pause, place = missing / self.sample_rate, line.position / self.sample_rate
+            line.add_note(f"a pause of {pause:.3g} s at {place:.2f} s is left out, as in players")
+        line.left_out += missing
+        return 0
 
     def _is_believed(self, at: float, missing: int) -> bool:
         """Whether a jump of the time stamps can be true: it leads to no place behind the stated end, nor very far."""
@@ -257,29 +289,14 @@ class DecodedStream:
             return seconds <= self._stated_end + CLOCK_SECONDS
         return missing <= LONGEST_PAUSE_SECONDS * self.sample_rate
 
-    def _silence_at_the_end(self, line: "_TimeLine") -> int:
+    def _silence_at_the_end(self, line: TimeLine) -> int:
         """Returns the samples that the packets behind the last frame lack.
 
         Raises:
             InputError: The file ends before its stated end.
         """
-        missing = 0 if self.length is None else self.length - line.position
-        if self._pages is not None:
-            # The library lets the last packet before a hole last until the end.
-            filled = 0 if self._pages.intact or missing <= self._slack else missing
-        elif self._kind.holes not in STAMPS:
-            filled = missing if self._damaged_end or (line.has_holes and missing > self._slack) else 0
-            if self.length is None and self._kind.holes.startswith("packets"):
-                # The bytes of these kinds are known to be there; in others the last packet may have been cut.
-                if self._damaged_end and self._kind.length == "clock":
-                    raise InputError(f"{self._path} is damaged or truncated at its end; get the whole file")
-                filled = self._lost_end
-        else:
-            behind = round((self._end - self._zero) * self.sample_rate) - line.left_out - line.position
-            filled = behind if self._damaged_end and self._is_believed(line.position + behind, behind) else 0
-            if self._stated_end is not None and self._end + self._slack / self.sample_rate >= self._stated_end:
-                missing = 0
-        missing -= max(0, filled)
+        filled = self._lost_at_the_end(line)
+        missing = self._missing_at_the_end(line) - filled
         frame_samples = 0 if self._first is None else self._first.frame.samples
         if line.lag > max(frame_samples / 2, LAG_SECONDS * self.sample_rate):
             line.add_note(f"it is {line.lag / self.sample_rate:.3g} s shorter than its time stamps")
@@ -288,18 +305,44 @@ class DecodedStream:
             end = (self.length or 0) - self._slack
             raise InputError(f"{self._path} ends before its sample {end}; it is truncated or empty")
         supposed = self._supposed_end()
-        if (
-            self._error is not None
-            and self.length is None
-            and (supposed is None or self._end < supposed - CLOCK_SECONDS)
-        ):
+        early = supposed is None or self._end < supposed - CLOCK_SECONDS
+        if self._error is not None and self.length is None and early:
             raise InputError(f"{self._path} is damaged and cannot be read to its end ({reason(self._error)})")
         if filled > 0:
-            self._add_hole(line, filled)
+            line.add_hole(filled)
         self._note_the_end(line)
-        return max(0, filled)
+        return filled
 
-    def _note_the_end(self, line: "_TimeLine") -> None:
+    def _missing_at_the_end(self, line: TimeLine) -> int:
+        """Returns the samples that the file states and that no packet holds."""
+        timed = self._pages is None and self._kind.holes in STAMPS and self._stated_end is not None
+        if self.length is None or (timed and self._end + self._slack / self.sample_rate >= (self._stated_end or 0)):
+            return 0
+        return self.length - line.position
+
+    def _lost_at_the_end(self, line: TimeLine) -> int:
+        """Returns the samples of the packets behind the last frame that cannot be decoded.
+
+        Raises:
+            InputError: They may have been cut.
+        """
+        missing = 0 if self.length is None else self.length - line.position
+        if self._pages is not None:
+            # The library lets the last packet before a hole last until the end.
+            lost = 0 if self._pages.intact or missing <= self._slack else missing
+        elif self._kind.holes in STAMPS:
+            behind = round((self._end - self._zero) * self.sample_rate) - line.left_out - line.position
+            lost = behind if self._damaged_end and self._is_believed(line.position + behind, behind) else 0
+        elif self.length is None and self._kind.holes.startswith("packets"):
+            # The bytes of these kinds are known to be there; in others the last packet may have been cut.
+            if self._damaged_end and self._kind.length == "clock":
+                raise InputError(f"{self._path} is damaged or truncated at its end; get the whole file")
+            lost = self._lost_end
+        else:
+            lost = missing if self._damaged_end or (line.has_holes and missing > self._slack) else 0
+        return max(0, lost)
+
+    def _note_the_end(self, line: TimeLine) -> None:
         """Notes an end that is early, though it may be right, and bytes of no known kind at both ends."""
         stated = self._supposed_end() if self._kind.length == "doubtful" else self._stated_end
         rounding = self._tick_seconds if self._tick_seconds * self.sample_rate > 500 else CLOCK_SECONDS
@@ -334,22 +377,12 @@ class DecodedStream:
             return ((container.start_time or 0) + container.duration) / av.time_base
         return None
 
-    def _silence(self, count: int, line: "_TimeLine") -> Iterator[tuple[int, np.ndarray]]:
+    def _silence(self, count: int, line: TimeLine) -> Iterator[tuple[int, np.ndarray]]:
         while count > 0 and not line.is_over():
             size = min(count, BLOCK)
             yield line.position, np.zeros((self.channels, size), np.float32)
             line.advance(size)
             count -= size
-
-    def _add_hole(self, line: "_TimeLine", length: int) -> None:
-        hole = line.wanted(Hole(line.position, length))
-        line.has_holes = True
-        if hole is None:
-            return
-        if line.found is None:
-            places = describe_holes([hole], self.sample_rate)
-            raise InputError(f"{self._path} is damaged: {places}; get a copy that is whole")
-        line.found.holes.append(hole)
 
     def _decoded(self) -> Iterator["_Decoded"]:
         """Yields the frames of the stream; a packet that cannot be decoded does not end it."""
@@ -400,10 +433,12 @@ class DecodedStream:
             # Without a delay, each packet gives samples.
             if size and not frames and not missing and self.depth is not None and not packet.is_discard:
                 missing, damaged = sizes.lost_samples(packet, False), True
+            lost += sizes.explained() if frames and holes == "bytes" else 0
             if not frames:
                 lost += missing
             elif size and behind is not None:
-                self._last_byte = behind
+                # Only the first frame of such a packet could be decoded.
+                self._last_byte = behind - size + sizes.last if missing and holes == "bytes" else behind
             for frame in frames:
                 sizes.samples = frame.samples
                 ticks = frame.pts
@@ -472,28 +507,6 @@ class DecodedStream:
             begin = -int.from_bytes((source.codec_context.extradata or b"")[10:12], "little")
         return (begin + source.duration) * self._tick_seconds
 
-    def _samples(self, frame: av.AudioFrame) -> np.ndarray:
-        if (frame.sample_rate, frame.layout.nb_channels) != (self.sample_rate, self.channels):
-            raise InputError(f"{self._path} changes its sampling rate or channels midway; convert it to WAV first")
-        wide = frame.format.name in ("s64", "s64p")
-        if wide or (frame.format.is_planar and self.channels >= 8):
-            # PyAV accepts neither eight planes nor 64-bit integers.
-            if self._packer is None:
-                name = "dbl" if wide else frame.format.packed.name
-                self._packer = av.AudioResampler(name, frame.layout, self.sample_rate)
-            [frame] = self._packer.resample(frame)
-        if frame.format.name == "fltp":
-            # PyAV's own conversion takes several times as long.
-            planes = [np.frombuffer(memoryview(plane), np.float32, frame.samples) for plane in frame.planes]
-            return np.concatenate(planes).reshape(self.channels, frame.samples)
-        samples = frame.to_ndarray()
-        if not frame.format.is_planar:
-            samples = samples.reshape(-1, self.channels).T
-        if samples.dtype.kind == "f":
-            return samples.astype(np.float32, copy=False)
-        full_scale = 2.0 ** (8 * samples.dtype.itemsize - 1)
-        return ((samples - (full_scale if samples.dtype.kind == "u" else 0)) / full_scale).astype(np.float32)
-
 
 class _Decoded(NamedTuple):
     """A frame with its time; and what is before it: what cannot be decoded, its samples, and bytes of no audio."""
@@ -503,43 +516,3 @@ class _Decoded(NamedTuple):
     damaged: bool
     lost: int
     skipped: bool
-
-
-class _TimeLine:
-    """Where the samples are: those wanted, and those so far; and where to report what is found on the way."""
-
-    def __init__(self, start: int, stop: int | None, found: Irregularities | None) -> None:
-        self.start, self.stop, self.found = start, stop, found
-        self.position = 0
-        # Where the time stamps continue, and the samples of pauses and jumps in them that were left out.
-        self.expected: float | None = None
-        self.left_out = 0
-        # By how many samples the audio is shorter than the time stamps.
-        self.lag = 0
-        self.has_holes = self.has_skipped = False
-
-    def advance(self, count: int) -> None:
-        self.position += count
-
-    def is_over(self) -> bool:
-        return self.stop is not None and self.position >= self.stop
-
-    def wanted(self, hole: Hole) -> Hole | None:
-        """Returns the part of a hole that is wanted, if any."""
-        begin, end = max(hole.start, self.start), hole.start + hole.length
-        end = end if self.stop is None else min(end, self.stop)
-        return Hole(begin, end - begin) if begin < end else None
-
-    def add_note(self, note: str) -> None:
-        if self.found is not None and not self.is_over():
-            self.found.notes.append(note)
-
-
-def _skipped(frame: av.AudioFrame) -> int:
-    """Returns the samples to skip at the beginning of a frame, if the decoder is set not to do so."""
-    cut = frame.side_data.get(SideData.SKIP_SAMPLES, b"")  # type: ignore[call-overload]
-    return int.from_bytes(bytes(cut)[:4], "little")
-
-
-def _joined(pieces: list[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.concatenate(pieces, axis=1))

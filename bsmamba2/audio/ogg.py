@@ -45,7 +45,8 @@ def ogg_pages(file: BinaryIO) -> OggPages:
             number = int.from_bytes(content[place + 18 : place + 22], "little")
             if flags & FIRST:
                 numbers.pop(serial, None)
-            intact = intact and place == end and numbers.get(serial, number) == number
+            # A tag may be before the first page.
+            intact = intact and (place == end or not end) and numbers.get(serial, number) == number
             if serial in numbers or any(content[place + 6 : place + 14]):
                 numbers[serial] = number + 1
             # Several streams of one song begin together.

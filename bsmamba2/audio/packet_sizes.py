@@ -28,25 +28,35 @@ class PacketSizes:
     def __init__(self, format: str, holes: Holes, samples_per_tick: float) -> None:
         self._format, self._holes, self._samples_per_tick = format, holes, samples_per_tick
         self._sizes: deque[int] = deque(maxlen=16)
-        self._mark = b""
+        self._last: av.Packet | None = None
+        # Bytes since the last frame that are no whole packets one by one, though they may be together.
+        self._unexplained = 0
         self.samples = 0
 
     def add(self, packet: av.Packet) -> int:
         """Returns the samples of what a packet that can be decoded has behind it, -1 if that is not audio."""
+        size = packet.size
+        if self._format != "aac":
+            behind = size - self._frame_bytes(packet)
+            if behind > 3:
+                # Its decoder ignores bytes that it does not need.
+                count = round(behind / self.mean) if self._sizes else 0
+                whole = self._format not in CONSTANT_SIZES or abs(behind - count * self.mean) <= 3
+                return count * self.samples if whole else -1
+        self._sizes.append(size)
+        self._last = packet
+        return 0
+
+    def _frame_bytes(self, packet: av.Packet) -> float:
+        """Returns the size of the frame that a packet begins with."""
         head = bytes(memoryview(packet)[:10])
-        frame = mpeg_frame(head[:4]) if self._format == "mp3" else None
-        constant = self._format in CONSTANT_SIZES and self._is_constant()
-        size = frame.size if frame is not None else self.mean if constant else packet.size
+        if self._format == "mp3":
+            frame = mpeg_frame(head[:4])
+            return packet.size if frame is None else frame.size
         if head.startswith(DTS_CORE):
             size = dts_core_bytes(head)
-            size = packet.size if bytes(memoryview(packet)[size : size + 4]) == DTS_EXTENSION else size
-        if packet.size - size > 3:
-            # Its decoder ignores bytes that it does not need.
-            count = round((packet.size - size) / self.mean) if self._sizes else 0
-            return count * self.samples if abs(packet.size - size - count * self.mean) <= 3 or not constant else -1
-        self._sizes.append(packet.size)
-        self._mark = bytes(memoryview(packet)[:2])
-        return 0
+            return packet.size if bytes(memoryview(packet)[size : size + 4]) == DTS_EXTENSION else size
+        return self.mean if self._format in CONSTANT_SIZES and self._is_constant() else packet.size
 
     def _is_constant(self) -> bool:
         return len(self._sizes) == self._sizes.maxlen and max(self._sizes) - min(self._sizes) <= 2
@@ -63,7 +73,7 @@ class PacketSizes:
 
     def begins(self, packet: av.Packet) -> bool:
         """Whether a packet begins as the last one did."""
-        return bytes(memoryview(packet)[:2]) == self._mark
+        return self._last is not None and bytes(memoryview(packet)[:2]) == bytes(memoryview(self._last)[:2])
 
     def is_tag(self, packet: av.Packet) -> bool:
         """Whether a packet is a tag between frames."""
@@ -72,6 +82,12 @@ class PacketSizes:
     def lost_between(self, size: int) -> int:
         """Returns the samples of so many bytes between packets that are known by their bytes alone."""
         return round(size / self.mean) * self.samples if self._holes == "bytes" and self._sizes else 0
+
+    def explained(self) -> int:
+        """Returns the samples of what could not be decoded before a frame, if only all of it is whole packets."""
+        size, self._unexplained = self._unexplained, 0
+        count = round(size / self.mean) if size else 0
+        return count * self.samples if count and abs(size - count * self.mean) <= 3 else 0
 
     def lost_samples(self, packet: av.Packet, first_decoded: bool) -> int:
         """Returns the samples of a packet that cannot be decoded, or of what follows its first frame."""
@@ -85,5 +101,8 @@ class PacketSizes:
         count = round(size / self.mean)
         # Packets of one size leave a hole of whole packets; other bytes were put between them.
         if self._is_constant() and abs(size - count * self.mean) > 3:
-            return self.samples if begins and not first_decoded else 0
+            if begins and not first_decoded:
+                return self.samples
+            self._unexplained += size
+            return 0
         return self.samples * (max(1, count) if begins and not first_decoded else count)

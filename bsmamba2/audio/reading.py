@@ -20,6 +20,7 @@ from bsmamba2.audio.decoded_stream import DecodedStream
 from bsmamba2.audio.file_section import FileSection
 from bsmamba2.audio.formats import DEPTHS, Depth
 from bsmamba2.audio.irregularities import Hole, Irregularities
+from bsmamba2.audio.joined_files import second_file
 from bsmamba2.audio.ogg import OggPages, ogg_pages
 from bsmamba2.audio.probing import OPTIONS, check_is_file, not_audio, reason, unreadable
 from bsmamba2.audio.sample_files import TRUNCATED, open_samples
@@ -99,6 +100,10 @@ def read_blocks(
         InputError: The file cannot be read, is truncated, changes during reading, or has a sample that is not finite.
     """
     with _opened(path, stream) as source:
+        if length is None and (place := second_file(path)) is not None:
+            raise InputError(
+                f"{path} is several files joined end to end, of which the second begins at byte {place}; split it first"
+            )
         before, count = file_state(path), 0
         for block in source.blocks(start, length, found):
             if not block.isfinite().all():

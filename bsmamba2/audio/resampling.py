@@ -33,7 +33,7 @@ class Resampler:
 
     def finish(self, length: int) -> Tensor:
         """Returns the rest of the result, cut or zero-padded so that the whole result has this many samples."""
-        rest = torch.empty(self.channels, 0)
+        rest = torch.empty(self.channels, 0, dtype=torch.float32, device="cpu")
         if self.stream is not None:
             rest = self._resampled(rest, last=True)
         missing = max(0, length - self.given)

@@ -5,6 +5,7 @@ here.
 """
 
 import os
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,11 @@ from bsmamba2.errors import InputError
 # perhaps rounded down to whole blocks. (Zero is treated separately: it can also be true.)
 UNKNOWN_SIZES = (range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
 LARGEST_SIZE_32 = 0xFFFFFFFF
+UNKNOWN_SIZE_64 = 2**62
 TRUNCATED = "is truncated: it is shorter than its header states; get the whole file"
 UNREAD = "bytes behind its samples, which belong to no chunk, are not read"
+# Its buffer for a path.
+LIBSNDFILE_PATH_BYTES = 1024
 SAMPLE_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 
 
@@ -59,15 +63,19 @@ def open_samples(path: Path) -> tuple[soundfile.SoundFile, int, str] | None:
             return None
         data = sample_data(file)
         available = file.seek(0, os.SEEK_END) - (data.begin if data else 0)
-        note = "" if data is None or data.size is None or _ends_or_has_chunk(file, data.begin + data.size) else UNREAD
-    # Libraries silently read what is left of a truncated file.
-    if data is not None and data.size is not None and data.size > available:
-        raise InputError(f"{path} {TRUNCATED}")
+        note = ""
+        if data is not None and data.size is not None:
+            # Libraries silently read what is left of a truncated file.
+            if data.size > available:
+                raise InputError(f"{path} {TRUNCATED}")
+            note = "" if _ends_or_has_chunk(file, data.begin + data.size) else UNREAD
+    name = native_name(path)
     corrected = tag or (data is not None and data.corrections)
     try:
-        if corrected:
-            source = FileSection(path, tag, corrections=data.corrections if data else None)
-        sound = soundfile.SoundFile(source if corrected else native_name(path))
+        if corrected or name is None:
+            sound = soundfile.SoundFile(FileSection(path, tag, corrections=data.corrections if data else None))
+        else:
+            sound = soundfile.SoundFile(name)
     except (soundfile.LibsndfileError, TypeError):
         return None
     # A FLAC file that does not state its length has a huge one.
@@ -117,15 +125,19 @@ def _riff(file: BinaryIO, head: bytes, start: int, end: int) -> SampleData | Non
     order = "big" if head[:4] == b"RIFX" else "little"
     whole = int.from_bytes(head[4:8], order)  # type: ignore[arg-type]
     large: int | None = None
+    large_begin = 0
     for name, begin, size in _chunks(file, start + 12, end, 4, 4, order, 2):
         if name == b"ds64":
             file.seek(begin)
-            content = file.read(16)
+            content, large_begin = file.read(16), begin
             large, whole = int.from_bytes(content[8:16], "little"), int.from_bytes(content[:8], "little")
         elif name == b"data":
             if head[:4] == b"RF64" and size == LARGEST_SIZE_32 and large is not None:
-                return SampleData(begin, large)
-            empty = size == 0 and (begin == end or start + 8 + whole >= end)
+                if 0 < large < UNKNOWN_SIZE_64 or (large == 0 and begin == end):
+                    return SampleData(begin, large)
+                sizes = struct.pack("<QQ", end - start - 8, end - begin)
+                return SampleData(begin, None, {large_begin: sizes})
+            empty = size == 0 and start + 8 + whole >= end and _is_chunks(file, begin, end, order)
             if empty or (size and not any(size in unknown for unknown in UNKNOWN_SIZES)):
                 return SampleData(begin, size)
             largest = LARGEST_SIZE_32.to_bytes(4, "big")
@@ -138,7 +150,7 @@ def _w64(file: BinaryIO, head: bytes, start: int, end: int) -> SampleData | None
     for name, begin, size in _chunks(file, start + 40, end, 16, 8, "little", 8):
         if name[:4] == b"data":
             # The sizes include the 24 bytes before the content.
-            if size > 24 or begin == end or start + whole >= end:
+            if 24 < size < UNKNOWN_SIZE_64 or begin == end or (size <= 24 and end <= start + whole < UNKNOWN_SIZE_64):
                 return SampleData(begin, max(0, size - 24))
             found = {start + 16: end - start, begin - 8: end - begin + 24}
             return SampleData(begin, None, {place: value.to_bytes(8, "little") for place, value in found.items()})
@@ -151,7 +163,8 @@ def _aiff(file: BinaryIO, head: bytes, start: int, end: int) -> SampleData | Non
         if name == b"SSND":
             file.seek(begin)
             skipped = 8 + int.from_bytes(file.read(4), "big")
-            if size > skipped or begin + skipped >= end or start + 8 + whole >= end:
+            empty = start + 8 + whole >= end and _is_chunks(file, begin + size, end, "big")
+            if size > skipped or begin + skipped >= end or empty:
                 stated = None if any(size in unknown for unknown in UNKNOWN_SIZES) else max(0, size - skipped)
                 return SampleData(begin + skipped, stated)
             found = {start + 4: end - start - 8, begin - 4: end - begin}
@@ -175,6 +188,16 @@ def _caf(file: BinaryIO, head: bytes, start: int, end: int) -> SampleData | None
     return None
 
 
+def _is_chunks(file: BinaryIO, begin: int, end: int, order: str) -> bool:
+    """Whether a file consists of chunks with names from a position to its end."""
+    place = begin
+    for name, content, size in _chunks(file, begin, end, 4, 4, order, 2):
+        if not (name.isascii() and name.decode("ascii").isprintable()):
+            return False
+        place = content + size
+    return end - 8 < place <= end + 1
+
+
 def _chunks(
     file: BinaryIO, start: int, end: int, name_bytes: int, size_bytes: int, order: str, alignment: int
 ) -> Iterator[tuple[bytes, int, int]]:
@@ -193,6 +216,12 @@ def _chunks(
             return
 
 
-def native_name(path: Path) -> str | bytes:
-    """Returns a path as soundfile needs it: bytes, as it fails on names that are not UTF-8; text on Windows."""
-    return str(path) if os.name == "nt" else os.fsencode(path)
+def native_name(path: Path) -> str | bytes | None:
+    """Returns a path as soundfile needs it: bytes, as it fails on names that are not UTF-8; text on Windows.
+
+    It is None if the path is too long for libsndfile, which can then be given a file that is open.
+    """
+    if os.name == "nt":
+        return str(path)
+    name = os.fsencode(path)
+    return name if len(name) < LIBSNDFILE_PATH_BYTES else None

@@ -55,10 +55,11 @@ def mel_rows(sample_rate: int, dtype: torch.dtype) -> Tensor:
 
     Rows rise from 40 Hz to half the sampling rate (Hz) on the mel scale; bins are those of N_FFT.
     """
-    mels = torch.linspace(math.log1p(LOWEST_HZ / 700), math.log1p(sample_rate / 2 / 700), ROWS + 1)
+    highest = math.log1p(sample_rate / 2 / 700)
+    mels = torch.linspace(math.log1p(LOWEST_HZ / 700), highest, ROWS + 1, dtype=torch.float32, device="cpu")
     # Bin b extends from b - 1/2 to b + 1/2.
     edges = (700 * mels.expm1() * N_FFT / sample_rate + 0.5).to(dtype)
-    bins = torch.arange(N_FFT // 2 + 1).to(dtype)
+    bins = torch.arange(N_FFT // 2 + 1, dtype=dtype, device="cpu")
     shared = torch.minimum(edges[1:, None], bins + 1) - torch.maximum(edges[:-1, None], bins)
     shared = shared.clamp(min=0)
     return shared / shared.sum(1, keepdim=True)
@@ -75,7 +76,7 @@ def frequency_ticks(sample_rate: int) -> dict[str, float]:
 
 def _coloured(level: Tensor) -> Tensor:
     """Returns 8-bit colours (k, 3, h, w) for levels (k, h, w) from 0 to 1."""
-    colours = torch.tensor(COLOURS).to(level)
+    colours = torch.tensor(COLOURS, dtype=level.dtype, device=level.device)
     position = level * (len(COLOURS) - 1)
     lower = position.long().clamp(max=len(COLOURS) - 2)
     mixed = torch.lerp(colours[lower], colours[lower + 1], (position - lower)[..., None])

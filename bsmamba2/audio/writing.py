@@ -1,6 +1,7 @@
 """Writing audio files block by block: soundfile for WAV, FLAC, MP3 and OGG, PyAV for M4A."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -118,8 +119,9 @@ def _sound_writer(
     subtype = SUBTYPES[format].get(depth, "") if depth else None
     bytes_per_sample = {"float": 4, "double": 8}.get(str(depth)) or INTEGER_BITS.get(str(depth), 0) // 8
     large = format == "wav" and length * channels * bytes_per_sample > LARGEST_WAV_BYTES
+    name = native_name(path)
     sound = soundfile.SoundFile(
-        native_name(path),
+        os.open(path, os.O_RDWR | os.O_CREAT) if name is None else name,
         "w",
         sample_rate,
         channels,

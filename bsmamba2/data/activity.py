@@ -12,7 +12,6 @@ from typing import Any
 import av
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from bsmamba2.audio.reading import read_blocks
 from bsmamba2.data.activity_cache import ActivityCache
@@ -20,6 +19,7 @@ from bsmamba2.data.track_files import StemLocation
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 from bsmamba2.stem_names import MIXTURE
+from bsmamba2.system.console import progress_bar
 from bsmamba2.system.files import complete_file, sha256_of_text
 
 BLOCKS = 10
@@ -215,7 +215,7 @@ def _cached_activities(tracks: Sequence[Track], window: int, folder: Path) -> Ac
         with cache.opened(), ThreadPoolExecutor(MOST_THREADS) as pool:
             scans = {pool.submit(_scanned, track, stem, window): (track.name, stem) for track, stem in jobs}
             try:
-                progress = tqdm(as_completed(scans), "indexing stems", len(scans), unit="stem", disable=None)
+                progress = progress_bar(as_completed(scans), "indexing stems", total=len(scans), unit="stem")
                 for scan in progress:
                     cache.add(states[scans[scan]], asdict(scan.result()))
             except BaseException:

@@ -5,8 +5,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
 from bsmamba2.audio.formats import DecodedDepth
 from bsmamba2.data.activity import MOST_THREADS, write_index
 from bsmamba2.data.audio_checks import (
@@ -35,6 +33,7 @@ from bsmamba2.data.name_checks import (
     wrong_file_names,
 )
 from bsmamba2.data.track_files import split_folders, track_files
+from bsmamba2.system.console import progress_bar
 
 
 def check_folder(root: Path, window: int, sample_rate: int = SAMPLE_RATE, channels: int = CHANNELS) -> DataReport:
@@ -54,7 +53,7 @@ def check_folder(root: Path, window: int, sample_rate: int = SAMPLE_RATE, channe
     with ThreadPoolExecutor(MOST_THREADS) as pool:
         scans = pool.map(measure_track, paths, itertools.repeat(window))
         try:
-            tracks = list(tqdm(scans, "checking tracks", len(paths), unit="track", disable=None))
+            tracks = list(progress_bar(scans, "checking tracks", total=len(paths), unit="track"))
         except BaseException:
             # The pool would read the rest first.
             pool.shutdown(wait=False, cancel_futures=True)

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from bsmamba2.audio.formats import DecodedDepth
 from bsmamba2.audio.reading import AudioInfo, audio_info, read_blocks
 from bsmamba2.audio.writing import audio_writer, count_beyond_full_scale
 from bsmamba2.data.track_files import STEM_FILE, StemLocation, track_files
 from bsmamba2.errors import InputError
+from bsmamba2.system.console import progress_bar
 from bsmamba2.system.files import complete_file, locked, remove_unfinished
 
 
@@ -52,7 +51,7 @@ def decode_tracks(paths: Sequence[Path], output: Path, depth: DecodedDepth = "fl
 def _decoded(paths: Sequence[Path], output: Path, depth: DecodedDepth) -> Decoded:
     written = kept = clipped = 0
     jobs = [(path, stem, source) for path in paths for stem, source in track_files(path).sources.items()]
-    for path, stem, source in tqdm(jobs, "decoding tracks", unit="stem", disable=None):
+    for path, stem, source in progress_bar(jobs, "decoding tracks", unit="stem"):
         file = decoded_folder(path, output) / f"{stem}.wav"
         remove_unfinished(file.parent, ".wav")
         if _is_complete(file, source, depth):

@@ -11,6 +11,7 @@ from bsmamba2.audio.reading import AudioInfo
 from bsmamba2.data.activity import StemActivity
 from bsmamba2.data.track_files import StemLocation
 from bsmamba2.data.tracks import track_name
+from bsmamba2.printable import printable
 from bsmamba2.stem_names import MIXTURE
 from bsmamba2.text_table import text_table
 
@@ -156,7 +157,7 @@ class DataReport:
             "problems": [asdict(problem) for problem in self.problems],
             "summary": self.summary(),
         }
-        return json.dumps(content, indent=2, ensure_ascii=False)
+        return json.dumps(content, indent=2)
 
     def summary(self) -> list[str]:
         """Returns a few lines: the size of each split, the remarks, and whether it can be trained on."""
@@ -180,8 +181,8 @@ class DataReport:
             first = [track.split, track.name, _rounded(track.seconds, 1, 1), str(len(track.stems))]
             rows.append([*first, *shares, level, count or "-"])
         table = text_table(rows, left=(0, 1, len(rows[0]) - 1))
-        listed = [f"{problem.severity}: {problem.place}: {problem.text}" for problem in self.problems]
-        return "\n".join([table, "", *listed, *([""] if listed else []), *self.summary()])
+        listed = [printable(f"{problem.severity}: {problem.place}: {problem.text}") for problem in self.problems]
+        return "\n".join([table, "", *listed, *([""] if listed else []), *map(printable, self.summary())])
 
 
 def _rounded(value: float | None, factor: float, digits: int = 0) -> str:

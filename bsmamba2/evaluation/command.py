@@ -11,6 +11,7 @@ from bsmamba2.errors import InputError, UsageError
 from bsmamba2.evaluation.runs import check_no_other_files
 from bsmamba2.evaluation.settings import ScoringSettings, Selection, SourceSettings
 from bsmamba2.separation.settings import SeparationSettings
+from bsmamba2.system.console import progress_bar
 from bsmamba2.system.files import check_can_be_made, sha256_of_text
 from bsmamba2.system.processes import Processes, is_first_process
 from bsmamba2.version import __version__
@@ -57,8 +58,6 @@ def evaluate(
         _check_no_model(settings, scoring)
     _check_given(root, output, model, source_settings)
     # Imported only now: it takes seconds, which the help, a wrong option or a wrong path need not wait for.
-    from tqdm import tqdm
-
     from bsmamba2.evaluation.museval_scores import require_museval
     from bsmamba2.evaluation.results import FORMAT, Results
     from bsmamba2.evaluation.runs import Run
@@ -114,7 +113,7 @@ def evaluate(
                 return Results({}, {}, {})
         else:
             work = worker(settings.device)
-            outcomes = [work(track) for track in tqdm(tracks, "evaluating", unit="track", disable=None)]
+            outcomes = [work(track) for track in progress_bar(tracks, "evaluating", unit="track")]
         description = {**source.description, "data": {"root": str(root), "split": selection.split}, "settings": scored}
         results = _gathered(outcomes, description, hardware)
         if results.tracks:

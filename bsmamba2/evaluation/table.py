@@ -7,7 +7,8 @@ from bsmamba2.evaluation.results import ESTIMATE, Results
 from bsmamba2.evaluation.scores import ACTIVITY_SCORES, MUSEVAL_SCORES, SCORES, SPARSE_SCORES, TRACK_SCORES
 from bsmamba2.evaluation.statistics import Summary, count_windows, summarise_results, windows_by_track
 from bsmamba2.evaluation.training_songs import NEW_ARTISTS_ROW, of_new_artists, training_warnings
-from bsmamba2.text_table import printable, text_table
+from bsmamba2.printable import printable
+from bsmamba2.text_table import text_table
 
 
 def results_table(results: Results) -> str:

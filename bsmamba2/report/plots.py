@@ -15,8 +15,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from bsmamba2.evaluation.statistics import Summary
 from bsmamba2.player.palette import DARK, FONTS, LIGHT, Palette
+from bsmamba2.printable import printable
 from bsmamba2.report.style import SERIES_COLOURS, drawing
-from bsmamba2.text_table import printable
 
 LINE_STYLES = ("solid", "dashed", "dotted")
 MARKERS = ("o", "s", "^", "D", "v", "P")

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bsmamba2.system.console import progress_bar
+
 LONGEST_TITLE = 30
 
 
@@ -95,14 +97,10 @@ class SongProgress:
     @contextlib.contextmanager
     def bar(self, shown: bool) -> Iterator[None]:
         """Shows a bar on a terminal while the block runs."""
-        # Imported here, so that the usage of the command line is printed without delay.
-        from tqdm import tqdm
-
         layout = "{desc} {percentage:3.0f}%{postfix} {bar}"
-        hidden = None if shown else True
-        with tqdm(
-            total=1.0, desc=f"{self._album.place}{self._title}", disable=hidden, bar_format=layout, leave=False
-        ) as self._bar:
+        hidden: dict[str, Any] = {} if shown else {"disable": True}
+        title = f"{self._album.place}{self._title}"
+        with progress_bar(None, title, total=1.0, bar_format=layout, leave=False, **hidden) as self._bar:
             yield
 
     def __call__(self, share: float) -> None:

@@ -8,23 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from bsmamba2.audio.irregularities import Irregularities
-from bsmamba2.errors import InputError, UsageError
+from bsmamba2.errors import InputError, OccupiedError, UsageError
 from bsmamba2.separation.album import Album
 from bsmamba2.separation.common_stems import Gives, given_by
-from bsmamba2.separation.paths import (
-    PAGE,
+from bsmamba2.separation.inputs import (
     STANDARD_INPUT,
-    Destination,
     SongFile,
     check_any_audio,
     check_any_exists,
     find_song_files,
     is_pipe,
     piped_inputs,
-    stem_paths,
 )
+from bsmamba2.separation.paths import PAGE, Destination, StemPaths
 from bsmamba2.separation.settings import Combination, SeparationSettings, StemSettings
 from bsmamba2.system.files import check_can_be_made, check_writable
+from bsmamba2.system.outputs import remove_leftovers
 from bsmamba2.system.processes import Processes, is_first_process
 from bsmamba2.weights.headers import known_configs
 from bsmamba2.weights.registry import DEFAULT_MODEL, ModelNames, check_models_exist
@@ -51,19 +50,6 @@ class Outcome:
     source: Path
     state: State
     remark: str = ""
-
-
-@dataclass(frozen=True)
-class PlannedFiles:
-    """Files of a song, by stem.
-
-    Args:
-        all: All its stems, and its page.
-        missing: Those to write.
-    """
-
-    all: Mapping[str, Path]
-    missing: Mapping[str, Path]
 
 
 def separate_files(
@@ -104,11 +90,10 @@ def separate_files(
         songs = find_song_files(inputs, destination.output, spooled)
         check_any_exists(songs)
         configs = known_configs(names)
-        planned: dict[SongFile, PlannedFiles] = {}
         if configs is not None:
-            planned = _planned(songs, destination, stem_settings, given_by(names, configs, stem_settings.stems))
-            if songs and not any(files.missing for files in planned.values()):
-                outcomes = [_skipped(song) for song in songs] if is_first_process() else []
+            paths = _paths(songs, destination, stem_settings, given_by(names, configs, stem_settings.stems))
+            if songs and not any(_missing(files, destination, stem_settings) for files in paths.values()):
+                outcomes = [_finished(song, paths[song]) for song in songs] if is_first_process() else []
                 _log_summary(outcomes)
                 return outcomes
         check_any_audio(songs)
@@ -121,17 +106,19 @@ def separate_files(
             choose_device(settings.device)
 
         def estimated(gives: Gives) -> list[str]:
-            planned.update(_planned(songs, destination, stem_settings, gives))
+            # Before the weights are read.
+            _paths(songs, destination, stem_settings, gives)
             return stem_settings.estimated(gives)
 
         models = load_models(names, ensemble, estimated, stem_settings.stems, hop_length)
         # Here and not only in each process: a wrong setting is reported once, before there is a folder.
         models.check(settings)
+        paths = _paths(songs, destination, stem_settings, models.gives)
         album = Album([song.path for song in songs], shown=not processes.several)
 
         def worker(device: str) -> Callable[[SongFile], Outcome]:
             separator = models.separator(settings, device)
-            return lambda song: _separate(separator, song, planned[song], stem_settings, album)
+            return lambda song: _separate(separator, song, paths[song], destination, stem_settings, album)
 
         separate = None if processes.several else worker(settings.device)
         check_writable(destination.output)
@@ -153,35 +140,32 @@ def separate_files(
     return outcomes
 
 
-def _planned(
-    songs: Sequence[SongFile], destination: Destination, stem_settings: StemSettings, gives: Gives
-) -> dict[SongFile, PlannedFiles]:
-    """Returns the files of each song.
+def _paths(songs: Sequence[SongFile], destination: Destination, stem_settings: StemSettings, gives: Gives) -> StemPaths:
+    """Returns the files of every song: its stems, and its page if there is one.
 
     Raises:
         InputError: A stem cannot be given, or a file may not be written.
     """
     with_page = stem_settings.page is not None
-    paths = stem_paths(songs, destination, stem_settings.names(gives), stem_settings.format, with_page)
-    planned = {
-        song: PlannedFiles(files, files if destination.overwrite else _missing(files, destination, stem_settings))
-        for song, files in paths.items()
-    }
-    for path in (path for files in planned.values() for path in files.missing.values()):
-        if os.path.isdir(path):
-            raise InputError(f"{path} is a folder; remove it, or give another --output")
-    return planned
-
-
-def _skipped(song: SongFile, place: str = "") -> Outcome:
-    log.info("%sskipped: %s: all its stems exist", place, song.path)
-    return Outcome(song.path, "skipped", "all its stems exist")
+    paths = StemPaths(songs, destination, stem_settings.names(gives), stem_settings.format, with_page)
+    for files in paths.values():
+        _missing(files, destination, stem_settings)
+    return paths
 
 
 def _missing(files: Mapping[str, Path], destination: Destination, stem_settings: StemSettings) -> dict[str, Path]:
-    """Returns the files of a song that do not exist yet."""
+    """Returns the files of a song to write: all, or those that do not exist yet.
+
+    Raises:
+        InputError: One is a folder, or exists and may not be replaced.
+    """
     # Not Path.exists, which fails if a name is too long; writing then reports it for this song alone.
     present = [path for path in files.values() if os.path.exists(path)]
+    for path in present:
+        if os.path.isdir(path):
+            raise InputError(f"{path} is a folder; remove it, or give another --output")
+    if destination.overwrite:
+        return dict(files)
     if present and not destination.skip_existing:
         raise InputError(f"{present[0]} already exists; give another --output, or --overwrite or --skip-existing")
     if 0 < len(present) < len(files) and stem_settings.peak != "clip":
@@ -193,28 +177,40 @@ def _missing(files: Mapping[str, Path], destination: Destination, stem_settings:
 
 
 def _separate(
-    separator: "SongSeparator", song: SongFile, planned: PlannedFiles, stem_settings: StemSettings, album: Album
+    separator: "SongSeparator",
+    song: SongFile,
+    files: Mapping[str, Path],
+    destination: Destination,
+    stem_settings: StemSettings,
+    album: Album,
 ) -> Outcome:
     """Separates a song, of whose files some may be missing only, and returns its outcome."""
-    missing = planned.missing
-    if not missing:
-        album.skip()
-        return _skipped(song, album.place)
     from bsmamba2.audio.reading import stated_seconds
     from bsmamba2.separation.stems import StemPage, write_stems
 
     found = Irregularities()
-    files = {stem: path for stem, path in missing.items() if stem != PAGE}
-    page = None
-    if PAGE in missing:
-        linked = {stem: path for stem, path in planned.all.items() if stem != PAGE}
-        page = StemPage(missing[PAGE], song.track, linked if stem_settings.page == "linked" else None)
     try:
+        # Once more, because another process may have written them meanwhile.
+        missing = _missing(files, destination, stem_settings)
+        if not missing:
+            album.skip()
+            return _finished(song, files, album.place)
+        stems = {stem: path for stem, path in missing.items() if stem != PAGE}
+        page = None
+        if PAGE in missing:
+            linked = {stem: path for stem, path in files.items() if stem != PAGE}
+            page = StemPage(missing[PAGE], song.track, linked if stem_settings.page == "linked" else None)
         with album.song(song.track, stem_settings.seconds_of(stated_seconds(song.path))) as progress:
-            remark = write_stems(separator, song.path, files, stem_settings, progress, found, page)
+            remark = write_stems(
+                *(separator, song.path, stems, stem_settings, progress, found, page, destination.overwrite)
+            )
+    except OccupiedError as error:
+        # Two processes that share songs in this way leave each other's to each other.
+        if destination.skip_existing:
+            return _skipped(song, str(error), album.place)
+        return _failed(song, error, album.place)
     except InputError as error:
-        log.error("%sfailed: %s", album.place, error)
-        return Outcome(song.path, "failed", str(error))
+        return _failed(song, error, album.place)
     # An unexpected error in one file must not stop the others.
     except Exception as error:
         log.exception("%sfailed: %s", album.place, song.path)
@@ -227,6 +223,22 @@ def _separate(
     took = f"{progress.summary()}{remark and f'; {remark}'}"
     log.info("%s%s: %s -> %s in %s", album.place, state, song.path, places, took)
     return Outcome(song.path, state, remark)
+
+
+def _finished(song: SongFile, files: Mapping[str, Path], place: str = "") -> Outcome:
+    """Returns the outcome of a song whose files all exist, and removes what killed runs left of them."""
+    remove_leftovers(files.values())
+    return _skipped(song, "all its stems exist", place)
+
+
+def _skipped(song: SongFile, reason: str, place: str) -> Outcome:
+    log.info("%sskipped: %s: %s", place, song.path, reason)
+    return Outcome(song.path, "skipped", reason)
+
+
+def _failed(song: SongFile, error: InputError, place: str) -> Outcome:
+    log.error("%sfailed: %s", place, error)
+    return Outcome(song.path, "failed", str(error))
 
 
 def _log_summary(outcomes: Sequence[Outcome]) -> None:

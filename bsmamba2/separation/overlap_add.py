@@ -41,7 +41,7 @@ def overlap_add(
             "give a hop from 1 to the segment and a batch of at least one segment"
         )
     window = _window(segment, segment - hop)
-    sums, weights = torch.zeros(segment), torch.zeros(segment)
+    sums = weights = torch.zeros(segment, dtype=torch.float32, device="cpu")
     for batch in _batches(_segments(blocks, segment, hop), batch_size):
         results = process(torch.stack([piece for piece, _ in batch]))
         for result, (_, final) in zip(results, batch, strict=True):
@@ -72,5 +72,6 @@ def _window(segment: int, overlap: int) -> Tensor:
 
     On music, estimates depend less on where segments begin than with squared-sine ramps (measured).
     """
-    distance_to_end = torch.arange(segment).minimum(torch.arange(segment).flip(0)) + 0.5
+    positions = torch.arange(segment, dtype=torch.float32, device="cpu")
+    distance_to_end = positions.minimum(positions.flip(0)) + 0.5
     return (distance_to_end / max(overlap, 0.5)).clamp(max=1)

@@ -1,22 +1,28 @@
-"""Finds the songs to separate and the paths of their stems."""
+"""Paths of the stems of songs."""
 
-import contextlib
-import glob
+import functools
+import logging
 import os
-import shutil
-import stat
 import string
-import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bsmamba2.audio.formats import AUDIO_SUFFIXES, Format
-from bsmamba2.audio.probing import check_is_audio
+from bsmamba2.audio.formats import Format
 from bsmamba2.errors import InputError
+from bsmamba2.separation.inputs import FileIdentity, SongFile, identity
+from bsmamba2.system.files import short_name
 
-STANDARD_INPUT = "-"
+log = logging.getLogger(__name__)
+
+# What file systems allow.
+LONGEST_FILE_NAME_BYTES = 255
+# A shorter name of a track does not tell tracks apart.
+SHORTEST_TRACK_BYTES = 20
+# Names of devices on Windows, with any suffix, and their numbers.
+DEVICES = frozenset(["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"])
+NUMBERED_DEVICES = ("COM", "LPT")
+DEVICE_NUMBERS = "123456789¹²³"
 # The page among the files of a song, where stems have their names.
 PAGE = "listen.html"
 
@@ -45,247 +51,109 @@ class Destination:
             raise InputError("--overwrite and --skip-existing contradict each other; give one of them")
 
 
-@dataclass(frozen=True)
-class SongFile:
-    """A file to separate.
-
-    Args:
-        path: The file.
-        folder: Its folder, relative to the folder that was given; kept in the output.
-        track: Its name in the output.
-    """
-
-    path: Path
-    folder: Path
-    track: str
-
-
-def find_song_files(
-    inputs: Sequence[str | Path], output: Path, spooled: Mapping[str, Path] | None = None
-) -> list[SongFile]:
-    """Returns the songs of files, folders and patterns in order, each file once even if several links lead to it.
-
-    Folders are searched recursively, except for the output and hidden files and folders.
-
-    Args:
-        inputs: Files, folders, patterns such as `songs/**/*.flac`, or `-` for the standard input.
-        output: Folder of the stems.
-        spooled: Files with what was read from the inputs that are pipes.
-
-    Raises:
-        InputError: A folder cannot be listed, contains no song or is the output; or a pattern matches only folders.
-    """
-    songs: dict[Path, SongFile] = {}
-    for given in inputs:
-        if not str(given):
-            raise InputError("an input is empty; give a file, a folder or a pattern")
-        if spooled and str(given) in spooled:
-            track = "stdin" if str(given) == STANDARD_INPUT else _track(Path(given))
-            found: Iterable[SongFile] = [SongFile(spooled[str(given)], Path(), track)]
-        else:
-            found = _songs(Path(given), output)
-        for song in found:
-            songs.setdefault(_real(song.path), song)
-    return list(songs.values())
-
-
-def check_any_exists(songs: Sequence[SongFile]) -> None:
-    """Checks that not all songs are missing; a missing one among others fails alone.
-
-    Raises:
-        InputError: All are.
-    """
-    # Not Path.exists, which fails if a name is too long.
-    if songs and not any(os.path.lexists(song.path) for song in songs):
-        first = songs[0].path
-        raise InputError(
-            f"{first} does not exist; check the path"
-            if len(songs) == 1
-            else f"none of the {len(songs)} songs exists, the first of which is {first}; check the paths"
-        )
-
-
-def check_any_audio(songs: Sequence[SongFile]) -> None:
-    """Checks that not all songs are something else than audio; one among others fails alone.
-
-    Raises:
-        InputError: All are.
-    """
-    problems = []
-    for song in songs:
-        try:
-            check_is_audio(song.path)
-        except InputError as error:
-            problems.append(error)
-        else:
-            return
-    if len(problems) == 1:
-        raise problems[0]
-    if problems:
-        raise InputError(f"none of the {len(songs)} songs can be read; the first: {problems[0]}")
-
-
-def stem_paths(
-    songs: Sequence[SongFile], destination: Destination, stems: Sequence[str], format: Format, page: bool = False
-) -> dict[SongFile, dict[str, Path]]:
-    """Returns the file of every stem of every song, and the page of every song by the name PAGE.
+class StemPaths(Mapping[SongFile, dict[str, Path]]):
+    """The file of every stem of every song, made when it is asked for: there can be very many.
 
     Args:
         songs: The songs to separate.
         destination: Where the stems are written.
         stems: Names of the stems.
         format: File format.
-        page: Whether there are pages.
+        page: Whether there is a page for every song, by the name PAGE.
 
     Raises:
         InputError: The template cannot be used, two files would get one path, or a song would be overwritten.
     """
-    output, template = destination.output, destination.template
-    _check_template(template, stems)
-    names = {stem: {"stem": stem, "ext": format} for stem in stems}
-    if page:
-        stem, _, ext = PAGE.partition(".")
-        names[PAGE] = {"stem": stem, "ext": ext}
-    paths = {
-        song: {
-            name: output / song.folder / template.format(track=song.track, **fields) for name, fields in names.items()
-        }
-        for song in songs
-    }
-    sources = {_real(song.path) for song in songs}
-    owners: dict[str, SongFile] = {}
-    for song, files in paths.items():
-        for path in files.values():
-            other = owners.setdefault(os.path.normcase(path), song)
-            if other is not song:
-                raise InputError(
-                    f"{other.path} and {song.path} would both write {path}; separate them into two folders"
-                )
-            if _real(path) in sources:
-                raise InputError(f"{path} is an input and would be overwritten; give another --output")
-    return paths
+
+    def __init__(
+        self,
+        songs: Sequence[SongFile],
+        destination: Destination,
+        stems: Sequence[str],
+        format: Format,
+        page: bool = False,
+    ) -> None:
+        self._songs, self._output, self._template = songs, destination.output, destination.template
+        # What the template is filled with, apart from the name of the track.
+        self._fields = {stem: {"stem": stem, "ext": str(format)} for stem in stems}
+        if page:
+            stem, _, ext = PAGE.partition(".")
+            self._fields[PAGE] = {"stem": stem, "ext": ext}
+        _check_template(self._template, stems)
+        self._track_bytes = self._longest_track_bytes()
+        self._check()
+
+    def __getitem__(self, song: SongFile) -> dict[str, Path]:
+        return {name: self._output / self._portable(song, name) for name in self._fields}
+
+    def __iter__(self) -> Iterator[SongFile]:
+        return iter(self._songs)
+
+    def __len__(self) -> int:
+        return len(self._songs)
+
+    def _given(self, song: SongFile, stem: str) -> str:
+        """Returns the path of a stem below the output as the template gives it."""
+        track = short_name(song.track, self._track_bytes)
+        return os.path.join(song.folder, self._template.format(track=track, **self._fields[stem]))
+
+    def _portable(self, song: SongFile, stem: str) -> str:
+        """Returns the path of a stem below the output."""
+        return os.path.join(*map(portable_name, _names(self._given(song, stem))))
+
+    def _longest_track_bytes(self) -> int:
+        """Returns the length to which the template limits the names of tracks."""
+        longest = LONGEST_FILE_NAME_BYTES
+        for fields in self._fields.values():
+            without, with_one = (self._template.format(track=track, **fields) for track in ("", "x"))
+            for shorter, longer in zip(without.split("/"), with_one.split("/"), strict=True):
+                left, count = LONGEST_FILE_NAME_BYTES - len(os.fsencode(shorter)), len(longer) - len(shorter)
+                longest = min(longest, left // count if count else longest if left >= 0 else 0)
+        if longest < SHORTEST_TRACK_BYTES:
+            raise InputError(
+                f"the template {self._template!r} makes names that are too long; file systems allow "
+                f"{LONGEST_FILE_NAME_BYTES} bytes, so shorten it"
+            )
+        return longest
+
+    def _check(self) -> None:
+        # By hash, because the paths themselves may not fit into memory.
+        owners: dict[int, int] = {}
+        sources: set[FileIdentity] | None = None
+        changed: dict[str, str] = {}
+        for number, song in enumerate(self._songs):
+            if (short := short_name(song.track, self._track_bytes)) != song.track:
+                changed[song.track] = short
+            for stem in self._fields:
+                names = _names(self._given(song, stem))
+                changed.update((name, portable_name(name)) for name in names if portable_name(name) != name)
+                below = os.path.join(*map(portable_name, names))
+                other = owners.setdefault(hash(os.path.normcase(below)), number)
+                path = self._output / below
+                if other != number:
+                    first = self._songs[other].path
+                    raise InputError(f"{first} and {song.path} would both write {path}; separate them into two folders")
+                if os.path.lexists(path):
+                    sources = sources or {identity(song.path) for song in self._songs}
+                    if identity(path) in sources:
+                        raise InputError(f"{path} is an input and would be overwritten; give another --output")
+        for old, new in changed.items():
+            log.warning("the name %r is written as %r, which every system can keep", old, new)
 
 
-@contextlib.contextmanager
-def piped_inputs(inputs: Sequence[str | Path]) -> Iterator[dict[str, Path]]:
-    """Gives files with the contents of the inputs that are pipes while the block runs, by the inputs as given.
-
-    Those are `-`, the standard input, and paths such as /dev/stdin, a named pipe or a process substitution.
-
-    Raises:
-        InputError: Nothing is piped in.
-    """
-    names = [name for name in dict.fromkeys(map(str, inputs)) if name == STANDARD_INPUT or is_pipe(Path(name))]
-    if not names:
-        yield {}
-        return
-    if STANDARD_INPUT in names and (sys.stdin is None or sys.stdin.isatty()):
-        raise InputError("the input - is the standard input, but nothing is piped into it; give a file instead")
-    with tempfile.TemporaryDirectory(prefix="bsmamba2-") as folder:
-        spooled = {name: Path(folder) / str(number) for number, name in enumerate(names)}
-        for name, path in spooled.items():
-            try:
-                with contextlib.ExitStack() as stack:
-                    source = sys.stdin.buffer if name == STANDARD_INPUT else stack.enter_context(open(name, "rb"))
-                    shutil.copyfileobj(source, stack.enter_context(path.open("wb")))
-            except OSError as error:
-                shown = "standard input" if name == STANDARD_INPUT else f"pipe {name}"
-                raise InputError(
-                    f"the {shown} does not fit into {folder} ({error.strerror}); free some space, or set TMPDIR to "
-                    "another folder"
-                ) from error
-        yield spooled
+def _names(path: str) -> list[str]:
+    return [name for name in path.replace(os.sep, "/").split("/") if name not in ("", os.curdir)]
 
 
-def is_pipe(path: Path) -> bool:
-    """Whether a path leads to a pipe, which can be read once and has no size."""
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
-
-
-def _songs(given: Path, output: Path) -> Iterator[SongFile]:
-    if os.path.isdir(given):
-        yield from _in_folder(given, output)
-        return
-    matches = [] if os.path.exists(given) or not glob.has_magic(str(given)) else list(_matches(given))
-    if not matches:
-        yield SongFile(given, Path(), _track(given))
-        return
-    root = _without_pattern(given)
-    # Stems of an earlier run are included only if the pattern begins inside the output or in the same folder.
-    stems = _real(output) if _real(root) in _real(output).parents else None
-    files = [
-        path for path in matches if not os.path.isdir(path) and not (stems and _real(path.parent).is_relative_to(stems))
-    ]
-    if not files:
-        raise InputError(f"the pattern {given} matches only folders or stems; end it with a part such as *.flac")
-    for path in sorted(files):
-        yield SongFile(path, path.parent.relative_to(root), _track(path))
-
-
-def _in_folder(root: Path, output: Path) -> Iterator[SongFile]:
-    if _real(root) == _real(output):
-        raise InputError(f"the folder {root} is also the output; give another --output")
-    count = 0
-    for folder, files in _walk(root, output):
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES:
-                count += 1
-                yield SongFile(folder / name, folder.relative_to(root), _track(folder / name))
-    if not count:
-        raise InputError(f"the folder {root} contains no audio file; give one that does, or give the files")
-
-
-def _matches(pattern: Path) -> Iterator[Path]:
-    """Yields what a pattern matches; `**` is walked here because glob follows links that lead back up in circles."""
-    parts = pattern.parts
-    if "**" not in parts:
-        yield from map(Path, glob.glob(str(pattern)))
-        return
-    place = parts.index("**")
-    for start in glob.glob(str(Path(*parts[:place]))):
-        for folder, _ in _walk(Path(start)):
-            yield from _matches(Path(glob.escape(str(folder)), *(parts[place + 1 :] or "*")))
-
-
-def _walk(root: Path, output: Path | None = None) -> Iterator[tuple[Path, list[str]]]:
-    """Yields each folder in root with the names of its files, once, except for the output and hidden folders."""
-
-    def fail(error: OSError) -> None:
-        raise InputError(f"the folder {error.filename} cannot be listed ({error.strerror}); check its permissions")
-
-    seen = {_real(output)} if output else set()
-    for place, folders, files in os.walk(root, onerror=fail, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        # A link may lead back up, or into the stems of an earlier run.
-        if _real(Path(place)) in seen:
-            folders.clear()
-            continue
-        seen.add(_real(Path(place)))
-        yield Path(place), files
-
-
-def _without_pattern(pattern: Path) -> Path:
-    """Returns the folder before the first part of a path that is a pattern."""
-    parts = pattern.parts
-    fixed = next((count for count, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
-    return Path(*parts[:fixed])
-
-
-def _real(path: Path) -> Path:
-    """Returns the target of links; a link in a circle, at which Path.resolve fails, is returned unchanged."""
-    return Path(os.path.realpath(path))
-
-
-def _track(path: Path) -> str:
-    name = path.stem
-    # The stem of `...wav` is `..`, the parent folder.
-    if name in (".", "..", ".stem"):
-        return path.name
-    return name.removesuffix(".stem") if path.suffix.lower() in (".mp4", ".m4a") else name
+@functools.lru_cache(maxsize=4096)
+def portable_name(name: str) -> str:
+    """Returns a name of a file or folder that Windows neither reserves nor changes."""
+    base, dot, rest = name.partition(".")
+    device = base.rstrip(" ").upper()
+    if device in DEVICES or (device[:3] in NUMBERED_DEVICES and device[3:] and device[3:] in DEVICE_NUMBERS):
+        return f"{base}_{dot}{rest}"
+    # It leaves dots and spaces at the end out.
+    return f"{name}_" if name.endswith((".", " ")) else name
 
 
 def _check_template(template: str, stems: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.separation.overlap_add import overlap_add
 from bsmamba2.separation.settings import Precision, SeparationSettings
 from bsmamba2.separation.song_separator import SongSeparator
-from bsmamba2.system.devices import choose_device, out_of_memory, return_memory
+from bsmamba2.system.devices import allow_forks, check_not_forked, choose_device, out_of_memory, return_memory
 from bsmamba2.weights.checkpoint import load_model
 
 # Segments in one pass by kind of device, 1 elsewhere: one is enough to keep the cores of a CPU busy.
@@ -61,6 +62,7 @@ class Separator(SongSeparator):
         settings.check_for(network)
         self.segment = settings.segment(network.config)
         self.hop = max(1, self.segment - round(self.segment * settings.overlap))
+        allow_forks()
         self.device = choose_device(settings.device)
         network.scan_on(self.device, settings.scan)
         self.batch_size = settings.batch_size or BATCH_SIZES.get(self.device.type, 1)
@@ -88,8 +90,9 @@ class Separator(SongSeparator):
         channels = first.shape[0]
         if channels not in (1, config.channels):
             raise InputError(f"the audio has {channels} channels; the model takes 1 or {config.channels}")
-        if not math.isfinite(sample_rate) or sample_rate < 1 or sample_rate % 1:
-            raise InputError(f"a sampling rate of {sample_rate} Hz is not allowed; give a whole number of at least 1")
+        number = isinstance(sample_rate, Real) and math.isfinite(sample_rate)
+        if not number or sample_rate < 1 or sample_rate % 1:
+            raise InputError(f"a sampling rate of {sample_rate!r} Hz is not allowed; give a whole number of at least 1")
         # The samples whose estimates are not complete yet.
         waiting = SampleQueue()
         to_model = Resampler(sample_rate, config.sample_rate, channels)
@@ -135,6 +138,7 @@ class Separator(SongSeparator):
                         f"torch.compile finds no compiler for {self.device}; install one, on a CPU a C++ compiler such "
                         "as g++ and on a GPU Triton, or leave compile out"
                     ) from error
+                check_not_forked(error)
                 if not out_of_memory(error):
                     raise
                 if self.batch_size == 1 or len(segments) == 1:

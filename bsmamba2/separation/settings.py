@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Literal, get_args
 
 from bsmamba2.audio.formats import SUBTYPES, Format, output_depth
@@ -53,6 +54,7 @@ class SeparationSettings:
     def __post_init__(self) -> None:
         # A torch.device is accepted too.
         object.__setattr__(self, "device", str(self.device))
+        _check_numbers(self, "overlap", "batch_size", "segment_seconds")
         if not 0 <= self.overlap < 1:
             raise InputError(f"overlap={self.overlap} is not allowed; give a share of a segment from 0 to below 1")
         if self.batch_size is not None and self.batch_size < 1:
@@ -116,6 +118,7 @@ class StemSettings:
     page: Page | None = None
 
     def __post_init__(self) -> None:
+        _check_numbers(self, "start", "duration")
         if not 0 <= self.start < math.inf:
             raise InputError(f"start={self.start} is not allowed; give seconds of at least 0")
         if self.duration is not None and not 0 < self.duration < math.inf:
@@ -159,3 +162,11 @@ class StemSettings:
         """Returns the estimates that the stems to write are made of; raises as `names`."""
         names = [name for name in self.names(gives) if name != RESIDUAL]
         return [stem for name in names for stem in gives.differences.get(name, (name,))]
+
+
+def _check_numbers(settings: object, *names: str) -> None:
+    """Checks that settings are numbers, which programs may have read as text."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not isinstance(value, Real):
+            raise InputError(f"{name}={value!r} is not a number; give one")

@@ -64,7 +64,8 @@ class SongSeparator(ABC):
         if not isinstance(audio, Tensor | np.ndarray) or audio.dtype == np.longdouble:
             raise InputError(f"the audio is a {type(audio).__name__}; give a tensor or array of floats up to 64 bit")
         # Arrays may be read-only, or of another byte order.
-        mixture = torch.tensor(audio.astype(audio.dtype.newbyteorder("="))) if isinstance(audio, np.ndarray) else audio
+        native = audio.astype(audio.dtype.newbyteorder("=")) if isinstance(audio, np.ndarray) else audio
+        mixture = torch.from_numpy(native) if isinstance(native, np.ndarray) else native
         if not mixture.is_floating_point():
             raise InputError(f"the audio is of type {mixture.dtype}; give floats with full scale at 1")
         if mixture.ndim != 2 or 0 in mixture.shape:

@@ -37,7 +37,7 @@ class SpectralChoice:
         self.window = 2 ** max(2, round(math.log2(CHOICE_SECONDS * sample_rate)))
         self._hop = self.window // 4
         self._waiting = SampleQueue()
-        self._sums = torch.zeros(0)
+        self._sums = torch.zeros(0, device="cpu")
         # Samples before the first of the estimates, which the first windows cover.
         self._leading = self.window - self._hop
 
@@ -68,8 +68,9 @@ class SpectralChoice:
         """Returns the next samples, which no later window covers, without those estimates."""
         count = min(MOST_WINDOWS, 1 + (len(self._waiting) - self.window) // self._hop)
         length = self.window + (count - 1) * self._hop
-        window = torch.hann_window(self.window)
-        frames = self._waiting.first(length).unfold(-1, self.window, self._hop) * window
+        waiting = self._waiting.first(length)
+        window = torch.hann_window(self.window, dtype=waiting.dtype, device=waiting.device)
+        frames = waiting.unfold(-1, self.window, self._hop) * window
         self._waiting.take(count * self._hop)
         spectra = torch.fft.rfft(frames)
         magnitudes = spectra.abs()

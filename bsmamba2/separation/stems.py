@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from bsmamba2.separation.settings import StemSettings
 from bsmamba2.separation.song_separator import ProgressCallback, SongSeparator, without
 from bsmamba2.separation.threads import read_ahead, write_behind
 from bsmamba2.stem_names import MIXTURE, RESIDUAL
-from bsmamba2.system.files import complete_file
+from bsmamba2.system.outputs import complete_files, spool_folder
 
 # Samples (c, m) of a mixture, and the estimates of the same samples by stem.
 Part = tuple[Tensor, dict[str, Tensor]]
@@ -71,6 +70,7 @@ def write_stems(
     progress: ProgressCallback | None = None,
     found: Irregularities | None = None,
     page: StemPage | None = None,
+    overwrite: bool = True,
 ) -> str:
     """Writes stems of a song and perhaps a page to listen to them, and returns a remark about them, which may be empty.
 
@@ -84,9 +84,11 @@ def write_stems(
         progress: Called with the share done, from 0 to 1.
         found: Where parts of the song that cannot be decoded, and are silent, are added. If None, they are an error.
         page: The page; None for none.
+        overwrite: Whether files that exist are replaced.
 
     Raises:
         InputError: The song cannot be read or separated, or the stems cannot be written.
+        OccupiedError: Another process writes them; or one exists, and overwrite is false.
     """
     gives = separator.gives
     subtracted = _subtracted(stem_settings.names(gives), gives)
@@ -100,18 +102,18 @@ def write_stems(
     tags = read_tags(source)
     parts = _with_progress(separator.stream(read_ahead(blocks), info.sample_rate), info.length, progress)
     with contextlib.ExitStack() as stack:
-        temporaries = {stem: stack.enter_context(complete_file(path)) for stem, path in paths.items()}
+        targets = [*paths.values(), *([page.path] if page else [])]
+        complete = stack.enter_context(complete_files(targets, overwrite))
+        temporaries = {stem: complete[path] for stem, path in paths.items()}
         write_page: WriteSong | None = None
         if page is not None:
-            temporary_page = stack.enter_context(complete_file(page.path))
             shown = page.shown(tags, subtracted)
             write_page = stack.enter_context(
-                page_writer(temporary_page, shown, info.sample_rate, info.channels, info.length)
+                page_writer(complete[page.path], shown, info.sample_rate, info.channels, info.length)
             )
         gain, remark = 1.0, ""
         if depth in INTEGER_BITS and stem_settings.peak != "clip":
-            near = next(iter(paths.values())).parent
-            spool = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".", dir=near)))
+            spool = stack.enter_context(spool_folder(next(iter(paths.values()))))
             loudest, beyond = _spool(parts, spool, info, subtracted, depth)
             parts = _spooled(spool, gives.stems)
             if beyond and stem_settings.peak == "rescale":

@@ -1,6 +1,8 @@
 """Devices: choosing one, recognising that its memory ran out, and returning memory to the system."""
 
 import ctypes
+import functools
+import os
 import re
 import sys
 
@@ -12,6 +14,24 @@ from bsmamba2.errors import InputError
 OUT_OF_MEMORY = re.compile(
     "out of memory|ALLOC_FAILED|can't allocate memory|bad_alloc|could not (create|execute) a primitive"
 )
+
+
+@functools.cache
+def allow_forks() -> None:
+    """Lets processes that are forked from this one compute, each with one thread.
+
+    The threads of OpenMP are not copied, so that a forked process that wants several would wait for them for ever.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
+
+
+def check_not_forked(error: Exception) -> None:
+    """Raises an `InputError` if an error of torch means that a GPU was used in a forked process."""
+    if "forked subprocess" in str(error):
+        raise InputError(
+            "a forked process cannot use a GPU; start processes by spawn, or give the device cpu"
+        ) from error
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
@@ -29,6 +49,7 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     try:
         return torch.empty(1, device=chosen).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
+        check_not_forked(error)
         raise InputError(f"this machine has no device '{device}'; choose auto or cpu") from error
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import itertools
 import logging
 import os
 import re
@@ -16,6 +17,8 @@ from bsmamba2.errors import InputError, OutputError
 NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 # Name of the file in a folder that is locked.
 LOCK = ".lock"
+# File systems allow 255 bytes, or as many characters; this leaves room for what is appended.
+LONGEST_NAME_BYTES = 240
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +37,16 @@ def complete_file(path: Path) -> Iterator[Path]:
         yield temporary
         flush_and_rename(temporary, path)
     except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror}); free some space or give another folder"
-        ) from error
+        raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: OSError) -> OutputError:
+    """Returns the error for a file that the system refuses to write, with advice that fits the reason."""
+    shorter = error.errno == errno.ENAMETOOLONG
+    advice = "shorten its name" if shorter else "free some space or give another folder"
+    return OutputError(f"{path} cannot be written ({error.strerror}); {advice}")
 
 
 def flush_and_rename(source: Path, target: Path) -> None:
@@ -48,16 +56,34 @@ def flush_and_rename(source: Path, target: Path) -> None:
         OSError: The content cannot be flushed or the file cannot be renamed.
     """
     # Before the rename: a file system may write the name first, and a power failure would leave an empty file.
-    with source.open("r+b") as file:
-        _flush(file.fileno())
+    flush_file(source)
     source.replace(target)
+    flush_folder(target.parent)
+
+
+def flush_file(path: Path) -> None:
+    """Returns once the content of a file is on the disk.
+
+    Raises:
+        OSError: The content cannot be flushed.
+    """
+    with path.open("r+b") as file:
+        _flush(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Returns once the names of the files in a folder are on the disk.
+
+    Raises:
+        OSError: They cannot be flushed.
+    """
     # Windows cannot open folders. Elsewhere a folder may be writable and not readable; its files are complete even so.
     with contextlib.suppress(PermissionError):
-        folder = os.open(target.parent, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            _flush(folder)
+            _flush(descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)
 
 
 def _flush(descriptor: int) -> None:
@@ -153,9 +179,25 @@ def make_folder(folder: Path) -> None:
         OutputError: It cannot be made.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileNotFoundError:
+            # One by one: Path.mkdir calls itself for each parent, and there can be a thousand.
+            missing = itertools.takewhile(lambda place: not os.path.isdir(place), (folder, *folder.parents))
+            for place in reversed(list(missing)):
+                place.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"the output folder {folder} cannot be made ({error.strerror}); give another one") from error
+
+
+def short_name(name: str, longest_bytes: int = LONGEST_NAME_BYTES) -> str:
+    """Returns a name for a file or folder: a name that is too long is cut and ends with its hash."""
+    whole = os.fsencode(name)
+    if len(whole) <= longest_bytes:
+        return name
+    ending = f"-{sha256_of_text(name)[:12]}"
+    # Not in the middle of a character.
+    return whole[: longest_bytes - len(ending)].decode(errors="ignore").rstrip(" .") + ending
 
 
 def sha256_of(path: Path) -> str:

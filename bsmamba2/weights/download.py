@@ -12,6 +12,7 @@ from urllib.error import HTTPError, URLError
 from tqdm import tqdm
 
 from bsmamba2.errors import InputError
+from bsmamba2.system.console import progress_bar
 from bsmamba2.system.files import flush_and_rename, sha256_of
 from bsmamba2.weights.registry import PublishedModel
 
@@ -53,9 +54,9 @@ def fetch(model: PublishedModel, path: Path) -> None:
     """
     part = path.with_name(f"{path.name}.part")
     failures: list[_FailedAddressError] = []
-    with tqdm(
-        desc=model.file_name, total=model.size_bytes, unit="B", unit_scale=True, unit_divisor=1024, disable=None
-    ) as bar:
+    options: dict[str, Any] = {"total": model.size_bytes, "unit": "B", "unit_scale": True, "unit_divisor": 1024}
+    bar: tqdm[Any]
+    with progress_bar(None, model.file_name, **options) as bar:
         for place, url in enumerate(model.urls, 1):
             try:
                 _fetch_from(url, model, part, bar)

@@ -37,15 +37,28 @@ def fitted_network(config: ModelConfig, state: StateDict, path: Path, part: Mode
         InputError: They do not.
     """
     _check_claims(config, state, path)
-    # Twice as many, so that what is missing from a file is named.
-    with _at_most(2 * len(state), path), _ShapesOnly():
-        claimed = BSMamba2(config)
-    check_same(state, claimed.state_dict(), path)
-    part = part or config
-    with _NoInitialisation():
-        network = BSMamba2(part)
+    with _usual_defaults():
+        # Twice as many, so that what is missing from a file is named.
+        with _at_most(2 * len(state), path), _ShapesOnly():
+            claimed = BSMamba2(config)
+        check_same(state, claimed.state_dict(), path)
+        part = part or config
+        with _NoInitialisation():
+            network = BSMamba2(part)
     copy_weights(with_heads(state, [config.stems.index(stem) for stem in part.stems]), network)
     return network
+
+
+@contextlib.contextmanager
+def _usual_defaults() -> Iterator[None]:
+    """Makes tensors on the CPU in single precision while the block runs, also if a program has set other defaults."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def with_heads(state: StateDict, places: Sequence[int | None]) -> StateDict:

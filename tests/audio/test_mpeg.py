@@ -6,7 +6,9 @@ import av
 import numpy as np
 import pytest
 
+from bsmamba2.audio.irregularities import Irregularities
 from bsmamba2.audio.mpeg import MpegFrame, has_all_mp3_bytes, lost_aac_frames, mp3_length, mpeg_frame
+from bsmamba2.audio.reading import read_audio, read_blocks
 
 RATE = 44100
 LENGTH = 60_000
@@ -101,6 +103,28 @@ def test_frames_behind_the_counted_ones(tmp_path: Path, song: bytes) -> None:
 @pytest.mark.parametrize("behind", [bytes(20_000), b"TAG" + bytes(125), b"APETAGEX" + bytes(range(256)) * 200])
 def test_tags_behind_the_frames(tmp_path: Path, song: bytes, behind: bytes) -> None:
     assert length(tmp_path, song + behind) == LENGTH
+
+
+def test_a_count_that_is_not_that_of_the_frames(tmp_path: Path, song: bytes) -> None:
+    """All bytes that the header states are there, so that it is the number of frames that is wrong."""
+    place = song.index(b"Info") + 8
+    count = int.from_bytes(song[place : place + 4], "big")
+    for wrong in (count // 2, count - 1, count + 1, 2 * count):
+        assert length(tmp_path, song[:place] + struct.pack(">I", wrong) + song[place + 4 :]) is None
+
+
+@pytest.mark.parametrize(("begin", "size"), [(5000, 3000), (7001, 500), (6500, 6000)])
+def test_bytes_that_are_overwritten_are_a_hole_of_whole_frames(tmp_path: Path, begin: int, size: int) -> None:
+    content = bytearray(encoded(tmp_path / "a.mp3", "libmp3lame", "mp3", {"write_xing": "0"}))
+    path = tmp_path / "a.mp3"
+    before = read_audio(path).shape[1]
+    for over in (bytes(size), np.random.default_rng(size).bytes(size)):
+        content[begin : begin + size] = over
+        path.write_bytes(content)
+        found = Irregularities()
+        after = sum(block.shape[1] for block in read_blocks(path, found=found))
+        assert after == before
+        assert sum(hole.length for hole in found.holes) >= size // 418 * 1152
 
 
 def test_the_bytes_that_are_stated(tmp_path: Path, song: bytes) -> None:

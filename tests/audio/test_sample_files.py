@@ -100,6 +100,37 @@ def test_the_largest_size_is_unknown(tmp_path: Path, name: str) -> None:
     check(path, without_size(FORMATS[name], written(path, FORMATS[name]), 0xFFFFFFFF))
 
 
+@pytest.mark.parametrize("size", [2**64 - 1, 2**63 - 1, 0])
+@pytest.mark.parametrize("format", ["W64", "RF64"])
+def test_large_sizes_that_a_pipe_leaves_unknown(tmp_path: Path, format: str, size: int) -> None:
+    path = tmp_path / "song.x"
+    content = bytearray(written(path, format))
+    place = 16 if format == "W64" else content.index(b"ds64") + 8
+    content[place : place + 8] = struct.pack("<Q", size)
+    place = content.index(W64_DATA) + 16 if format == "W64" else place + 8
+    content[place : place + 8] = struct.pack("<Q", size)
+    check(path, bytes(content))
+
+
+@pytest.mark.parametrize("name", ["wav", "aiff"])
+def test_a_size_of_zero_in_a_file_of_the_right_size_is_unknown_too(tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"song.{name}"
+    content = bytearray(written(path, FORMATS[name]))
+    place = content.index({"wav": b"data", "aiff": b"SSND"}[name]) + 4
+    content[place : place + 4] = bytes(4)
+    check(path, bytes(content))
+
+
+def test_a_position_that_no_file_has(tmp_path: Path) -> None:
+    path = tmp_path / "song.caf"
+    content = bytearray(written(path, "CAF"))
+    place = content.index(b"data") + 4
+    content[place : place + 8] = struct.pack(">Q", 2**63 + 100)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="is truncated"):
+        audio_info(path)
+
+
 def test_a_recording_that_stopped_behind_a_reserved_chunk(tmp_path: Path) -> None:
     """AVAudioFile reserves 4 KiB for its header and states the size of the header alone."""
     content = written(tmp_path / "song.wav", "WAV")

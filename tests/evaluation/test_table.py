@@ -38,8 +38,8 @@ def test_every_name_takes_one_line() -> None:
     lines = table(2)
     assert all(line.isprintable() for line in lines)
     [track] = [line for line in lines if line.startswith("new")]
-    assert track.startswith("new\ufffdline \ufffd[2J ")
-    assert "failed: Bad\ufffd: it is\ufffddamaged" in lines
+    assert track.startswith("new\\nline \\x1b[2J ")
+    assert r"failed: Bad\n: it is\ndamaged" in lines
 
 
 def test_windows_are_counted_by_track_and_over_tracks() -> None:
@@ -69,7 +69,7 @@ def test_tracks_that_the_model_was_trained_on_are_marked_and_listed() -> None:
     [songs, artists, row] = [line for line in lines if line.startswith("warning: ")]
     assert songs == (
         "warning: 2 of 4 songs were in the model's training data, so their scores do not show how the model separates "
-        "new music: new\ufffdline \ufffd[2J; 1."
+        "new music: new\\nline \\x1b[2J; 1."
     )
     assert artists.startswith("warning: 1 of 4 songs is by an artist with other songs in the model's training data")
     assert artists.endswith(": 2.")

@@ -3,6 +3,8 @@ import dataclasses
 import logging
 import os
 import re
+import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -57,10 +59,10 @@ def save(network: BSMamba2, path: Path) -> Path:
     return path
 
 
-def songs(*names: str, seconds: float = 0.1) -> list[Path]:
+def songs(*names: str | Path, seconds: float = 0.1) -> list[Path]:
     """Writes songs, each with its own noise."""
     for seed, name in enumerate(names):
-        format: Format = "flac" if name.endswith(".flac") else "wav"
+        format: Format = "flac" if str(name).endswith(".flac") else "wav"
         write_audio(Path(name), noise(length=round(RATE * seconds), seed=seed), RATE, format)
     return [Path(name) for name in names]
 
@@ -155,7 +157,7 @@ def test_the_output_of_one_run_is_not_an_input_of_the_next() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["two words", 'it\'s "q"', "new\nline", "ñandú 音楽", "[x]", "-x", "{a}%s", "...", " "]
+    "name", ["two words", 'it\'s "q"', "new\nline", "ñandú 音楽", "[x]", "-x", "{a}%s", "..._", " x"]
 )
 def test_a_song_of_any_name(name: str, logged: pytest.LogCaptureFixture) -> None:
     songs(f"{name}.wav")
@@ -307,14 +309,23 @@ def test_only_a_song_with_an_impossible_name_fails(logged: pytest.LogCaptureFixt
     assert "done 1, skipped 0, failed 1" in logged.text
 
 
-def test_only_stems_with_too_long_names_fail() -> None:
-    Path("stems").mkdir()  # Otherwise the system fails on this folder first.
-    long = 240 * "b"
+def test_stems_of_a_long_name_are_shortened() -> None:
+    long = 250 * "b"
     songs(f"{long}.wav", "song.wav")
-    template = "{track} of the estimate {stem}.{ext}"
-    (remark,) = failures(f"{long}.wav", "song.wav", template=template)
+    assert failures(f"{long}.wav", "song.wav", template="{track} {stem}.{ext}") == []
+    assert len(files()) == 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows makes no such folders")
+def test_only_a_song_with_too_long_a_path_fails() -> None:
+    songs("song.wav")
+    deep = Path(*[100 * "d"] * 37)
+    deep.mkdir(parents=True)
+    songs(deep / "song.wav")
+    output = Path(200 * "o", 200 * "o")
+    (remark,) = failures(".", output=output)
     assert "File name too long" in remark
-    assert files() == [f"song of the estimate {stem}.wav" for stem in ("instrumental", "vocals")]
+    assert files(output) == both("song")
 
 
 @pytest.mark.parametrize(
@@ -612,6 +623,62 @@ def test_a_stopped_program_keeps_whole_songs(number: int, status: int, options: 
     assert audio_info(Path("stems/first/vocals.wav")).length == 4410
     assert "Traceback" not in stderr
     assert "last.wav" not in stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signal")
+@pytest.mark.parametrize("options", [["--skip-existing"], [], ["--peak", "rescale"]])
+def test_a_new_run_removes_what_a_killed_one_left(options: list[str]) -> None:
+    songs("long.wav", seconds=180)
+    with begun("long.wav", *options) as process:
+        # Of a living process nothing is removed.
+        if "--skip-existing" in options:
+            assert "being written by another process" in separate(["long.wav"], skip_existing=True)[0].remark
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert [name for name in files() if "/." in name]
+    shutil.copy(songs("short.wav")[0], "long.wav")
+    assert run("long.wav", *options).returncode == 0
+    assert files() == both("long")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signal")
+def test_a_run_that_skips_removes_what_a_killed_one_left() -> None:
+    songs("long.wav", seconds=180)
+    with begun("long.wav", "--overwrite") as process:
+        process.kill()
+    for stem in ("vocals", "instrumental"):
+        shutil.copy("long.wav", f"stems/long/{stem}.wav")
+    assert len(files()) > 2
+    assert [outcome.state for outcome in separate(["long.wav"], skip_existing=True)] == ["skipped"]
+    assert files() == both("long")
+
+
+@pytest.mark.parametrize("option", [None, "--skip-existing", "--overwrite"])
+def test_of_two_processes_that_write_one_song_one_says_that_it_does_not(option: str | None) -> None:
+    songs("long.wav", seconds=20)
+    options = [option] if option else []
+    with begun("long.wav", *options) as process:
+        second = run("long.wav", *options)
+        assert process.communicate(timeout=600)[1]
+    assert process.returncode == 0
+    assert second.returncode == (0 if option == "--skip-existing" else 1)
+    assert b"stems/long/instrumental.wav is being written by another process" in second.stderr
+    assert files() == both("long")
+
+
+def test_stems_that_appear_meanwhile_are_kept() -> None:
+    songs("b.wav")
+    songs("long.wav", seconds=20)
+    stem = Path("stems/b/vocals.wav")
+    with begun("long.wav", "b.wav") as process:
+        stem.parent.mkdir()
+        stem.write_bytes(b"of another process")
+        stderr = process.communicate(timeout=600)[1].decode()
+    assert process.returncode == 1
+    assert "failed: stems/b/vocals.wav already exists" in stderr
+    assert files() == ["b/vocals.wav", *both("long")]
+    assert stem.read_bytes() == b"of another process"
 
 
 def test_a_terminal_gets_a_bar_with_the_place_in_the_album_and_the_time_left() -> None:

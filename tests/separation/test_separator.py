@@ -1,6 +1,10 @@
+import contextlib
+import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,13 +18,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.separation.ensemble import Ensemble
 from bsmamba2.separation.overlap_add import overlap_add
 from bsmamba2.separation.separator import Separator
 from bsmamba2.separation.settings import SeparationSettings
 from bsmamba2.training.losses import LossConfig, SeparationLoss
+from bsmamba2.weights.checkpoint import load_model, save_model
 from tests.conftest import TINY
 
 RATE = 44100
@@ -261,6 +268,9 @@ def test_silence_separates_to_silence(tiny_network: BSMamba2) -> None:
         ({"segment_seconds": 0}, "segment_seconds=0 is not allowed; give a length of at least one sample"),
         ({"segment_seconds": -1.0}, r"segment_seconds=-1\.0 is not allowed"),
         ({"batch_size": 0}, "batch_size=0 is not allowed"),
+        ({"overlap": "0.25"}, "overlap='0.25' is not a number; give one"),
+        ({"batch_size": "4"}, "batch_size='4' is not a number"),
+        ({"segment_seconds": "1"}, "segment_seconds='1' is not a number"),
         ({"precision": "int8"}, "precision='int8' does not exist; choose float32, bfloat16, float16"),
         ({"scan": "fast"}, "scan='fast' does not exist"),
         ({"device": "abacus"}, "there is no device 'abacus'"),
@@ -285,6 +295,8 @@ def test_bad_settings_are_errors(tiny_network: BSMamba2, settings: dict[str, Any
         (torch.zeros(2, 100), 0, "a sampling rate of 0 Hz is not allowed"),
         (torch.zeros(2, 100), float("nan"), "a sampling rate of nan Hz is not allowed"),
         (torch.zeros(2, 100), 44100.5, "a sampling rate of 44100.5 Hz is not allowed"),
+        (torch.zeros(2, 100), "44100", "a sampling rate of '44100' Hz is not allowed"),
+        (torch.zeros(2, 100), None, "a sampling rate of None Hz is not allowed"),
         ([[0.0, 0.0]], RATE, "the audio is a list; give a tensor or array"),
         (np.zeros((2, 9), np.longdouble), RATE, "give a tensor or array of floats up to 64 bit"),
     ],
@@ -292,6 +304,70 @@ def test_bad_settings_are_errors(tiny_network: BSMamba2, settings: dict[str, Any
 def test_audio_that_cannot_be_used(tiny_network: BSMamba2, audio: Any, rate: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Separator(tiny_network)(audio, rate)
+
+
+def stems_by_every_way(folder: Path, audio: np.ndarray) -> list[Tensor]:
+    """Returns the vocals of a song from all parts of the Python API; the model is read anew."""
+    separator = Separator(load_model(folder / "model.safetensors"), device="cpu")
+    ensemble = Ensemble([separator, Separator(folder / "model.safetensors", device="cpu")], "max")
+    song = separator.separate_file(folder / "song.wav")
+    song.save(folder / "stems")
+    assert "audio" in song._repr_html_()
+    arrays = [separator(audio, 48000)["vocals"], ensemble(audio, 48000)["vocals"]]
+    tensors = [separator(torch.from_numpy(audio), 48000)["vocals"], song.stems["vocals"]]
+    return [*map(torch.from_numpy, arrays), *tensors]
+
+
+@pytest.mark.parametrize(
+    ("change", "value", "usual"),
+    [
+        *[(torch.set_default_dtype, dtype, torch.float32) for dtype in (torch.float64, torch.float16, torch.bfloat16)],
+        (torch.set_default_device, "meta", None),
+        (torch.set_grad_enabled, False, True),
+        (torch.use_deterministic_algorithms, True, False),
+    ],
+)
+def test_defaults_of_torch_change_nothing(
+    change: Callable[[Any], object], value: Any, usual: Any, tiny_network: BSMamba2, tmp_path: Path
+) -> None:
+    save_model(tiny_network, tmp_path / "model.safetensors")
+    song = noise(4800).numpy()
+    write_audio(tmp_path / "song.wav", torch.from_numpy(song), 48000)
+    expected = stems_by_every_way(tmp_path, song)
+    change(value)
+    try:
+        found = stems_by_every_way(tmp_path, song)
+    finally:
+        change(usual)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_process_forked_after_a_separation_separates(tiny_network: BSMamba2, tmp_path: Path) -> None:
+    """With two threads, which a forked process would wait for, if it did not use one alone."""
+    save_model(tiny_network, tmp_path / "model.safetensors")
+    code = """
+import os, sys, torch
+torch.set_num_threads(2)
+from bsmamba2 import Separator
+separator = Separator(sys.argv[1], device="cpu", batch_size=8)
+audio = 0.1 * torch.randn(2, 100_000)
+expected = separator(audio, 48000)["vocals"]
+child = os.fork()
+if not child:
+    os._exit(0 if torch.allclose(separator(audio, 48000)["vocals"], expected, atol=1e-5) else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "model.safetensors")]
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    # Not run(), which would leave a process that hangs behind.
+    with subprocess.Popen(command, start_new_session=True, env=environment) as process:
+        try:
+            assert process.wait(120) == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_network_that_returns_nan_is_an_error(tiny_network: BSMamba2) -> None:

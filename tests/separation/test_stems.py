@@ -367,6 +367,8 @@ def test_the_mixture_of_a_stem_file_is_separated(identity: Separator, song: Trac
         ({"start": -1.0}, r"start=-1\.0 is not allowed"),
         ({"start": math.nan}, "start=nan is not allowed"),
         ({"duration": 0.0}, r"duration=0\.0 is not allowed"),
+        ({"start": "1"}, "start='1' is not a number"),
+        ({"duration": "1"}, "duration='1' is not a number"),
         (
             {"format": "flac", "bit_depth": "float"},
             "flac does not support float samples; give --bit-depth 16 or 24, or the",
