@@ -282,6 +282,12 @@ def test_every_folder_of_code_has_a_folder_of_tests() -> None:
     assert folders == {path.parent.name for path in (REPOSITORY / "tests").glob("*/__init__.py")}
 
 
+def test_the_changelog_begins_with_this_version() -> None:
+    versions = re.findall(r"^## (\d+\.\d+\.\d+)", read("CHANGELOG.md"), re.MULTILINE)
+    assert versions == sorted(versions, key=lambda text: [int(part) for part in text.split(".")], reverse=True)
+    assert versions[0] == __version__
+
+
 def test_the_citation_names_software_and_paper() -> None:
     citation = yaml.safe_load(read("CITATION.cff"))
     assert {"cff-version", "title", "message", "type", "authors", "version", "preferred-citation"} <= set(citation)

@@ -149,7 +149,7 @@ def test_requirements_are_the_core_and_the_extras() -> None:
 
 def test_make_installs_all_requirements() -> None:
     installing = re.findall(r"-m pip install (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
-    assert len(installing) == 2
+    assert len(installing) == 3
     assert all("--constraint constraints.txt --requirement requirements.txt --editable" in line for line in installing)
 
 
