@@ -1,10 +1,9 @@
 """The command line: `bsmamba2 separate | train | evaluate | report | check-data | models | convert | doctor | demo`."""
 
 import importlib.util
-import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +12,7 @@ from bsmamba2.options import CommandParser, command_parser, named_as_typed, one_
 from bsmamba2.printable import printable
 from bsmamba2.suggestions import meant
 from bsmamba2.system.console import log_shown, open_missing_streams
+from bsmamba2.system.output import ReaderGoneError, checked_output
 from bsmamba2.system.stopping import stopped_by_exception
 from bsmamba2.version import __version__
 
@@ -96,6 +96,8 @@ EXTRAS = {
     "musdb": "museval",
     "museval": "museval",
     "stempeg": "museval",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
 }
 
 
@@ -105,29 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 done, 1 not possible with the given input, 2 wrong usage, 130 stopped by the user, 143 stopped by the system.
     """
     open_missing_streams()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Other encodings than UTF-8 lack characters.
-        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        try:
-            return _status(arguments)
-        finally:
-            # Here, because Python itself would report a full disk with a traceback.
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of the output, such as head, has stopped.
-        _discard_output()
-        return 0
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        _discard_output()
-        return _failed(f"the output cannot be written ({error.strerror}); free some space, or write it elsewhere")
-
-
-def _status(arguments: Sequence[str]) -> int:
-    commands = {
+    # As other programs have it: `bsmamba2 help separate`.
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
+    command = next(iter(arguments), "")
+    commands: dict[str, Callable[[Sequence[str]], None]] = {
         "separate": _separate,
         "train": _train,
         "evaluate": _evaluate,
@@ -139,22 +124,15 @@ def _status(arguments: Sequence[str]) -> int:
         "demo": _demo,
         "--print-completion": _print_completion,
     }
-    # As other programs have it: `bsmamba2 help separate`.
-    if arguments[:1] == ["help"]:
-        arguments = [*arguments[1:], "--help"]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE, end="")
-        return 0 if arguments else 2
-    if arguments[0] == "--version":
-        print(f"bsmamba2 {__version__}")
-        return 0
-    if arguments[0] not in commands:
-        return _failed(_no_command(arguments[0], list(commands)), 2)
+    if command in ("", "-h", "--help", "--version"):
+        commands[command] = lambda _: print(f"bsmamba2 {__version__}\n" if command == "--version" else USAGE, end="")
+    if command not in commands:
+        return _failed(_no_command(command, list(commands)), 2)
     try:
-        with log_shown("bsmamba2"), stopped_by_exception():
-            commands[arguments[0]](arguments[1:])
+        with log_shown("bsmamba2"), stopped_by_exception(), checked_output():
+            commands[command](arguments[1:])
     except UsageError as error:
-        return _failed(str(error), 2, arguments[0])
+        return _failed(str(error), 2, command)
     except InputError as error:
         return _failed(str(error))
     except ModuleNotFoundError as error:
@@ -163,25 +141,22 @@ def _status(arguments: Sequence[str]) -> int:
             raise
         return _failed(
             f'this needs the package {package}, which is not installed; run pip install "bsmamba2[{EXTRAS[package]}]"',
-            command=arguments[0],
+            command=command,
         )
     except PermissionError as error:
         return _failed(f"{error.filename} may not be read or written; change its permissions")
     except KeyboardInterrupt:
         print("bsmamba2: stopped", file=sys.stderr)
         return 130
-    return 0
+    except ReaderGoneError:
+        pass
+    return 0 if command else 2
 
 
 def _failed(sentence: str, status: int = 1, command: str = "") -> int:
     """Prints an error, and returns the status."""
     print(printable(f"{f'bsmamba2 {command}'.strip()}: error: {sentence}"), file=sys.stderr)
     return status
-
-
-def _discard_output() -> None:
-    """Keeps Python from failing once more when it writes the rest of the output at the end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print(text: str) -> None:

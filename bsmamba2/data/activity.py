@@ -20,7 +20,7 @@ from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 from bsmamba2.stem_names import MIXTURE
 from bsmamba2.system.console import progress_bar
-from bsmamba2.system.files import complete_file, sha256_of_text
+from bsmamba2.system.files import complete_file, remove_unfinished, sha256_of_text
 
 BLOCKS = 10
 QUANTILE = 0.15
@@ -170,6 +170,7 @@ def write_index(path: Path, activities: Activities, window: int) -> None:
         "data": data_hash(activities),
         "tracks": tracks,
     }
+    remove_unfinished(path.parent, path.suffix)
     with complete_file(path) as temporary:
         temporary.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
 

@@ -13,6 +13,7 @@ from bsmamba2.data.tracks import track_name
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.songs import Song, files_sha256, fit
 from bsmamba2.stem_names import INSTRUMENTAL, MUSDB_STEMS, VOCALS
+from bsmamba2.system.files import short_name
 
 ESTIMATE_SUFFIXES = AUDIO_SUFFIXES - set(VIDEO_SUFFIXES)
 
@@ -100,8 +101,10 @@ def stems_in(folder: Path) -> tuple[str, ...]:
 
 def _track_folder(folder: Path, name: str) -> Path:
     """Returns the folder of a track, whose name may be in a different form of Unicode than that of the song."""
-    if (folder / name).exists() or not folder.is_dir():
-        return folder / name
+    # `evaluate --save-estimates` shortens a long name.
+    given = next((path for path in (folder / name, folder / short_name(name)) if path.is_dir()), None)
+    if given or not folder.is_dir():
+        return given or folder / name
     return next((path for path in sorted(folder.iterdir()) if track_name(path) == name), folder / name)
 
 

@@ -2,14 +2,14 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.scores import SCORES, StemScores
-from bsmamba2.system.files import complete_file
+from bsmamba2.system.files import complete_file, short_name
 
 RUN = "run.json"
 RESULTS = "results.json"
@@ -101,6 +101,7 @@ class TrackResult:
                 stem: {row: _stem_scores(values) for row, values in rows.items()}
                 for stem, rows in content["scores"].items()
             }
+            _check_names([content["name"], *scores])
             return cls(
                 **{key: content[key] for key in ("name", "key", "data_sha256")},
                 seconds=_number(content["seconds"]),
@@ -109,8 +110,9 @@ class TrackResult:
                 activity={stem: tuple(blocks) for stem, blocks in content["activity"].items()},
                 scores=scores,
                 excerpt=None if content["excerpt"] is None else tuple(content["excerpt"]),
-                excerpt_gain=_number(content["excerpt_gain"]),
-                computed=dict(content["computed"]),
+                # The first version had neither of these.
+                excerpt_gain=_number(content.get("excerpt_gain", 1.0)),
+                computed=dict(content.get("computed", {})),
                 trained_on=_trained_on(content.get("trained_on")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -172,6 +174,11 @@ class Results:
         return cls(content["description"], tracks, content["failures"])
 
 
+def excerpts_folder(run: Path, track: str) -> Path:
+    """Returns the folder of the excerpts of a track in the folder of a run."""
+    return run / EXCERPTS_FOLDER / short_name(track)
+
+
 def to_json(content: Any) -> str:
     """Returns strict JSON: NaN becomes null, the infinities become "Infinity" and "-Infinity"."""
     text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -195,6 +202,13 @@ def _plain(value: Any) -> Any:
 
 def _number(value: float | str | None) -> float:
     return math.nan if value is None else float(value)
+
+
+def _check_names(names: Iterable[Any]) -> None:
+    """Checks that no name leads out of the folder in which the files of a track are."""
+    for name in names:
+        if not isinstance(name, str) or name in ("", "..") or Path(name).name != name or "\0" in name:
+            raise ValueError(f"{name!r} is not the name of a file")
 
 
 def _trained_on(value: Any) -> TrainedOn | None:

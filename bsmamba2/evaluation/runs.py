@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from bsmamba2.errors import InputError
-from bsmamba2.evaluation.results import EXCERPTS_FOLDER, RESULTS, RUN, TRACKS_FOLDER, TrackResult, to_json
+from bsmamba2.evaluation.results import (
+    EXCERPTS_FOLDER,
+    RESULTS,
+    RUN,
+    TRACKS_FOLDER,
+    TrackResult,
+    excerpts_folder,
+    to_json,
+)
 from bsmamba2.stem_names import MIXTURE
-from bsmamba2.system.files import complete_file, locked, remove_unfinished, sha256_of_text
+from bsmamba2.system.files import complete_file, locked, remove_unfinished, sha256_of_text, short_name
 
 REPORT = "report.html"
 REPORT_DATA = "report.json"
@@ -76,7 +84,7 @@ class Run:
 
     def record(self, track: str) -> Path:
         """Returns the path of the result of a track."""
-        return self.folder / TRACKS_FOLDER / f"{track}.json"
+        return self.folder / TRACKS_FOLDER / f"{short_name(track)}.json"
 
     def found(self, track: str, key: str) -> TrackResult | None:
         """Returns the existing result of a track; None if it has a different key, is damaged or lacks a file."""
@@ -91,23 +99,23 @@ class Run:
 
     def excerpts(self, track: str) -> Path:
         """Returns the folder of the excerpts of a track."""
-        return self.folder / EXCERPTS_FOLDER / track
+        return excerpts_folder(self.folder, track)
 
     def estimates(self, track: str) -> Path:
         """Returns the folder of the estimates of a track."""
-        return self.folder / ESTIMATES / track
+        return self.folder / ESTIMATES / short_name(track)
 
     def museval(self, split: str, track: str) -> Path:
         """Returns the path of museval's file of a track, laid out as museval does."""
-        return self.folder / MUSEVAL / split / f"{track}.json"
+        return self.folder / MUSEVAL / split / f"{short_name(track)}.json"
 
     def _kept(self, result: TrackResult) -> Iterator[Path]:
         """Yields the files that belong to a result."""
-        names = [f"{stem}.{kind}" for stem in result.scores for kind in ("reference", "estimate")]
+        names = [f"{short_name(stem)}.{kind}" for stem in result.scores for kind in ("reference", "estimate")]
         if result.excerpt is not None:
             yield from (self.excerpts(result.name) / f"{name}.flac" for name in (MIXTURE, *names))
         if self.identity.get("save_estimates"):
-            yield from (self.estimates(result.name) / f"{stem}.wav" for stem in result.scores)
+            yield from (self.estimates(result.name) / f"{short_name(stem)}.wav" for stem in result.scores)
 
     def _changed(self, path: Path) -> str:
         """Returns how the identity of the existing run differs from this one's; empty if it does not."""

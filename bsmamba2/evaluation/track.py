@@ -20,6 +20,7 @@ from bsmamba2.evaluation.songs import Song, data_sha256, read_song
 from bsmamba2.evaluation.sources import Estimate, Estimated, Source
 from bsmamba2.metrics import active_blocks
 from bsmamba2.stem_names import MIXTURE
+from bsmamba2.system.files import short_name
 
 EXCERPT_SECONDS = 8.0
 
@@ -100,7 +101,7 @@ def _evaluated(track: Track, plan: Plan, estimate: Estimate) -> TrackResult:
     if plan.scoring.save_estimates:
         for stem in plan.stems:
             audio = estimated.rows[ESTIMATE][stem]
-            write_audio(run.estimates(track.name) / f"{stem}.wav", audio, song.sample_rate, depth="float")
+            write_audio(run.estimates(track.name) / f"{short_name(stem)}.wav", audio, song.sample_rate, depth="float")
     excerpt, gain = _write_excerpt(song, estimated, plan)
     references = {stem: song.reference(stem) for stem in plan.stems}
     activity = {
@@ -148,8 +149,8 @@ def _write_excerpt(song: Song, estimated: Estimated, plan: Plan) -> tuple[tuple[
     stretch = loudest_stretch(song.reference(plan.stems[0])[None], round(EXCERPT_SECONDS * rate))
     sounds = {MIXTURE: song.mixture}
     for stem in plan.stems:
-        sounds[f"{stem}.reference"] = song.reference(stem)
-        sounds[f"{stem}.estimate"] = estimated.rows[ESTIMATE][stem]
+        sounds[f"{short_name(stem)}.reference"] = song.reference(stem)
+        sounds[f"{short_name(stem)}.estimate"] = estimated.rows[ESTIMATE][stem]
     gain = 1 / max(1.0, *(audio[:, stretch].abs().max().item() for audio in sounds.values()))
     for name, audio in sounds.items():
         write_audio(folder / f"{name}.flac", gain * audio[:, stretch], rate, "flac", "24")

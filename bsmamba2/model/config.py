@@ -1,17 +1,28 @@
 """The architecture as one value: everything that decides the shapes and the meaning of the weights."""
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import accumulate
 from typing import Any, Literal
 
 from bsmamba2.errors import InputError
-from bsmamba2.stem_names import INSTRUMENTAL, MIXTURE, RESIDUAL, VOCALS
+from bsmamba2.stem_names import (
+    INSTRUMENTAL,
+    LONGEST_STEM_NAME_BYTES,
+    MIXTURE,
+    PUNCTUATION,
+    RESIDUAL,
+    VOCALS,
+    is_allowed_name,
+)
 
 BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
 # Far beyond anything that is trained or played; more would only waste memory.
 HIGHEST_RATE, LONGEST_SEGMENT = 1_000_000, 2**25
+# Characters of a wrong value that are shown.
+LONGEST_SHOWN = 60
 # The available mixers, each with the fields of `ModelConfig` that not every mixer reads.
 MIXER_OPTIONS: dict[str, tuple[str, ...]] = {
     "mamba2": ("expand", "headdim", "d_state", "ngroups", "d_conv"),
@@ -97,12 +108,12 @@ class ModelConfig:
         for name in ("bands", "band_starts", "stems"):
             value = getattr(self, name)
             if isinstance(value, str) or not isinstance(value, tuple | list):
-                raise InputError(f"{name}={value!r} is not a list; write {name}=[...]")
+                raise InputError(f"{name}={_shown(value)} is not a list; write {name}=[...]")
             object.__setattr__(self, name, tuple(value))
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type is int and (not _is_whole(value) or value < 1):
-                raise InputError(f"{field.name}={value!r} is not allowed; give a whole number of at least 1")
+                raise InputError(f"{field.name}={_shown(value)} is not allowed; give a whole number of at least 1")
         self._check_stems()
         self._check_spectrum()
         self._check_bands()
@@ -110,11 +121,17 @@ class ModelConfig:
 
     def _check_stems(self) -> None:
         for stem in (*self.stems, *([] if self.residual == "" else [self.residual])):
-            if not isinstance(stem, str) or not stem.strip() or set(stem) & set('/\\:*?"<>|\0\n'):
-                raise InputError(f"the stem name {stem!r} is not allowed; it becomes a file name, give plain words")
+            if not is_allowed_name(stem):
+                raise InputError(
+                    f"the stem name {_shown(stem)} is not allowed, because it becomes a file name; give a name of "
+                    f"letters, digits, spaces and {' '.join(sorted(PUNCTUATION - {' '}))} in at most "
+                    f"{LONGEST_STEM_NAME_BYTES} bytes"
+                )
             if stem in (MIXTURE, RESIDUAL):
                 raise InputError(f"a stem cannot be called {stem!r}, which means something else here; rename it")
-        if not self.stems or len(set(self.stems)) < len(self.stems):
+        # Some file systems distinguish neither capital letters nor forms of Unicode.
+        different = {unicodedata.normalize("NFC", stem).casefold() for stem in self.stems}
+        if not self.stems or len(different) < len(self.stems):
             raise InputError(f"stems={list(self.stems)} is not allowed; give at least one name, each only once")
         if self.residual == INSTRUMENTAL and self.stems == (VOCALS,):
             object.__setattr__(self, "residual", "")
@@ -141,7 +158,7 @@ class ModelConfig:
             )
         seconds = self.segment_seconds
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
-            raise InputError(f"segment_seconds={seconds!r} is not a number; give a length in seconds such as 8")
+            raise InputError(f"segment_seconds={_shown(seconds)} is not a number; give a length in seconds such as 8")
         if self.sample_rate > HIGHEST_RATE:
             raise InputError(f"sample_rate={self.sample_rate} is not allowed; give at most {HIGHEST_RATE} Hz")
         if self.segment < 1:
@@ -158,7 +175,7 @@ class ModelConfig:
         bins = self.n_fft // 2 + 1
         for width in self.bands:
             if not _is_whole(width) or width < 1:
-                raise InputError(f"a band of {width!r} bins is not allowed; give whole widths of at least 1 bin")
+                raise InputError(f"a band of {_shown(width)} bins is not allowed; give whole widths of at least 1 bin")
         if not self.band_starts:
             if sum(self.bands) != bins:
                 raise InputError(
@@ -174,7 +191,7 @@ class ModelConfig:
         for start, width in zip(self.band_starts, self.bands, strict=True):
             if not _is_whole(start) or not 0 <= start <= bins - width:
                 raise InputError(
-                    f"a band of {width} bins cannot start at {start!r}; n_fft={self.n_fft} gives the bins 0 to "
+                    f"a band of {width} bins cannot start at {_shown(start)}; n_fft={self.n_fft} gives the bins 0 to "
                     f"{bins - 1}"
                 )
         for start, width in sorted(zip(self.band_starts, self.bands, strict=True)):
@@ -193,7 +210,7 @@ class ModelConfig:
         chosen = {"time_mixer": self.time_mixer, "band_mixer": self.band_mixer}
         for name, mixer in chosen.items():
             if not isinstance(mixer, str) or mixer not in MIXER_OPTIONS:
-                raise InputError(f"{name}={mixer!r} does not exist; choose {', '.join(MIXER_OPTIONS)}")
+                raise InputError(f"{name}={_shown(mixer)} does not exist; choose {', '.join(MIXER_OPTIONS)}")
         read = {option for mixer in chosen.values() for option in MIXER_OPTIONS[mixer]}
         defaults = {field.name: field.default for field in fields(self)}
         for option, default in defaults.items():
@@ -215,7 +232,7 @@ class ModelConfig:
         if self.attention_headdim % 2:
             raise InputError(f"attention_headdim={self.attention_headdim} is odd; give an even number of channels")
         if self.output_norm not in ("final", "mixer"):
-            raise InputError(f"output_norm={self.output_norm!r} does not exist; choose final or mixer")
+            raise InputError(f"output_norm={_shown(self.output_norm)} does not exist; choose final or mixer")
         if self.output_norm == "mixer" and set(chosen.values()) != {"roformer"}:
             raise InputError(
                 f"output_norm=mixer needs roformer over time and bands, not time_mixer={self.time_mixer} and "
@@ -289,7 +306,7 @@ class ModelConfig:
         unknown = sorted(str(name) for name in set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise InputError(
-                f"the model config has the unknown keys {unknown}; a newer version of bsmamba2 may know them"
+                f"the model config has the unknown keys {_shown(unknown)}; a newer version of bsmamba2 may know them"
             )
         return cls(**values)
 
@@ -312,6 +329,12 @@ class ModelConfig:
 def contiguous_starts(bands: Sequence[int]) -> tuple[int, ...]:
     """Returns the first bin of bands that begin where the one before ends."""
     return tuple(accumulate(bands[:-1], initial=0))
+
+
+def _shown(value: object) -> str:
+    """Returns the beginning of a value that can be printed."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def _is_whole(value: object) -> bool:

@@ -8,13 +8,15 @@ from bsmamba2.evaluation.results import COMPLEX_MASK_ROW, ESTIMATE, MIXTURE_ROW,
 from bsmamba2.evaluation.scores import ACTIVITY_SCORES, SCORES
 from bsmamba2.evaluation.statistics import windows_by_track
 from bsmamba2.report.facts import ReportedRun
-from bsmamba2.report.plots import CaptionedPlot, box_plot, interval_plot, shared_limits, timeline
-from bsmamba2.report.tables import MAIN_SCORES, Line, track_anchor, tracks_by_name
+from bsmamba2.report.plots import MOST_POINTS, CaptionedPlot, box_plot, interval_plot, shared_limits, timeline
+from bsmamba2.report.tables import MAIN_SCORES, Line, track_anchor, tracks_by_name, tracks_drawn
 from bsmamba2.report.texts import score_axis, score_title
 
 ACTIVITY_BINS = ("0-25 %", "25-50 %", "50-75 %", "75-100 %")
 # The floors and oracles that have a score in every bin.
 ACTIVITY_SCALE = (MIXTURE_ROW, RATIO_MASK_ROW, COMPLEX_MASK_ROW)
+# Tracks from which a box says more than the table.
+FEWEST_IN_BOX = 4
 BOXES_OF_SPARSE_REGIONS = ("leakage_dbfs", "leakage_db", "false_mute", "onset_sdr")
 
 
@@ -37,14 +39,15 @@ class Timeline:
 
 def spread_figures(lines: Sequence[Line], stem: str) -> list[CaptionedPlot]:
     """Returns box plots of cSDR and uSDR over tracks."""
-    parts = "of every track (points), middle half (box), median (thick line) and range without outliers (whiskers)"
+    points = "of every track (points)" if _count(lines) <= MOST_POINTS else "of tracks, outliers (points)"
+    parts = f"{points}, middle half (box), median (thick line) and range without outliers (whiskers)"
     return _boxes(lines, stem, {score: f"{SCORES[score].label} {parts}." for score in MAIN_SCORES})
 
 
 def sparse_figures(lines: Sequence[Line], stem: str) -> list[CaptionedPlot]:
     """Returns box plots of the scores of sparse regions, and the cSDR by activity."""
     captions = {
-        score: f"{SCORES[score].label} of every track, {SCORES[score].better} is better."
+        score: f"{SCORES[score].label} of the tracks, {SCORES[score].better} is better."
         for score in BOXES_OF_SPARSE_REGIONS
     }
     shown = {
@@ -86,11 +89,14 @@ def chunk_figures(runs: Sequence[ReportedRun], stem: str) -> list[CaptionedPlot]
 
 
 def timelines(runs: Sequence[ReportedRun], stem: str, stem_anchor: str) -> list[Timeline]:
-    """Returns the scores of every track over time; `stem_anchor` is the stem's address in the page."""
+    """Returns the scores of the tracks that are drawn over time; `stem_anchor` is the stem's address in the page."""
     windows = [(run, windows_by_track(run.results, stem)) for run in runs]
     limits = shared_limits([value for _, by_track in windows for values in by_track.values() for value in values])
+    drawn = tracks_drawn(runs, stem)
     found = []
     for place, (name, track) in enumerate(tracks_by_name(runs).items()):
+        if name not in drawn:
+            continue
         plot = timeline(
             f"{stem}: SDR of one-second windows over the time of {name}",
             "SDR, dB",
@@ -105,7 +111,9 @@ def timelines(runs: Sequence[ReportedRun], stem: str, stem_anchor: str) -> list[
 
 
 def _boxes(lines: Sequence[Line], stem: str, captions: dict[str, str]) -> list[CaptionedPlot]:
-    """Returns a box plot of each score that is defined somewhere."""
+    """Returns a box plot of each score that is defined somewhere; none for so few tracks that they are no quartiles."""
+    if _count(lines) < FEWEST_IN_BOX:
+        return []
     figures = []
     for score, caption in captions.items():
         values = {line.series: list(line.run.results.values(stem, line.row, score).values()) for line in lines}
@@ -113,6 +121,10 @@ def _boxes(lines: Sequence[Line], stem: str, captions: dict[str, str]) -> list[C
         if plot is not None:
             figures.append(CaptionedPlot(plot, caption))
     return figures
+
+
+def _count(lines: Sequence[Line]) -> int:
+    return max((line.tracks for line in lines), default=0)
 
 
 def _chunk_seconds(row: str) -> float | None:

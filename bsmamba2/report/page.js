@@ -21,17 +21,37 @@ function sortBy(button) {
     return a === b ? 0 : (a < b ? -1 : 1) * (ascending ? 1 : -1);
   };
   body.append(...[...body.rows].sort(compare));
+  showRows(table, 0);
 }
 
 function filterRows(input) {
   const table = document.getElementById(input.getAttribute("aria-controls"));
-  const wanted = input.value.trim().toLowerCase();
-  let shown = 0;
-  for (const row of table.tBodies[0].rows) {
-    row.hidden = !row.cells[0].dataset.value.toLowerCase().includes(wanted);
-    shown += row.hidden ? 0 : 1;
+  const shown = showRows(table, 0, input.value.trim().toLowerCase());
+  input.closest("p").querySelector("output").value = input.value.trim() ? `${shown} of ${table.tBodies[0].rows.length}` : "";
+}
+
+// Shows a page of the rows of a table that its filter leaves, and returns how many these are.
+function showRows(table, page, wanted = table.dataset.wanted ?? "") {
+  const size = Number(table.dataset.rows);
+  const rows = [...table.tBodies[0].rows];
+  const left = rows.filter((row) => row.cells[0].dataset.value.toLowerCase().includes(wanted));
+  const first = size * Math.max(0, Math.min(page, Math.ceil(left.length / size) - 1));
+  const shown = new Set(left.slice(first, first + size));
+  for (const row of rows) row.hidden = !shown.has(row);
+  table.dataset.wanted = wanted;
+  table.dataset.page = first / size;
+  for (const pages of document.querySelectorAll(`[data-table="${table.id}"]`)) {
+    pages.querySelector("output").value = left.length ? `${first + 1} to ${first + shown.size} of ${left.length}` : "none";
+    const [previous, next] = pages.querySelectorAll("button");
+    previous.disabled = first === 0;
+    next.disabled = first + size >= left.length;
   }
-  input.closest("p").querySelector("output").value = wanted ? `${shown} of ${table.tBodies[0].rows.length}` : "";
+  return left.length;
+}
+
+function turnPage(button) {
+  const table = document.getElementById(button.closest("p").dataset.table);
+  showRows(table, Number(table.dataset.page) + Number(button.dataset.step));
 }
 
 function openTarget() {
@@ -56,6 +76,8 @@ function markScrollable() {
 
 for (const button of document.querySelectorAll("th button")) button.addEventListener("click", () => sortBy(button));
 for (const input of document.querySelectorAll("input[type=search]")) input.addEventListener("input", () => filterRows(input));
+for (const button of document.querySelectorAll(".pages button")) button.addEventListener("click", () => turnPage(button));
+for (const pages of document.querySelectorAll(".pages")) showRows(document.getElementById(pages.dataset.table), 0);
 addEventListener("hashchange", openTarget);
 addEventListener("load", markScrollable);
 addEventListener("resize", markScrollable);

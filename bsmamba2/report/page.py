@@ -25,6 +25,7 @@ from bsmamba2.report.plots import CaptionedPlot
 from bsmamba2.report.tables import (
     MAIN_SCORES,
     OTHER_SCORES,
+    ROWS_ON_PAGE,
     Line,
     System,
     TrackTable,
@@ -175,6 +176,7 @@ def _page(runs: Sequence[ReportedRun], audio: bool) -> str:
         scores=SCORES,
         main_scores=MAIN_SCORES,
         museval_scores=MUSEVAL_SCORES,
+        rows_on_page=ROWS_ON_PAGE,
         shown_scores=[
             score
             for score in SCORES

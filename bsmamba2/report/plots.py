@@ -23,6 +23,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 # In pixels of the page.
 PANEL_WIDTH, TIMELINE_WIDTH = 470, 940
 LONGEST_LABEL = 26
+# Above these, a plot shows only the outliers, or the largest differences: a thousand tracks would take megabytes.
+MOST_POINTS, MOST_BARS = 200, 60
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class CaptionedPlot:
 
 def box_plot(title: str, axis: str, values: Mapping[Series, Sequence[float]]) -> Plot | None:
     """Returns a row of points for each series, one per track, with their quartiles; None if nothing is defined.
+
+    Only the outliers have a point if there are many tracks.
 
     Args:
         title: What the plot shows, for those who cannot see it.
@@ -179,6 +183,8 @@ def interval_plot(
 def difference_plot(title: str, axis: str, differences: Mapping[str, float], series: Series) -> Plot | None:
     """Returns a bar for the difference of each track, the largest at the top; None if there is none.
 
+    Only the largest and the smallest differences have a bar if there are many tracks.
+
     Args:
         title: What the plot shows, for those who cannot see it.
         axis: Name of the axis with its unit.
@@ -186,9 +192,10 @@ def difference_plot(title: str, axis: str, differences: Mapping[str, float], ser
         series: Series whose colour the bars have.
     """
     ordered = sorted(differences.items(), key=lambda item: (-item[1], item[0]))
-    shown = [(name, value) for name, value in ordered if math.isfinite(value)]
-    if not shown:
+    finite = [(name, value) for name, value in ordered if math.isfinite(value)]
+    if not finite:
         return None
+    shown = finite if len(finite) <= MOST_BARS else finite[: MOST_BARS // 2] + finite[-MOST_BARS // 2 :]
     labels = [_short(name) for name, _ in shown]
 
     def draw(palette: Palette) -> Figure:
@@ -202,8 +209,10 @@ def difference_plot(title: str, axis: str, differences: Mapping[str, float], ser
         axes.set_xlabel(axis)
         return figure
 
-    left_out = len(ordered) - len(shown)
-    return _plot(title, draw, f"{left_out} infinite differences are left out." if left_out else "")
+    infinite, between = len(ordered) - len(finite), len(finite) - len(shown)
+    notes = [f"{infinite} infinite differences are left out."] if infinite else []
+    notes += [f"{between} differences between the largest and the smallest are left out."] if between else []
+    return _plot(title, draw, " ".join(notes))
 
 
 def timeline(
@@ -318,13 +327,16 @@ def _box(axes: Axes, row: int, scores: Sequence[float], colour: str) -> None:
         positions=[row],
         orientation="horizontal",
         widths=0.62,
-        showfliers=False,
+        showfliers=len(scores) > MOST_POINTS,
+        flierprops={"marker": "o", "markerfacecolor": colour, "markersize": 3.6, "markeredgewidth": 0, "alpha": 0.45},
         manage_ticks=False,
         boxprops={"color": colour},
         whiskerprops={"color": colour},
         capprops={"color": colour},
         medianprops={"color": colour, "linewidth": 2.6},
     )
+    if len(scores) > MOST_POINTS:
+        return
     # Spread vertically, in the same way every time.
     rows = [row + 0.44 * (number * 0.618 % 1 - 0.5) for number in range(len(scores))]
     axes.plot(scores, rows, "o", color=colour, alpha=0.45, markersize=3.6, markeredgewidth=0)

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from bsmamba2.audio.reading import audio_info, read_audio
 from bsmamba2.errors import InputError
-from bsmamba2.evaluation.results import EXCERPTS_FOLDER, TrackResult
+from bsmamba2.evaluation.results import TrackResult, excerpts_folder
 from bsmamba2.player.recording import Recording
 from bsmamba2.stem_names import MIXTURE
+from bsmamba2.system.files import short_name
 
 REFERENCE, ESTIMATE_SOUND, RESIDUAL_SOUND = "reference", "estimate", "reference − estimate"
 LONGEST_SECONDS = 10.0
@@ -77,7 +78,7 @@ def record(excerpt: Excerpt, name: str, audio: bool) -> Recording:
 
 
 def _paths(run: Path, track: TrackResult, stem: str) -> dict[str, Path]:
-    folder = run / EXCERPTS_FOLDER / track.name
+    folder, stem = excerpts_folder(run, track.name), short_name(stem)
     return {
         MIXTURE: folder / f"{MIXTURE}.flac",
         REFERENCE: folder / f"{stem}.reference.flac",

@@ -18,6 +18,10 @@ MAIN_SCORES = ("csdr", "usdr")
 # The columns of the main table after cSDR and uSDR.
 OTHER_SCORES = ("si_sdr", "bleedless", "fullness", *MUSEVAL_SCORES)
 LineKind = Literal["estimate", "new", "chunks", "scale"]
+# Plots of tracks over time, of all stems: each takes some 50 kB of the page.
+MOST_TIMELINES = 40
+# Lines of the table by track that are shown at once.
+ROWS_ON_PAGE = 100
 TRACK_SCORES_OF_SEVERAL = ("csdr", "usdr", "leakage_dbfs", "false_mute")
 
 
@@ -87,7 +91,7 @@ class TrackRow:
 
     Args:
         name: Artist and title.
-        anchor: Address of its timeline in the page.
+        anchor: Address of its timeline in the page; empty if it is not drawn.
         seconds: Length in seconds.
         active: Percentage of the track in which the stem is active; NaN if that is unknown.
         values: Scores by column.
@@ -203,13 +207,14 @@ def track_table(runs: Sequence[ReportedRun], stem: str, stem_anchor: str) -> Tra
     )
     values = [run.estimates(stem, score) for run, score in columns]
     windows = [windows_by_track(run.results, stem) for run in runs]
+    drawn = tracks_drawn(runs, stem)
     rows = []
     for place, (name, track) in enumerate(tracks_by_name(runs).items()):
         active = track.activity.get(stem, ())
         rows.append(
             TrackRow(
                 name=name,
-                anchor=track_anchor(stem_anchor, place),
+                anchor=track_anchor(stem_anchor, place) if name in drawn else "",
                 seconds=track.seconds,
                 active=100 * sum(active) / len(active) if active else math.nan,
                 values=tuple(by_track.get(name, math.nan) for by_track in values),
@@ -230,6 +235,16 @@ def tracks_by_name(runs: Sequence[ReportedRun]) -> dict[str, TrackResult]:
         name: next(run.results.tracks[name] for run in runs if name in run.results.tracks)
         for name in sorted(names, key=lambda name: (name.casefold(), name))
     }
+
+
+def tracks_drawn(runs: Sequence[ReportedRun], stem: str) -> set[str]:
+    """Returns the tracks whose scores over time are drawn: all, or those of the first run with the lowest cSDR."""
+    names = tracks_by_name(runs)
+    stems = {stem for run in runs for stem in run.results.stems}
+    if len(names) * len(stems) <= MOST_TIMELINES:
+        return set(names)
+    csdr = {name: value for name, value in runs[0].estimates(stem, "csdr").items() if not math.isnan(value)}
+    return set(sorted(csdr, key=lambda name: (csdr[name], name))[: MOST_TIMELINES // len(stems)])
 
 
 def track_anchor(stem_anchor: str, place: int) -> str:

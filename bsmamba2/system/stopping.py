@@ -1,7 +1,9 @@
 """Signals as exceptions, so that a program that is stopped removes its temporary files."""
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from types import FrameType
@@ -9,6 +11,9 @@ from typing import Any
 
 # SIGTERM asks a program to end, SIGHUP reports a closed terminal. Python itself raises KeyboardInterrupt for SIGINT.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+# Time for a library to return from what it has called.
+SECONDS_TO_RETURN = 0.05
 
 
 def stop(number: int, frame: FrameType | None) -> None:
@@ -53,14 +58,26 @@ class DeferredStop:
 
 @contextlib.contextmanager
 def stopped_by_exception(numbers: Sequence[int] = SIGNALS) -> Iterator[None]:
-    """Turns signals into SystemExit while the block runs, except those that are ignored, as under nohup."""
+    """Turns signals into SystemExit while the block runs, except those that are ignored, as under nohup.
+
+    A KeyboardInterrupt is not lost in a library that ignores exceptions.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # Only the main thread can handle signals.
         return
     caught = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     previous = {number: signal.signal(number, stop) for number in caught}
+    hooks = sys.excepthook, sys.unraisablehook
+    sys.excepthook = lambda kind, error, trace: None if kind is KeyboardInterrupt else hooks[0](kind, error, trace)
+    sys.unraisablehook = lambda ignored: _send_again() if ignored.exc_type is KeyboardInterrupt else hooks[1](ignored)
     try:
         yield
     finally:
+        sys.excepthook, sys.unraisablehook = hooks
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _send_again() -> None:
+    """Sends SIGINT again, soon: it came while a library called Python, which prints the exception and ignores it."""
+    threading.Timer(SECONDS_TO_RETURN, os.kill, (os.getpid(), signal.SIGINT)).start()

@@ -3,12 +3,13 @@
 import contextlib
 import errno
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace, set_loader
 from lightning import LightningDataModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import (
@@ -18,6 +19,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from yaml import YAMLError
 
 from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.errors import InputError
@@ -25,15 +27,15 @@ from bsmamba2.system.files import LOCK, check_writable, locked
 from bsmamba2.system.processes import is_first_process
 from bsmamba2.training.averaging import Averaging
 from bsmamba2.training.best import BestCheckpoints
-from bsmamba2.training.configs import with_config_files
+from bsmamba2.training.configs import load_config, with_config_files
 from bsmamba2.training.health import Health
 from bsmamba2.training.help import DESCRIPTION
+from bsmamba2.training.loggers import LIGHTNING_LOGS, is_run_named, make_loggers
 from bsmamba2.training.module import SeparationModule
 from bsmamba2.training.pictures import Pictures
 from bsmamba2.training.progress import TrainingProgressBar
 from bsmamba2.training.resuming import (
     CHECKPOINTS_FOLDER,
-    LIGHTNING_LOGS,
     METRICS_TABLE,
     CompleteCheckpointIO,
     ResumePoints,
@@ -52,6 +54,8 @@ MONITORED = {"val/usdr": "max", "val/csdr": "max", "val/loss": "min"}
 log = logging.getLogger(__name__)
 # Spelt as other options of Lightning are.
 HELP_ALL = "--help_all"
+# Our name for the reader of configs, which jsonargparse wants.
+PARSER_MODE = "bounded-yaml"
 
 
 class TrainingCLI(LightningCLI):
@@ -98,7 +102,7 @@ class TrainingCLI(LightningCLI):
         self.root = Path(self.config.trainer.default_root_dir or ".").absolute()
         init_from, logger = self.config.model.init_from, self.config.trainer.logger
         # Now, because the loggers decide where the run is, and so which checkpoint is its last.
-        self.loggers = _loggers(logger, self.root)
+        self.loggers = make_loggers(logger, self.root)
         self.resume_point: Path | None = None
         self.resume_point = self._resume_point()
         if self.resume_point is not None:
@@ -190,8 +194,11 @@ class TrainingCLI(LightningCLI):
         folder = self.checkpoints_folder
         if folder is not None and (self.config.checkpoint.dirpath is not None or not self.loggers):
             return [folder], self.root
-        # A number that is not that of a run is the next free one.
-        if folder is not None and (isinstance(self.loggers[0].version, str) or folder.parent.is_dir()):
+        # Without a name, a number is the next free one, and a text is that of a run that MLflow has just made.
+        named = is_run_named(self.config.trainer.logger)
+        if folder is not None and (
+            folder.is_dir() or (named and (isinstance(self.loggers[0].version, str) or folder.parent.is_dir()))
+        ):
             return [folder], None
         return sorted(self._runs_folder.glob(f"*/{CHECKPOINTS_FOLDER}")), self.root
 
@@ -286,17 +293,6 @@ def _check_resume_point(path: Path, module: SeparationModule) -> None:
         )
 
 
-def _loggers(options: Any, root: Path) -> list[Logger]:
-    """Returns the loggers that Lightning's option describes; TensorBoard by default."""
-    if options in (None, True):
-        return [TensorBoardLogger(root, LIGHTNING_LOGS)]
-    if options is False:
-        return []
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--logger", type=Logger | list[Logger])
-    return _listed(parser.instantiate_classes(Namespace(logger=options)).logger)
-
-
 def _whole(seed: int | bool) -> int:
     # For Lightning, `true` means a random seed and `false` none.
     if isinstance(seed, bool):
@@ -322,7 +318,8 @@ def _first_exception() -> Iterator[None]:
 
 def _fit(cli: TrainingCLI) -> None:
     try:
-        with _first_exception():
+        # Lightning draws its bar on the standard output, whose reader may stop before the run does.
+        with _first_exception(), contextlib.redirect_stdout(sys.stderr):
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.resume_point, weights_only=True)
     except SystemExit as stop:
         last = cli.config_init.resume.path
@@ -345,6 +342,7 @@ def _fit(cli: TrainingCLI) -> None:
 
 def _parsed(arguments: Sequence[str], data: type[LightningDataModule]) -> TrainingCLI:
     files = with_config_files(arguments)
+    set_loader(PARSER_MODE, load_config, (YAMLError,))
     try:
         return TrainingCLI(
             SeparationModule,
@@ -355,6 +353,7 @@ def _parsed(arguments: Sequence[str], data: type[LightningDataModule]) -> Traini
             run=False,
             auto_configure_optimizers=False,
             parser_kwargs={
+                "parser_mode": PARSER_MODE,
                 "prog": "bsmamba2 train",
                 "description": DESCRIPTION,
                 "exit_on_error": False,
@@ -362,6 +361,8 @@ def _parsed(arguments: Sequence[str], data: type[LightningDataModule]) -> Traini
                 "allow_abbrev": False,
             },
         )
+    except InputError:
+        raise
     except (MisconfigurationException, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"training cannot run with these options ({reason}); change that option") from error

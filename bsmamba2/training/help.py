@@ -59,6 +59,7 @@ EXAMPLES = (
     "bsmamba2 train --config small --data.root songs --data.validation_artists [Name] --model.init_from msst-vocals",
 )
 DESCRIPTION = "Train a network on a folder of songs with stems, such as MUSDB18."
+WARNING = "A config is a program: it can name any Python class, which is then run. Read one from someone else first."
 OPTION_COLUMNS = 42
 
 
@@ -72,6 +73,8 @@ def _help() -> Iterator[str]:
     yield "usage: bsmamba2 train --config NAME --data.root FOLDER [options]"
     yield ""
     yield from textwrap.wrap(DESCRIPTION, columns)
+    yield ""
+    yield from textwrap.wrap(WARNING, columns)
     yield ""
     yield "examples:"
     yield from (f"  {example}" for example in EXAMPLES)

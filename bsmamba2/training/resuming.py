@@ -21,8 +21,7 @@ from bsmamba2.system.stopping import DeferredStop
 from bsmamba2.version import __version__
 from bsmamba2.weights.headers import RECORD, TRAINING_SONGS
 
-# Lightning's names for the folder of the runs, that of a run's checkpoints, and the files of its options and its log.
-LIGHTNING_LOGS = "lightning_logs"
+# Lightning's names for the folder of a run's checkpoints, and the files of its options and its log.
 CHECKPOINTS_FOLDER = "checkpoints"
 CONFIG_FILE = "config.yaml"
 METRICS_TABLE = "metrics.csv"

@@ -447,7 +447,8 @@ def _config(values: object, path: Path) -> ModelConfig:
         raise InputError(f"the network config in {path} is a {type(values).__name__}; convert the original again")
     try:
         return ModelConfig.from_dict(values)
-    except (InputError, OverflowError) as error:
+    # An InputError, or a number that Python does not print or compute with.
+    except (ValueError, OverflowError) as error:
         raise InputError(f"the network config in {path} cannot be used: {error}") from error
 
 

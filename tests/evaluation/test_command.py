@@ -478,6 +478,25 @@ def test_a_name_that_is_not_unicode(tmp_path: Path, model: Path, songs: Path, ca
     )
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows counts characters of whole paths")
+def test_a_name_as_long_as_a_file_system_allows(tmp_path: Path, model: Path, songs: Path) -> None:
+    first, second = (letter * 252 for letter in "xy")
+    for old, new in (("a - 1", first), ("b - 2", second)):
+        (songs / old).rename(songs / new)
+    run = tmp_path / "run"
+    results = evaluate(songs, run, model, save_estimates=True)
+    assert {first, second} < results.tracks.keys()
+    assert not results.failures
+    assert len(list((run / "tracks").iterdir())) == len(results.tracks) == len(list((run / "estimates").iterdir()))
+    files = {path: path.stat().st_mtime_ns for path in (run / "tracks").iterdir()}
+    evaluate(songs, run, model, save_estimates=True)
+    assert {path: path.stat().st_mtime_ns for path in (run / "tracks").iterdir()} == files
+    again = evaluate(songs, tmp_path / "again", estimates=run / "estimates", stems=["vocals"])
+    assert again.tracks.keys() == results.tracks.keys()
+    page = write_report([run], run / "report.html")[0].read_text()
+    assert "Excerpts were kept, but their files are missing" not in page
+
+
 def test_an_empty_test_folder_is_an_error(tmp_path: Path, model: Path) -> None:
     (tmp_path / "test").mkdir()
     with pytest.raises(InputError, match="there is no track in"):

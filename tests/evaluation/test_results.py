@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -19,7 +20,8 @@ from bsmamba2.evaluation.results import (
     chunk_row,
     to_json,
 )
-from bsmamba2.evaluation.scores import SCORES, StemScores
+from bsmamba2.evaluation.scores import SCORES, Score, StemScores
+from bsmamba2.report import write_report
 
 INF, NAN = float("inf"), float("nan")
 TRACK = TrackResult(
@@ -46,7 +48,12 @@ stem_scores = st.builds(
     values=st.fixed_dictionaries({}, optional={name: st.floats() for name in SCORES}),
     windows=st.lists(st.floats(), max_size=3).map(tuple),
 )
-names = st.text(min_size=1, max_size=8)
+OLDER = Path(__file__).parent / "older"
+# Fields that files of the first versions do not have.
+ADDED_LATER = ("trained_on", "excerpt_gain", "computed")
+names = st.text(st.characters(blacklist_characters="/\0"), min_size=1, max_size=8).filter(
+    lambda name: name not in (".", "..")
+)
 track_results = st.builds(
     TrackResult,
     name=names,
@@ -240,6 +247,27 @@ def test_results_of_versions_with_fewer_or_more_scores_are_read(tmp_path: Path) 
         assert same(read.scores["vocals"][ESTIMATE], expected)
 
 
+@pytest.mark.parametrize("version", sorted(OLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_results_that_older_versions_wrote_are_read(tmp_path: Path, version: Path) -> None:
+    shutil.copy(version, tmp_path / RESULTS)
+    results = Results.read(tmp_path)
+    assert list(results.tracks) == ["artist 0 - song"]
+    estimates = results.tracks["artist 0 - song"].scores["vocals"][ESTIMATE]
+    assert estimates["csdr"] == pytest.approx(-3.0023083)
+    assert math.isnan(estimates["museval_sdr"])
+    pages = write_report([tmp_path], tmp_path / "report.html", audio=False)
+    assert "artist 0 - song" in pages[0].read_text(encoding="utf-8")
+
+
+def test_a_score_that_is_added_is_empty_for_older_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(OLDER / "mapping.json", tmp_path / RESULTS)
+    monkeypatch.setitem(SCORES, "beauty", Score("beauty", "dB", "higher", "How beautiful it is."))
+    assert math.isnan(Results.read(tmp_path).tracks["artist 0 - song"].scores["vocals"][ESTIMATE]["beauty"])
+    shutil.copytree(tmp_path, tmp_path / "other")
+    page = write_report([tmp_path, tmp_path / "other"], tmp_path / "report.html", audio=False)[0]
+    assert "How beautiful" not in page.read_text(encoding="utf-8")
+
+
 def test_a_truncated_file_is_an_error(tmp_path: Path) -> None:
     RESULTS_OF_ONE.write(tmp_path, {})
     TRACK.write(tmp_path / "track.json")
@@ -286,7 +314,7 @@ def of_scores(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, A
 @pytest.mark.parametrize(
     "change",
     [
-        *[without(field.name) for field in fields(TrackResult) if field.name != "trained_on"],
+        *[without(field.name) for field in fields(TrackResult) if field.name not in ADDED_LATER],
         with_value("trained_on", "album"),
         with_value("trained_on", ["song"]),
         with_value("seconds", "long"),
@@ -296,6 +324,8 @@ def of_scores(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, A
         with_value("scores", [1]),
         with_value("scores", {"vocals": 1}),
         with_value("scores", {"vocals": {ESTIMATE: 1}}),
+        *[with_value("name", name) for name in ("", "..", "../../secret", "/etc", "a\0b", 7, None)],
+        *[with_value("scores", {name: {}}) for name in ("", "..", "../secret", "/etc/passwd")],
         of_scores(without("windows")),
         of_scores(with_value("windows", None)),
         of_scores(with_value("csdr", "good")),

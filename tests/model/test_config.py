@@ -79,6 +79,51 @@ def test_inconsistent_values_are_errors(values: dict[str, Any], message: str) ->
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        *("", " ", ".", "..", ".hidden", "-rf", " vocals", "vocals ", "vocals.", "vocals\r", "a\nb", "a\tb", "a\0b"),
+        *(
+            "\x1b[31mred",
+            "\x7f",
+            "\x9b31m",
+            "\ud800",
+            "\udcff",
+            "\u202egnp.exe",
+            "a\u200bb",
+            "a\u00a0b",
+            "\ufeffvocals",
+        ),
+        *("a/b", "a\\b", "a:b", "a*b", "a?b", 'a"b', "a<b", "a>b", "a|b", "$HOME", "`id`", "%s", "{stem}", "~", "a;b"),
+        *("CON", "nul", "aux.x", "LPT1", "x" * 101, "夜" * 34, "x" * 5000, None, 7, b"vocals", ["vocals"]),
+    ],
+)
+def test_a_stem_name_that_could_not_be_a_file_name_is_refused(name: Any) -> None:
+    with pytest.raises(InputError, match=r"the stem name .* is not allowed, because it becomes a file name") as error:
+        ModelConfig(stems=(name,))
+    assert len(str(error.value)) < 300
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Lead Vocals (wet)", "Schlagzeug", "E-Gitarre #2", "ボーカル", "गायन", "cafe\u0301", "R&B", "808_kick", "x" * 100],
+)
+def test_stem_names_in_any_language(name: str) -> None:
+    assert ModelConfig(stems=(name,)).stems == (name,)
+
+
+@pytest.mark.parametrize("stems", [("vocals", "Vocals"), ("caf\u00e9", "cafe\u0301"), ("vocals", "vocals")])
+def test_stems_that_would_be_one_file_somewhere_are_refused(stems: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="give at least one name, each only once"):
+        ModelConfig(stems=stems)
+
+
+def test_a_number_that_cannot_be_printed_is_refused() -> None:
+    with pytest.raises(ValueError, match="digits"):
+        ModelConfig(dim=-(10**5000))
+
+
+@pytest.mark.parametrize(
     ("stems", "residual", "differences", "outputs"),
     [
         (("vocals",), "", {"instrumental": ("vocals",)}, ("vocals", "instrumental")),

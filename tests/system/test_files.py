@@ -20,6 +20,7 @@ from bsmamba2.system.files import (
     remove_unfinished,
     sha256_of,
     sha256_of_text,
+    short_name,
 )
 
 needs_folder_fsync = pytest.mark.skipif(os.name == "nt", reason="Windows cannot open folders")
@@ -208,3 +209,17 @@ def test_a_locked_folder_is_waited_for(
     with caplog.at_level("INFO", "bsmamba2"), locked(tmp_path / "folder"):
         assert holder.wait(10) != 0
     assert f"waiting for another process that writes to {tmp_path / 'folder'}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["x" * 240, "Änne - Ça & là", "\udcff" * 240])
+def test_names_that_are_short_enough_are_kept(name: str) -> None:
+    assert short_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["x" * 241, "夜" * 100, "\udcff" * 241, "x" * 226 + " " * 20])
+def test_long_names_are_cut_and_stay_different(name: str, tmp_path: Path) -> None:
+    shorter = short_name(name)
+    assert len(os.fsencode(shorter)) <= 240
+    assert short_name(f"{name}2") != shorter
+    (tmp_path / f"{shorter}.reference.flac").touch()
+    assert len(os.fsencode(short_name(name, 100))) <= 100

@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -43,3 +45,27 @@ def test_other_threads_leave_signals_alone() -> None:
     thread.start()
     thread.join()
     assert found == [signal.getsignal(number) for number in SIGNALS]
+
+
+IGNORED = """
+import ctypes, os, signal, sys, time
+from bsmamba2.system.stopping import stopped_by_exception
+
+@ctypes.CFUNCTYPE(None)
+def call():
+    os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    with stopped_by_exception():
+        call()
+        time.sleep(60)
+except KeyboardInterrupt:
+    sys.exit(9)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT between processes")
+def test_an_interrupt_is_not_lost_in_a_library_that_calls_python() -> None:
+    done = subprocess.run([sys.executable, "-c", IGNORED], capture_output=True, text=True, check=False, timeout=50)
+    assert (done.returncode, done.stderr) == (9, "")

@@ -1,15 +1,19 @@
 """The configs in configs/: that they are the networks the documents say, and that they train."""
 
 import re
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from bsmamba2.cli import main
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.mel import mel_bands
 from bsmamba2.training.command import train
+from bsmamba2.training.configs import MOST_CHARACTERS, load_config
 
 PROJECT = Path(__file__).parents[2]
 CONFIGS = sorted(path.name for path in (PROJECT / "configs").glob("*.yaml"))
@@ -57,3 +61,46 @@ def test_other_networks_train_from_their_configs(name: str, musdb_root: Path, tm
     options += ["--trainer.accelerator=cpu", "--trainer.precision=32", "--trainer.fast_dev_run=1"]
     options += [f"--trainer.default_root_dir={tmp_path}", "--trainer.enable_progress_bar=false"]
     assert train(options) == tmp_path.absolute()
+
+
+def bomb(line: str, last: str) -> str:
+    """Returns ten levels of aliases, each with ten of the level before: ten billion values."""
+    lines = [line.format(name="a", before=", ".join("1" * 10))]
+    lines += [line.format(name=name, before=", ".join([f"*{old}"] * 10)) for old, name in pairwise("abcdefghij")]
+    return "\n".join([*lines, last])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        bomb("{name}: &{name} [{before}]", "data: *j"),
+        bomb("{name}: &{name} {{x: 1, <<: [{before}]}}", "data: *j").replace("[1, 1", "[{}, {}").replace(" 1,", " {},"),
+        "model: &model\n  network: *model",
+        "model: " + "[" * 5000,
+        "model: " + "{a: " * 60 + "1" + "}" * 60,
+        "data: {validation_tracks: [" + "a, " * 30_000 + "]}",
+        "# " + "x" * 1_000_001,
+    ],
+    ids=["aliases", "merged", "itself", "unfinished", "deep", "many", "long"],
+)
+@pytest.mark.parametrize("option", ["--config", "--data", "--model.network"])
+def test_a_config_that_is_too_large_is_refused_at_once(
+    tmp_path: Path, text: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    begun = time.process_time()
+    assert main(["train", f"{option}={tmp_path / 'config.yaml'}", f"--data.root={tmp_path}"]) == 1
+    assert time.process_time() - begun < 5
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"bsmamba2: error: (a|the) config .*has more than \d+ (values|characters|bytes)", message)
+
+
+def test_aliases_are_allowed() -> None:
+    assert load_config("a: &x [1, 2]\nb: *x") == {"a": [1, 2], "b": [1, 2]}
+    assert load_config("1e-3") == load_config("0.001") == 0.001
+
+
+def test_the_configs_of_this_package_are_far_below_the_limits() -> None:
+    for path in (PROJECT / "configs").glob("*.yaml"):
+        assert load_config(path.read_text(encoding="utf-8"))
+        assert path.stat().st_size < MOST_CHARACTERS / 50

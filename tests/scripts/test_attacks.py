@@ -1,0 +1,46 @@
+"""A few of the attacks of the scripts, which the scripts make by the hundred."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the scripts fork")
+
+
+def run(script: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(SCRIPTS / script), *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_runs_that_are_stopped_end_as_others() -> None:
+    shown = run("attack_runs.py", "--hits", "8", "--tracks", "3", "--seed", "1")
+    for command in ("train", "evaluate", "check-data", "index"):
+        assert f"{command}: SIG" in shown
+    assert "every run ended as one that was never stopped" in shown
+
+
+def test_hostile_weights_end_in_one_sentence() -> None:
+    assert "28 files, 0 of which were not answered as they should" in run("attack_checkpoints.py", "--files", "28")
+
+
+def test_a_run_that_loses_something_is_noticed(tmp_path: Path) -> None:
+    """The script fails for a program that starts again from nothing where it should resume."""
+    whole = (SCRIPTS / "attack_runs.py").read_text(encoding="utf-8")
+    forgetful = whole.replace(', "--ckpt_path", "last"', "")
+    assert forgetful != whole
+    (tmp_path / "attack_runs.py").write_text(forgetful, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "attack_runs.py"), "--hits", "2", "--commands", "train", "--tracks", "3"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    # A second run beside the first.
+    assert "too many values to unpack" in done.stderr
