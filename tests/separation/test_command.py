@@ -654,12 +654,15 @@ def test_a_run_that_skips_removes_what_a_killed_one_left() -> None:
     assert files() == both("long")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("option", [None, "--skip-existing", "--overwrite"])
 def test_of_two_processes_that_write_one_song_one_says_that_it_does_not(option: str | None) -> None:
     songs("long.wav", seconds=20)
     options = [option] if option else []
     with begun("long.wav", *options) as process:
+        process.send_signal(signal.SIGSTOP)
         second = run("long.wav", *options)
+        process.send_signal(signal.SIGCONT)
         assert process.communicate(timeout=600)[1]
     assert process.returncode == 0
     assert second.returncode == (0 if option == "--skip-existing" else 1)
