@@ -1,4 +1,4 @@
-"""The command line: `bsmamba2 separate | train | evaluate | report | check-data | models | convert | doctor | demo`."""
+"""The command line: `bsmamba2 COMMAND ...`; `USAGE` lists the commands."""
 
 import importlib.util
 import os
@@ -28,6 +28,7 @@ commands:
   check-data find errors in a folder of songs with stems, decode its stem files, index it
   models     list, download and verify published models
   convert    extract the weights of a checkpoint
+  export     write a model as an ONNX file, for other programs
   doctor     report what this machine computes with, and how to fix what does not work
   demo       separate a short song, score it and draw its spectrogram
 
@@ -53,6 +54,10 @@ SEPARATE_EXAMPLES = (
 EVALUATE_EXAMPLES = (
     "bsmamba2 evaluate --model model.ckpt --root MUSDB18-HQ --output run",
     "bsmamba2 evaluate --estimates FOLDER --root MUSDB18-HQ --output other",
+)
+EXPORT_EXAMPLES = (
+    "bsmamba2 export vocals.onnx",
+    "bsmamba2 export vocals-int8.onnx --model model.ckpt --precision int8",
 )
 # Options of Demucs, Spleeter, audio-separator and MSST, by which they are known.
 SEPARATE_ELSEWHERE = {
@@ -98,6 +103,9 @@ EXTRAS = {
     "stempeg": "museval",
     "wandb": "wandb",
     "mlflow": "mlflow",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+    "onnxruntime": "onnx",
 }
 
 
@@ -120,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "check-data": _check_data,
         "models": _models,
         "convert": _convert,
+        "export": _export,
         "doctor": _doctor,
         "demo": _demo,
         "--print-completion": _print_completion,
@@ -353,6 +362,16 @@ def _convert_parser() -> CommandParser:
     return command_parser("convert", convert, files)
 
 
+def _export(arguments: Sequence[str]) -> None:
+    _print(_run(_export_parser(), arguments))
+
+
+def _export_parser() -> CommandParser:
+    from bsmamba2.export.command import export
+
+    return command_parser("export", export, {"output": _positional(metavar="OUTPUT", type=Path)}, EXPORT_EXAMPLES)
+
+
 def _doctor(arguments: Sequence[str]) -> None:
     report, healthy = _run(_doctor_parser(), arguments)
     _print(report)
@@ -388,7 +407,7 @@ def _print_completion(arguments: Sequence[str]) -> None:
         raise UsageError(f"give the name of one shell: {', '.join(SHELLS)}")
     parsers = [
         *(_separate_parser(), _evaluate_parser(), _report_parser(), _check_data_parser()),
-        *(_models_parsers()["models"], _convert_parser(), _doctor_parser(), _demo_parser()),
+        *(*_models_parsers().values(), _convert_parser(), _export_parser(), _doctor_parser(), _demo_parser()),
     ]
     print(completion(arguments[0], parsers, training_options()))
 

@@ -125,7 +125,7 @@ class SegmentSums(torch.autograd.Function):
             high, low = before[..., None, :], F.pad(low[..., :-1], (1, 0))[..., None, :]
         else:
             high, low = high[..., None], low[..., None]
-        return (high - high.mT).add_(low).sub_(low.mT).clamp_(LOWEST_LOG_DECAY, 0)
+        return (high - high.mT).add_(low).sub_(low.mT).clamp_(LOWEST_LOG_DECAY, 0.0)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, bool], output: Tensor) -> None:
