@@ -2,6 +2,8 @@
 
 import unicodedata
 
+from bsmamba2.file_names import is_device
+
 VOCALS = "vocals"
 # The song as a whole.
 MIXTURE = "mixture"
@@ -15,10 +17,6 @@ MUSDB_STEMS = ("drums", "bass", "other", VOCALS)
 # part of file names, which have at most 255 bytes.
 PUNCTUATION = frozenset(" -_.,+&'()#!")
 LONGEST_STEM_NAME_BYTES = 100
-# Windows opens devices under these names, whatever follows them after a dot.
-DEVICES = frozenset(
-    ["con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))]
-)
 
 
 def is_allowed_name(name: object) -> bool:
@@ -26,7 +24,7 @@ def is_allowed_name(name: object) -> bool:
     if not isinstance(name, str) or not name or not all(map(_is_allowed, name)):
         return False
     whole = name[0] not in " -." and name[-1] not in " ."
-    return whole and len(name.encode()) <= LONGEST_STEM_NAME_BYTES and name.partition(".")[0].casefold() not in DEVICES
+    return whole and len(name.encode()) <= LONGEST_STEM_NAME_BYTES and not is_device(name)
 
 
 def _is_allowed(character: str) -> bool:

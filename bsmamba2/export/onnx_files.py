@@ -24,9 +24,9 @@ from bsmamba2.model.stft import stft
 from bsmamba2.system.files import complete_file
 from bsmamba2.version import __version__
 
-Precision = Literal["float32", "float16", "int8"]
+ExportPrecision = Literal["float32", "float16", "int8"]
 # What torch's exporter and the conversions need; they are the extra `onnx`.
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+EXPORT_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 18
 # Recurrences whose loops over steps ONNX would need once per step.
 UNEXPORTABLE = {"selective": "mamba1", "wkv": "rwkv6"}
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 def export_onnx(
-    network: BSMamba2, output: Path, precision: Precision = "float32", metadata: dict[str, str] | None = None
+    network: BSMamba2, output: Path, precision: ExportPrecision = "float32", metadata: dict[str, str] | None = None
 ) -> None:
     """Writes a network as an ONNX file, whole or not at all.
 
@@ -55,8 +55,8 @@ def export_onnx(
         InputError: The network has a mixer that cannot be exported, or the file cannot be written.
         ModuleNotFoundError: A package is not installed.
     """
-    if precision not in get_args(Precision):
-        raise InputError(f"precision={precision!r} is not allowed; choose {', '.join(get_args(Precision))}")
+    if precision not in get_args(ExportPrecision):
+        raise InputError(f"precision={precision!r} is not allowed; choose {', '.join(get_args(ExportPrecision))}")
     loops = {UNEXPORTABLE[name] for mixer in network.mixers() for name in mixer.recurrences if name in UNEXPORTABLE}
     if loops:
         raise InputError(
@@ -77,7 +77,7 @@ def check_packages() -> None:
     Raises:
         ModuleNotFoundError: A package is not.
     """
-    for package in PACKAGES:
+    for package in EXPORT_PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(name=package)
 

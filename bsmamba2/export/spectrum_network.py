@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bsmamba2.model import BSMamba2
 
 # How the layers mix over time and over bands in turn: rows that do not depend on each other.
-ROWS = ("(b k) t d", "(b t) k d")
+MIXED_ROWS = ("(b k) t d", "(b t) k d")
 
 
 class SpectrumNetwork(nn.Module):
@@ -34,7 +34,7 @@ class SpectrumNetwork(nn.Module):
         x = self.network.band_split(mixture)
         _, frames, bands, _ = x.shape
         # As in the layers, but without tiles, each of which would be a copy of the mixer in the graph.
-        for mixer, folded, rows in zip(self.network.mixers(), self.folded, cycle(ROWS), strict=False):
+        for mixer, folded, rows in zip(self.network.mixers(), self.folded, cycle(MIXED_ROWS), strict=False):
             mixed = mixer(rearrange(x, f"b t k d -> {rows}"), folded)
             x = rearrange(mixed, f"{rows} -> b t k d", t=frames, k=bands)
         x = self.network.final_norm(x)

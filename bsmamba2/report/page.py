@@ -167,7 +167,7 @@ def _page(runs: Sequence[ReportedRun], audio: bool) -> str:
         p_value=texts.p_value,
         capital=texts.capital,
     )
-    scripts = [player_script(), (folder / "page.js").read_text(encoding="utf-8")]
+    script = player_script() + (folder / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html").render(
         runs=runs,
         title=", ".join(run.name for run in runs),
@@ -185,9 +185,9 @@ def _page(runs: Sequence[ReportedRun], audio: bool) -> str:
         fewest_tracks=FEWEST_TRACKS,
         published=published,
         style=Markup(player_style() + (folder / "page.css").read_text(encoding="utf-8")),
-        scripts=[Markup(script) for script in scripts],
+        script=Markup(script),
         # The page forbids itself any request, and any script but its own.
-        script_hashes=Markup(" ".join(map(source_hash, scripts))),
+        script_hash=Markup(source_hash(script)),
     )
 
 

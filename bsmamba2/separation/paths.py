@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bsmamba2.audio.formats import Format
 from bsmamba2.errors import InputError
+from bsmamba2.file_names import is_device
 from bsmamba2.separation.inputs import FileIdentity, SongFile, identity
 from bsmamba2.system.files import short_name
 
@@ -19,10 +20,6 @@ log = logging.getLogger(__name__)
 LONGEST_FILE_NAME_BYTES = 255
 # A shorter name of a track does not tell tracks apart.
 SHORTEST_TRACK_BYTES = 20
-# Names of devices on Windows, with any suffix, and their numbers.
-DEVICES = frozenset(["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"])
-NUMBERED_DEVICES = ("COM", "LPT")
-DEVICE_NUMBERS = "123456789¹²³"
 # The page among the files of a song, where stems have their names.
 PAGE = "listen.html"
 
@@ -148,9 +145,8 @@ def _names(path: str) -> list[str]:
 @functools.lru_cache(maxsize=4096)
 def portable_name(name: str) -> str:
     """Returns a name of a file or folder that Windows neither reserves nor changes."""
-    base, dot, rest = name.partition(".")
-    device = base.rstrip(" ").upper()
-    if device in DEVICES or (device[:3] in NUMBERED_DEVICES and device[3:] and device[3:] in DEVICE_NUMBERS):
+    if is_device(name):
+        base, dot, rest = name.partition(".")
         return f"{base}_{dot}{rest}"
     # It leaves dots and spaces at the end out.
     return f"{name}_" if name.endswith((".", " ")) else name

@@ -161,7 +161,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Records an element, and begins a row or a cell."""
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        self.in_player = ("type", "application/json") in attrs
+        self.in_player = ("class", "song") in attrs
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
