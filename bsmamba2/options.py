@@ -83,12 +83,14 @@ def named_as_typed(names: Collection[str]) -> Iterator[None]:
     """
 
     def typed(match: re.Match[str]) -> str:
-        return f"{_hyphenated(f'--{match[1]}')} " if match[1] in names else match[0]
+        return re.sub(r"([a-z_.]+)=", lambda each: f"{_hyphenated(f'--{each[1]}')} ", match[0])
 
     try:
         yield
     except InputError as error:
-        error.args = (re.sub(r"(?<![\w.-])([a-z_]+)=(?=\S)", typed, str(error)),)
+        given = "|".join(map(re.escape, names))
+        # Only at the beginning: later in a sentence, it may be what a file contains.
+        error.args = (re.sub(rf"^(?:(?:{given})=\S+ ?)+", typed, str(error)),)
         raise
 
 

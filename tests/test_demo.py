@@ -152,25 +152,26 @@ def test_the_demo_trains_on_the_song(
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("options", "status", "reason"),
     [
-        (["--config", "tiny.yaml"], "--config can be used only for training; give --train too"),
-        (["--training-minutes", "3"], "--training-minutes can be used only for training; give --train too"),
-        (["--config", "a", "--training-minutes", "0"], "--config and --training-minutes can be used only"),
-        (["--train", "--config", "none"], "there is no config none; give a file, or a name: bsmamba2, "),
-        (["--train", "--config", str(ROOT / "configs" / "tiny.yaml"), "--training-minutes", "0"], "a time above 0"),
-        (["--train", "--config", str(ROOT / "configs" / "tiny.yaml"), "--training-minutes", "inf"], "=inf is not"),
+        (["--config", "tiny.yaml"], 2, "--config can be used only for training; give --train too"),
+        (["--training-minutes", "3"], 2, "--training-minutes can be used only for training; give --train too"),
+        (["--config", "a", "--training-minutes", "0"], 2, "--config and --training-minutes can be used only"),
+        (["--train", "--config", "none"], 1, "there is no config none; give a file, or a name: bsmamba2, "),
+        (["--train", "--config", str(ROOT / "configs" / "tiny.yaml"), "--training-minutes", "0"], 2, "a time above 0"),
+        (["--train", "--config", str(ROOT / "configs" / "tiny.yaml"), "--training-minutes", "inf"], 2, "inf is not"),
     ],
 )
 def test_options_that_cannot_be_used_are_errors(
     options: list[str],
+    status: int,
     reason: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["demo", *options]) == 1
+    assert main(["demo", *options]) == status
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "demo").exists()
 

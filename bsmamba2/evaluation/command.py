@@ -76,7 +76,6 @@ def evaluate(
     _check_apart(output, root, tracks[0].path.parent)
     source: Source
     if source_settings.estimates is not None:
-        _check_apart(output, source_settings.estimates, source_settings.estimates)
         source, device = FolderSource(source_settings.estimates), choose_device("cpu")
     elif model is not None:
         device = choose_device(settings.device)
@@ -158,14 +157,17 @@ def _check_given(root: Path, output: Path, model: ModelNames | None, source_sett
         raise InputError(f"there is no folder {root}; give one that contains test/, or tracks with stems")
     if estimates is not None and not estimates.is_dir():
         raise InputError(f"there is no folder {estimates}; give the one that contains {{track}}/{{stem}}.wav")
+    _check_apart(output, root)
+    if estimates is not None:
+        _check_apart(output, estimates, estimates)
     check_no_other_files(output)
     check_can_be_made(output)
 
 
-def _check_apart(output: Path, given: Path, songs: Path) -> None:
+def _check_apart(output: Path, given: Path, songs: Path | None = None) -> None:
     """Fails if the output would contain what is read, or be inside the songs."""
     inner = output.resolve()
-    if given.resolve().is_relative_to(inner) or inner.is_relative_to(songs.resolve()):
+    if given.resolve().is_relative_to(inner) or (songs is not None and inner.is_relative_to(songs.resolve())):
         raise InputError(f"the output {output} and {given} are inside each other; give an --output elsewhere")
 
 

@@ -25,7 +25,7 @@ from bsmamba2 import load_model, save_model
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.system.files import sha256_of
-from bsmamba2.weights import conversion
+from bsmamba2.weights import checkpoint
 from bsmamba2.weights.checkpoint import WeightsFile
 from bsmamba2.weights.conversion import convert
 from bsmamba2.weights.headers import ARCHITECTURE
@@ -483,7 +483,7 @@ def test_no_work_is_done_for_an_output_that_cannot_be(
     output.write_text("precious")
     (tmp_path / "folder.safetensors").mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "WeightsFile", None)
+        patch.setattr(checkpoint, "WeightsFile", None)
         with pytest.raises(InputError, match=r"a\.safetensors exists already; give another OUTPUT, or --overwrite"):
             convert(source, output)
         with pytest.raises(InputError, match=r"b\.pt does not end in \.safetensors"):

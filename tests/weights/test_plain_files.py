@@ -290,7 +290,7 @@ def test_evaluation_takes_the_hop_and_the_names(
     assert main(["evaluate", *common, "--output", "run", "--stems", "drums"]) == 1
     assert "run" in capsys.readouterr().err
     folder = ["evaluate", "--root", str(musdb_root), "--output", "other", "--estimates", "stems", "--hop-length", "512"]
-    assert main(folder) == 1
+    assert main(folder) == 2
     assert "--hop-length is for a --model; leave it out with --estimates" in capsys.readouterr().err
 
 
