@@ -407,7 +407,7 @@ def _print_completion(arguments: Sequence[str]) -> None:
         raise UsageError(f"give the name of one shell: {', '.join(SHELLS)}")
     parsers = [
         *(_separate_parser(), _evaluate_parser(), _report_parser(), _check_data_parser()),
-        *(*_models_parsers().values(), _convert_parser(), _export_parser(), _doctor_parser(), _demo_parser()),
+        *(_models_parsers()["models"], _convert_parser(), _export_parser(), _doctor_parser(), _demo_parser()),
     ]
     print(completion(arguments[0], parsers, training_options()))
 

@@ -435,20 +435,6 @@ def test_a_reader_that_stops_early_is_not_an_error() -> None:
         assert process.stderr.read() == b""
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")
-@pytest.mark.parametrize("buffered", ["", "1"])
-@pytest.mark.parametrize("arguments", [["models"], ["--help"], ["--version"], ["doctor", "--help"]])
-def test_an_output_that_is_full_is_one_sentence(arguments: list[str], buffered: str) -> None:
-    command = [sys.executable, "-m", "bsmamba2", *arguments]
-    with open("/dev/full", "wb") as full:
-        process = subprocess.run(
-            command, stdout=full, stderr=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": buffered}, check=False
-        )
-    assert process.returncode == 1
-    assert process.stderr.decode().startswith("bsmamba2: error: the output cannot be written (No space left on device)")
-    assert process.stderr.count(b"\n") == 1
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such shell")
 @pytest.mark.parametrize("prefix", ["exec 1>&-", "exec 2>&-", "exec 0<&- 1>&- 2>&-", "export PYTHONOPTIMIZE=2"])
 def test_a_song_is_separated_without_a_console_or_docstrings(tmp_path: Path, model: Path, prefix: str) -> None:

@@ -166,7 +166,7 @@ def test_a_full_disk_leaves_neither_stems_nor_a_page(capsys: pytest.CaptureFixtu
     write_audio(Path("song.wav"), noise(4), RATE)
     with full_disk(170_000):
         assert separate("song.wav", "--page", "--format", "ogg") == 1
-    assert "listen.html cannot be written (File too large)" in capsys.readouterr().err
+    assert "cannot be written (File too large); free some space" in capsys.readouterr().err
     assert files() == []
 
 

@@ -10,7 +10,10 @@ from bsmamba2.errors import OutputError
 from bsmamba2.system.output import checked_output
 
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
-COMMANDS = [["--help"], ["models"], ["separate", "--help"], ["train", "--config", "tiny", "--print_config"]]
+COMMANDS = [
+    *(["--help"], ["--version"], ["models"], ["separate", "--help"]),
+    ["train", "--config", "tiny", "--print_config"],
+]
 
 
 def run(command: list[str], stdout: int | None, **environment: str) -> tuple[int, list[str]]:
