@@ -22,7 +22,7 @@ from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 from bsmamba2.weights.checkpoint import save_model
 from bsmamba2.weights.registry import PRESETS, Preset
 
-COMMANDS = ("separate", "train", "evaluate", "report", "check-data", "models", "convert", "doctor", "demo")
+COMMANDS = ("separate", "train", "evaluate", "report", "check-data", "models", "convert", "export", "doctor", "demo")
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def usages() -> Iterator[tuple[list[str], int]]:
     for command in (*COMMANDS, "models download", "models verify"):
         yield [*command.split(), "--help"], 0
         yield [*command.split(), "--nope"], 2
-    for command in ("separate", "train", "evaluate", "report", "check-data", "convert", "models download"):
+    for command in ("separate", "train", "evaluate", "report", "check-data", "convert", "export", "models download"):
         yield command.split(), 2
     for shell in SHELLS:
         yield ["--print-completion", shell], 0
@@ -57,6 +57,7 @@ def usages() -> Iterator[tuple[list[str], int]]:
         ["convert", "model.safetensors", "copy.ckpt"],
         ["convert", "model.safetensors", "copy.safetensors", "--weights", "best"],
         ["demo", "--train", "--training-minutes", "0"],
+        ["export", "vocals.txt"],
         ["doctor", "now"],
     )
     yield from ((arguments, 2) for arguments in wrong_values)
@@ -90,6 +91,9 @@ def wrong_files() -> Iterator[list[str]]:
     yield ["convert", "missing.ckpt", "copy.safetensors"]
     yield ["convert", "model.safetensors", "model.safetensors"]
     yield ["convert", "model.safetensors", "text.wav/copy.safetensors"]
+    yield ["export", "vocals.onnx", "--model", "smal-vocals"]
+    yield ["export", "model.onnx"]
+    yield ["export", "text.wav/vocals.onnx"]
     # The folder demo/ was not made by a demo.
     yield ["demo"]
     yield ["demo", "--train"]
@@ -107,6 +111,7 @@ def folder(tmp_path: Path, tiny_network: BSMamba2, monkeypatch: pytest.MonkeyPat
         soundfile.write(f"{name}.wav", np.zeros((4410, 2)), 44100)
     Path("text.wav").write_text("no audio")
     Path("empty.wav").touch()
+    Path("model.onnx").touch()
     results = {"format": 1, "description": {}, "tracks": {}, "failures": {}}
     Path("run/results.json").write_text(json.dumps(results))
     Path("other/results.json").write_text("{}")
