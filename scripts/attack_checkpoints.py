@@ -15,10 +15,9 @@ import json
 import os
 import pickle
 import resource
+import signal
 import sys
 import tempfile
-import time
-import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -34,6 +33,7 @@ from torch import Tensor
 # Before the copies of this program that each try a file.
 import bsmamba2.evaluation.command
 import bsmamba2.separation.command  # noqa: F401
+import forked_program
 from bsmamba2.cli import main
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
@@ -105,13 +105,6 @@ def damaged(network: BSMamba2, random: np.random.Generator, folder: Path) -> Mad
     return suffix, CHANGES[int(random.integers(len(CHANGES)))](whole, random)
 
 
-def _quantised(value: torch.Tensor) -> torch.Tensor:
-    with warnings.catch_warnings():
-        # Torch will drop these tensors, but files with them exist.
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.quantize_per_tensor(value.float(), 0.1, 0, torch.qint8)
-
-
 def misshapen(network: BSMamba2, random: np.random.Generator, folder: Path) -> Made:
     """Returns a file in which one tensor is not what it should be."""
     state: dict[str, Any] = {name: value.clone() for name, value in network.state_dict().items()}
@@ -132,7 +125,7 @@ def misshapen(network: BSMamba2, random: np.random.Generator, folder: Path) -> M
         lambda: value * float("inf"),
         lambda: value.to_sparse(),
         lambda: value.to("meta"),
-        lambda: _quantised(value),
+        lambda: torch.quantize_per_tensor(value.float(), 0.1, 0, torch.qint8),
         lambda: value.tolist(),
         lambda: None,
     )
@@ -286,39 +279,26 @@ def loaded(path: Path) -> int:
 
 def tried(path: Path, command: str, inputs: Path, log: Path) -> int:
     """Returns the status of a copy of this program that uses a file; its output is in the log."""
-    sys.stdout.flush()
-    process = os.fork()
-    if process == 0:
-        status = 70
-        try:
-            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
-            sys.set_int_max_str_digits(4300)
-            used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-            resource.setrlimit(resource.RLIMIT_AS, (used + LIMIT_BYTES, used + LIMIT_BYTES))
-            stems = str(log.parent / "stems")
-            model = ["--model", str(path)]
-            if command == "load":
-                status = loaded(path)
-            elif command == "separate":
-                status = main(["separate", str(inputs / "song.wav"), *model, "--output", stems, "--overwrite"])
-            else:
-                options = ["--root", str(inputs / "songs"), "--output", stems, "--overwrite", "--no-report"]
-                status = main(["evaluate", *model, *options])
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    end = time.monotonic() + LIMIT_SECONDS
-    while time.monotonic() < end:
-        done, status = os.waitpid(process, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    os.kill(process, 9)
-    os.waitpid(process, 0)
-    return -9
+
+    def run() -> int:
+        sys.set_int_max_str_digits(4300)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (used + LIMIT_BYTES, used + LIMIT_BYTES))
+        stems = str(log.parent / "stems")
+        model = ["--model", str(path)]
+        if command == "load":
+            return loaded(path)
+        if command == "separate":
+            return main(["separate", str(inputs / "song.wav"), *model, "--output", stems, "--overwrite"])
+        options = ["--root", str(inputs / "songs"), "--output", stems, "--overwrite", "--no-report"]
+        return main(["evaluate", *model, *options])
+
+    process = forked_program.start(run, log)
+    status = forked_program.status_of(process, LIMIT_SECONDS)
+    if status is None:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+    return -signal.SIGKILL if status is None else status
 
 
 def problem(status: int, shown: str, command: str, folder: Path) -> str:
@@ -328,7 +308,7 @@ def problem(status: int, shown: str, command: str, folder: Path) -> str:
         return "something in the file was run"
     if "Traceback" in shown:
         return "a traceback"
-    if status == -9:
+    if status == -signal.SIGKILL:
         return f"no end after {LIMIT_SECONDS} s"
     if status == 0 and command == "separate":
         for stem in ("vocals", "instrumental"):

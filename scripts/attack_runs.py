@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import signal
-import sys
 import tempfile
 import time
 import zipfile
@@ -28,6 +27,7 @@ import torch
 import bsmamba2.data.checking
 import bsmamba2.evaluation.command
 import bsmamba2.training.command  # noqa: F401
+import forked_program
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.cli import main
 from bsmamba2.model import BSMamba2, ModelConfig
@@ -156,44 +156,18 @@ def _check_audio(folder: Path) -> None:
 
 def start(arguments: list[str], log: Path, cache: Path) -> int:
     """Returns the process that runs a command, with its output in a file."""
-    sys.stdout.flush()
-    process = os.fork()
-    if process == 0:
-        # Whatever happens, this copy of the program must not go on.
-        status = 70
-        try:
-            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
-            os.environ["XDG_CACHE_HOME"] = str(cache)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            status = main(arguments)
-        except SystemExit as stop:
-            status = stop.code if isinstance(stop.code, int) else 1
-        except KeyboardInterrupt:
-            status = 130
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    return process
 
+    def run() -> int:
+        os.environ["XDG_CACHE_HOME"] = str(cache)
+        return main(arguments)
 
-def status_of(process: int, seconds: float) -> int | None:
-    """Returns the status that a process ends with, negative for a signal; None if it has not ended by then."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(process, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    return None
+    return forked_program.start(run, log)
 
 
 def run_to_the_end(command: Attacked, folder: Path, log: Path) -> tuple[Any, float]:
     """Returns the result of a command and the seconds that it takes."""
     begun = time.monotonic()
-    status = status_of(start(command.arguments(folder), log, folder.parent / "cache"), LIMIT_SECONDS)
+    status = forked_program.status_of(start(command.arguments(folder), log, folder.parent / "cache"), LIMIT_SECONDS)
     if status != 0:
         raise AssertionError(f"status {status} instead of 0: {log.read_text(errors='replace')[-600:]}")
     hidden = [path for path in folder.rglob(".*") if path.name != LOCK]
@@ -218,10 +192,10 @@ def attack(command: Attacked, folder: Path, hits: int, random: np.random.Generat
         for _ in range(int(random.integers(1, 6))):
             number_of_signal = SIGNALS[int(random.integers(len(SIGNALS)))]
             process = start(command.arguments(target), log, folder / "cache")
-            status = status_of(process, float(random.uniform(0, 1.05 * seconds)))
+            status = forked_program.status_of(process, float(random.uniform(0, 1.05 * seconds)))
             if status is None:
                 os.kill(process, number_of_signal)
-                status = status_of(process, LIMIT_SECONDS)
+                status = forked_program.status_of(process, LIMIT_SECONDS)
                 if status is None:
                     os.kill(process, signal.SIGKILL)
                     raise AssertionError(f"it does not end after {number_of_signal.name}: {log.read_text()[-600:]}")

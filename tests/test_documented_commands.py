@@ -99,6 +99,8 @@ NOT_RUN = {
     "bsmamba2 report RUN1 RUN2": "the command with names of runs is run",
     "bsmamba2 evaluate --root musdb18-7": "it needs the songs",
     "python scripts/train_default_model.py": "it takes hours",
+    "bsmamba2 export": "tests/export/test_onnx_files.py exports tiny networks; the packaged one takes minutes",
+    "python scripts/attack_": "tests/scripts/test_attacks.py makes a few of the attacks; all take minutes",
     "python scripts/fuzz_reading.py": "it takes an hour",
     "python benchmark_mamba_ssm.py": "it measures for minutes",
     "python -m benchmarks.": "it measures for minutes",

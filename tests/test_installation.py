@@ -1,11 +1,8 @@
 """What an installation needs: the packages of each extra, the configs, the files of the sources."""
 
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +17,7 @@ from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.training.configs import config_file
 from bsmamba2.weights.checkpoint import save_model
-from tests.conftest import PATIENCE_SECONDS
+from tests.one_process import answers
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -60,32 +57,12 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# All commands in one process, which takes seconds to start.
-COMMANDS = """
-import contextlib, io, json, sys
-from bsmamba2.cli import main
-
-for command in json.loads(sys.argv[1]):
-    with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()):
-        try:
-            status = main(command)
-        except SystemExit as stop:
-            status = stop.code
-    print(json.dumps([status, errors.getvalue()]))
-"""
-
-
 def run(core: Path, folder: Path, *commands: list[str]) -> list[tuple[int, str]]:
     """Returns the exit statuses and standard errors of commands where only the core is installed."""
     # Without site-packages: what is not in the folder of links is not installed.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment |= {"PYTHONPATH": str(core), "XDG_CACHE_HOME": str(folder / "cache")}
-    ended = subprocess.run(
-        [sys.executable, "-S", "-c", COMMANDS, json.dumps(commands)],
-        capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=PATIENCE_SECONDS,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    return [tuple(json.loads(line)) for line in ended.stdout.splitlines()]
+    return [(status, errors) for status, errors, _ in answers(commands, folder, environment, "-S")]
 
 
 @pytest.fixture

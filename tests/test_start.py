@@ -1,8 +1,6 @@
 """What is answered at once: help, wrong usage, and what is wrong with inputs and outputs, without loading torch."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,25 +11,11 @@ import soundfile
 from bsmamba2.completion import SHELLS
 from bsmamba2.model import BSMamba2
 from bsmamba2.weights.checkpoint import save_model
-from tests.conftest import PATIENCE_SECONDS
+from tests.one_process import answers
 from tests.test_cli import COMMANDS
 
 # Each takes longer to import than an answer may take.
 SLOW = ("torch", "numpy", "lightning", "jsonargparse", "matplotlib", "scipy", "soundfile")
-# All commands in one process; what one has loaded remains.
-PROGRAM = f"""
-import contextlib, io, json, sys
-from bsmamba2.cli import main
-
-for command in json.loads(sys.argv[1]):
-    with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()):
-        try:
-            status = main(command)
-        except SystemExit as stop:
-            status = stop.code
-    loaded = [name for name in {SLOW} if name in sys.modules]
-    print(json.dumps([status, errors.getvalue(), loaded]))
-"""
 MODEL = ["--model", "model.safetensors"]
 TRAINING = ["train", "--config", "tiny", "--data.root", "songs"]
 EVALUATION = ["evaluate", *MODEL, "--root", "songs", "--output"]
@@ -119,22 +103,17 @@ def folder(tmp_path: Path, tiny_network: BSMamba2, monkeypatch: pytest.MonkeyPat
     return tmp_path
 
 
-def answers(commands: list[list[str]]) -> list[tuple[int, str, list[str]]]:
-    """Returns status, standard error and slow modules that were loaded, after each command."""
-    ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(commands)],
-        capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    return [tuple(json.loads(line)) for line in ended.stdout.splitlines()]
+def answered(folder: Path, commands: list[list[str]]) -> list[tuple[int, str, set[str]]]:
+    """Returns status, standard error and slow packages that were loaded, after each command."""
+    return [(status, errors, set(loaded) & set(SLOW)) for status, errors, loaded in answers(commands, folder)]
 
 
 def test_help_and_wrong_usage_do_not_wait_for_torch(folder: Path) -> None:
     expected = list(usages())
     for (command, status), (found, errors, loaded) in zip(
-        expected, answers([command for command, _ in expected]), strict=True
+        expected, answered(folder, [command for command, _ in expected]), strict=True
     ):
-        assert (found, loaded) == (status, []), (command, errors)
+        assert (found, loaded) == (status, set()), (command, errors)
         # One sentence, or help.
         assert errors.count("\n") == (1 if status and command else 0), (command, errors)
 
@@ -142,14 +121,14 @@ def test_help_and_wrong_usage_do_not_wait_for_torch(folder: Path) -> None:
 def test_wrong_files_do_not_wait_for_torch(folder: Path) -> None:
     before = sorted(path for path in folder.rglob("*"))
     commands = list(wrong_files())
-    for command, (status, errors, loaded) in zip(commands, answers(commands), strict=True):
-        assert (status, loaded) == (1, []), (command, errors)
+    for command, (status, errors, loaded) in zip(commands, answered(folder, commands), strict=True):
+        assert (status, loaded) == (1, set()), (command, errors)
         assert errors.startswith("bsmamba2: error: "), (command, errors)
         assert errors.count("\n") == 1, (command, errors)
     assert sorted(path for path in folder.rglob("*")) == before
 
 
 def test_a_separation_with_nothing_to_do_does_not_wait_for_torch(folder: Path) -> None:
-    ((status, errors, loaded),) = answers([["separate", "song.wav", *MODEL, "--skip-existing"]])
-    assert (status, loaded) == (0, [])
+    ((status, errors, loaded),) = answered(folder, [["separate", "song.wav", *MODEL, "--skip-existing"]])
+    assert (status, loaded) == (0, set())
     assert errors.splitlines() == ["skipped: song.wav: all its stems exist", "done 0, skipped 1, failed 0"]

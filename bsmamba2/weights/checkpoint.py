@@ -21,7 +21,15 @@ from bsmamba2.stem_names import INSTRUMENTAL, RESIDUAL, VOCALS
 from bsmamba2.system.files import complete_file
 from bsmamba2.weights.archives import check_archive
 from bsmamba2.weights.fitting import MASK_HEADS, check_same, copy_weights, fitted_network, with_heads
-from bsmamba2.weights.headers import ARCHITECTURE, RECORD, SAFETENSORS_SUFFIX, SONGS_METADATA, TRAINING_SONGS
+from bsmamba2.weights.headers import (
+    ARCHITECTURE,
+    RECORD,
+    SAFETENSORS_SUFFIX,
+    SONGS_METADATA,
+    TRAINING_SONGS,
+    config_of,
+    from_json,
+)
 from bsmamba2.weights.registry import PublishedModel
 from bsmamba2.weights.shapes import STEMS_BY_COUNT, StateDict, config_from_shapes, stem_count
 from bsmamba2.weights.store import find_model
@@ -148,7 +156,7 @@ class WeightsFile:
         if wrapper == "state_dict" and isinstance(parameters, dict) and isinstance(parameters.get("network"), dict):
             record = content.get(RECORD)
             songs = _song_names(record.get(TRAINING_SONGS, []), path) if isinstance(record, dict) else ()
-            return cls(path, content, _config(parameters["network"], path), _our_sets(content, path), songs)
+            return cls(path, content, config_of(parameters["network"], path), _our_sets(content, path), songs)
         if wrapper != "state_dict" or not _is_authors(weights):
             return cls(path, content, None, {ONLY: lambda: _state_dict(weights, path)})
         if foreign:
@@ -332,17 +340,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], ModelConfig | None, t
         raise InputError(f"the model file {path} is damaged or no safetensors file ({error})") from error
     config = songs = None
     if ARCHITECTURE in metadata:
-        config = _config(_from_json(metadata[ARCHITECTURE], "network config", path), path)
+        config = config_of(from_json(metadata[ARCHITECTURE], "network config", path), path)
     if SONGS_METADATA in metadata:
-        songs = _song_names(_from_json(metadata[SONGS_METADATA], "list of training songs", path), path)
+        songs = _song_names(from_json(metadata[SONGS_METADATA], "list of training songs", path), path)
     return content, config, songs or ()
-
-
-def _from_json(text: str, what: str, path: Path) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the {what} in {path} is no JSON ({error}); convert the original again") from error
 
 
 def _song_names(values: object, path: Path) -> tuple[str, ...]:
@@ -440,16 +441,6 @@ def _is_weight(value: object) -> bool:
         and value.is_floating_point()
         and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )
-
-
-def _config(values: object, path: Path) -> ModelConfig:
-    if not isinstance(values, dict):
-        raise InputError(f"the network config in {path} is a {type(values).__name__}; convert the original again")
-    try:
-        return ModelConfig.from_dict(values)
-    # An InputError, or a number that Python does not print or compute with.
-    except (ValueError, OverflowError) as error:
-        raise InputError(f"the network config in {path} cannot be used: {error}") from error
 
 
 def _convert_first(path: Path) -> str:

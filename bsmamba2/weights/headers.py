@@ -19,17 +19,46 @@ MOST_HEADER_BYTES = 100_000_000
 
 
 def known_configs(models: Sequence[str]) -> list[ModelConfig] | None:
-    """Returns the architectures of published models and of files that state theirs at their beginning.
+    """Returns architectures with the stems of published models, and those that files state at their beginning.
+
+    The sizes of a published network are not known before its weights are read: here they are the defaults.
 
     Args:
         models: Names of published models, and files.
 
     Returns:
-        None if one is not known before its weights are read.
+        None if the stems of one are not known before its weights are read.
     """
     configs = [_published(name) if name in PUBLISHED_MODELS else _stated(Path(name)) for name in models]
     known = [config for config in configs if config is not None]
     return known if len(known) == len(configs) else None
+
+
+def from_json(text: str | bytes, what: str, path: Path) -> Any:
+    """Returns the value of a text in a file.
+
+    Raises:
+        InputError: It is no JSON, or too deep.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the {what} in {path} is no JSON ({error}); convert the original again") from error
+
+
+def config_of(values: object, path: Path) -> ModelConfig:
+    """Returns the architecture that a file states as plain values.
+
+    Raises:
+        InputError: They are no architecture.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f"the network config in {path} is a {type(values).__name__}; convert the original again")
+    try:
+        return ModelConfig.from_dict(values)
+    # An InputError, or a number that Python does not print or compute with.
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"the network config in {path} cannot be used: {error}") from error
 
 
 def _published(name: str) -> ModelConfig:
@@ -43,7 +72,7 @@ def _stated(path: Path) -> ModelConfig | None:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            content: Any = json.loads(file.read(length)) if length <= MOST_HEADER_BYTES else {}
-        return ModelConfig.from_dict(json.loads(content["__metadata__"][ARCHITECTURE]))
-    except (OSError, ValueError, KeyError, TypeError, InputError):
+            header = from_json(file.read(length) if length <= MOST_HEADER_BYTES else b"", "header", path)
+        return config_of(from_json(header["__metadata__"][ARCHITECTURE], "network config", path), path)
+    except (OSError, InputError, KeyError, TypeError):
         return None

@@ -1,5 +1,6 @@
 """A few of the attacks of the scripts, which the scripts make by the hundred."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ def run(script: str, *arguments: str) -> str:
 
 
 def test_runs_that_are_stopped_end_as_others() -> None:
-    shown = run("attack_runs.py", "--hits", "8", "--tracks", "3", "--seed", "1")
+    shown = run("attack_runs.py", "--hits", "4", "--tracks", "3", "--seed", "1")
     for command in ("train", "evaluate", "check-data", "index"):
         assert f"{command}: SIG" in shown
     assert "every run ended as one that was never stopped" in shown
@@ -36,11 +37,12 @@ def test_a_run_that_loses_something_is_noticed(tmp_path: Path) -> None:
     assert forgetful != whole
     (tmp_path / "attack_runs.py").write_text(forgetful, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "attack_runs.py"), "--hits", "2", "--commands", "train", "--tracks", "3"],
+        [sys.executable, str(tmp_path / "attack_runs.py"), "--hits", "1", "--commands", "train", "--tracks", "3"],
         capture_output=True,
         text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (SCRIPTS.parent, SCRIPTS)))},
         check=False,
     )
     assert done.returncode == 1
-    # A second run beside the first.
+    # A second run in addition to the first.
     assert "too many values to unpack" in done.stderr

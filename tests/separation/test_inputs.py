@@ -8,6 +8,7 @@ import pytest
 
 from bsmamba2.errors import InputError
 from bsmamba2.separation.inputs import SongFile, find_song_files, piped_inputs
+from tests.separation.empty_songs import found, touch
 
 
 @pytest.fixture(autouse=True)
@@ -15,16 +16,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes an empty folder the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def touch(*names: str) -> None:
-    for name in names:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).touch()
-
-
-def found(*inputs: str | Path, output: str = "stems") -> list[str]:
-    return [song.path.as_posix() for song in find_song_files(inputs, Path(output))]
 
 
 def test_files_keep_their_order_whatever_they_are_called() -> None:

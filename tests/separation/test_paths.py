@@ -10,6 +10,7 @@ from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 from bsmamba2.separation.inputs import SongFile, find_song_files
 from bsmamba2.separation.paths import Destination, StemPaths, portable_name
+from tests.separation.empty_songs import found, touch
 
 NAMES = [
     "two words.wav",
@@ -29,16 +30,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes an empty folder the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def touch(*names: str) -> None:
-    for name in names:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).touch()
-
-
-def found(*inputs: str | Path, output: str = "stems") -> list[str]:
-    return [song.path.as_posix() for song in find_song_files(inputs, Path(output))]
 
 
 def written(*inputs: str | Path, template: str = Destination.template, stems: Sequence[str] = STEMS) -> list[str]:
