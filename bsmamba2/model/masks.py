@@ -3,10 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bsmamba2.model.bands import band_groups, linear_per_band
 
 
 class MaskEstimator(nn.Module):
@@ -25,7 +29,7 @@ class MaskEstimator(nn.Module):
         self, bands: Sequence[int], starts: Sequence[int], channels: int, dim: int, depth: int, hidden_dim: int
     ) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels, self.bands = channels, tuple(bands)
         self.bins: Tensor | None
         self.counts: Tensor | None
         bins = [start + bin for start, width in zip(starts, bands, strict=True) for bin in range(width)]
@@ -41,14 +45,30 @@ class MaskEstimator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the complex mask (b, c, f, t) of features (b, t, k, d), unbounded, in at least single precision."""
-        bands = zip(self.to_freqs, x.unbind(dim=2), strict=True)
-        mask = torch.cat([to_freqs(band) for to_freqs, band in bands], dim=-1)
+        return self.in_groups(x, band_groups(self.bands, x.device))
+
+    def in_groups(self, x: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
+        """Returns the same as `forward`; the bands of a group, all of one width, are computed together."""
+        batch = x.shape[0]
+        features = rearrange(x, "b t k d -> k (b t) d")
+        masks: dict[int, Tensor] = {}
+        for bands in groups:
+            together = torch.stack([features[band] for band in bands])
+            masks |= zip(bands, self._masks(together, bands), strict=True)
+        mask = torch.cat([masks[band] for band in range(len(masks))], dim=-1)
         mask = mask.to(torch.promote_types(mask.dtype, torch.float32))
-        mask = rearrange(mask, "b t (f c ri) -> b c f t ri", c=self.channels, ri=2)
+        mask = rearrange(mask, "(b t) (f c ri) -> b c f t ri", b=batch, c=self.channels, ri=2)
         if self.bins is not None and self.counts is not None:
             sums = mask.new_zeros(*mask.shape[:2], len(self.counts), *mask.shape[3:])
             mask = sums.index_add(2, self.bins, mask) / self.counts[:, None, None]
         return torch.view_as_complex(mask.contiguous())
+
+    def _masks(self, x: Tensor, bands: Sequence[int]) -> Tensor:
+        """Returns the masks (k, n, values) of bands of one width, of their features (k, n, d)."""
+        perceptrons = [cast(nn.Sequential, cast(nn.Sequential, self.to_freqs[band])[0]) for band in bands]
+        for layers in zip(*perceptrons, strict=True):
+            x = linear_per_band(x, layers) if isinstance(layers[0], nn.Linear) else layers[0](x)
+        return F.glu(x)
 
 
 def _perceptron(inputs: int, depth: int, hidden_dim: int, outputs: int) -> nn.Sequential:

@@ -40,5 +40,10 @@ class L2Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns x / max(‖x‖₂, 1e-12) · sqrt(d) · gamma over the last axis, in the shape of x."""
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-        return F.normalize(x, dim=-1, eps=1e-12) * x.shape[-1] ** 0.5 * self.gamma
+        return l2_normalized(x) * self.gamma
+
+
+def l2_normalized(x: Tensor) -> Tensor:
+    """Returns x / max(‖x‖₂, 1e-12) · sqrt(d) over the last axis, in the shape of x."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    return F.normalize(x, dim=-1, eps=1e-12) * x.shape[-1] ** 0.5

@@ -30,6 +30,8 @@ from torch.nn import functional as F
 
 # Longest chunk of the chunked scan: at this length its products inside and between chunks cost about the same.
 CHUNK_LENGTH = 64
+# The fast products of 16-bit numbers on a GPU need sides that are multiples of this.
+GPU_MULTIPLE = 8
 # exp(-60) = 1e-26 is far below any rounding error, and processors slow down many times on still smaller numbers.
 LOWEST_LOG_DECAY = -60.0
 
@@ -58,7 +60,7 @@ def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, rever
     """
     length, heads_per_group = x.shape[1], x.shape[2] // B.shape[2]
     dtype = torch.promote_types(x.dtype, torch.float32)
-    x, dt, B, C = (_chunks(t, *chunking(length)) for t in (x, dt, B, C))
+    x, dt, B, C = (_chunks(t, *chunking(length, 1 if x.device.type == "cpu" else GPU_MULTIPLE)) for t in (x, dt, B, C))
     dt = rearrange(dt.to(dtype), "b c q (g r) -> b c g r q", r=heads_per_group).contiguous()
     x = rearrange(x, "b c q (g r) p -> b c g r q p", r=heads_per_group)
     B, C = (rearrange(t, "b c q g n -> b c g 1 q n") for t in (B, C))
@@ -83,10 +85,15 @@ def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, rever
     return rearrange(y, "b c q g r p -> b (c q) (g r) p")[:, :length].to(x.dtype)
 
 
-def chunking(length: int) -> tuple[int, int]:
-    """Returns how many chunks the chunked scan cuts a sequence into, and their length: few, and equally long."""
+def chunking(length: int, multiple: int = 1) -> tuple[int, int]:
+    """Returns how many chunks the chunked scan cuts a sequence into, and their length: few, and equally long.
+
+    Args:
+        length: Steps of the sequence.
+        multiple: What the length of the chunks is a multiple of.
+    """
     count = math.ceil(length / CHUNK_LENGTH)
-    return count, math.ceil(length / count)
+    return count, math.ceil(length / count / multiple) * multiple
 
 
 def _chunks(t: Tensor, count: int, chunk_length: int) -> Tensor:

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.model.bands import BandSplit
+from bsmamba2.model.bands import BandSplit, band_groups
 from bsmamba2.model.masks import MaskEstimator
 
 STARTS, WIDTHS = (0, 2, 5), (4, 5, 4)
@@ -61,3 +62,24 @@ def test_a_network_of_overlapping_bands_separates_and_learns(tiny_config: ModelC
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
     # Nothing but the weights is stored: where bands start is in the config.
     assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
+
+
+@pytest.mark.parametrize("groups", [[[0, 2], [1]], [[1], [2], [0]]])
+def test_bands_of_one_width_are_computed_together_as_alone(groups: list[list[int]]) -> None:
+    torch.manual_seed(0)
+    split = BandSplit(WIDTHS, STARTS, channels=2, dim=3).double()
+    estimator = MaskEstimator(WIDTHS, STARTS, channels=2, dim=3, depth=2, hidden_dim=4).double()
+    spectrum = torch.randn(2, 2, 9, 6, dtype=torch.complex128)
+    results = []
+    for features in (split(spectrum), split.in_groups(spectrum, groups)):
+        mask = estimator(features) if not results else estimator.in_groups(features, groups)
+        parameters = [*split.parameters(), *estimator.parameters()]
+        gradients = torch.autograd.grad(mask.abs().square().sum(), parameters)
+        results.append([features, torch.view_as_real(mask), *gradients])
+    for alone, together in zip(*results, strict=True):
+        torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-12)
+
+
+def test_bands_are_computed_together_where_a_launch_costs_more() -> None:
+    assert band_groups(WIDTHS, torch.device("cpu")) == [[0], [1], [2]]
+    assert band_groups(WIDTHS, torch.device("cuda")) == [[0, 2], [1]]

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+import bsmamba2.model.ssd
 from bsmamba2.errors import InputError
 from bsmamba2.model.scan_names import Scan
 from bsmamba2.model.scans import choose_scan, kernel_module, kernel_problem, ssd
-from bsmamba2.model.ssd import SegmentSums, segment_sums, ssd_chunked, ssd_sequential
+from bsmamba2.model.ssd import GPU_MULTIPLE, SegmentSums, chunking, segment_sums, ssd_chunked, ssd_sequential
 
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -57,6 +58,19 @@ def test_chunked_equals_sequential_forward_and_backward(
     ratios = {name: rms_ratio(*pair) for name, pair in zip(NAMES, zip(chunked, exact, strict=True), strict=True)}
     # A sequence of one step has no decay, so its gradient is zero in both.
     assert all(ratio <= tolerance for ratio in ratios.values()), ratios
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_chunks_for_a_gpu_compute_the_same(length: int, reverse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    count, chunk_length = chunking(length, GPU_MULTIPLE)
+    assert chunk_length % GPU_MULTIPLE == 0
+    assert count * chunk_length >= length
+    arguments = inputs(length, torch.float64)
+    expected = outputs_and_gradients("chunked", arguments, reverse)
+    monkeypatch.setattr(bsmamba2.model.ssd, "chunking", lambda length, _: chunking(length, GPU_MULTIPLE))
+    for value, exact in zip(outputs_and_gradients("chunked", arguments, reverse), expected, strict=True):
+        torch.testing.assert_close(value, exact, rtol=1e-10, atol=1e-10)
 
 
 def test_the_definition_by_hand() -> None:

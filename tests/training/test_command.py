@@ -291,6 +291,17 @@ def test_a_step_without_finite_gradients_is_skipped(tiny_config: ModelConfig) ->
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
+@pytest.mark.parametrize(("algorithm", "order"), [("norm", 2.0), ("value", math.inf), (None, 2.0)])
+def test_gradients_are_clipped_by_norm_or_value(tiny_config: ModelConfig, algorithm: str | None, order: float) -> None:
+    module = SeparationModule(tiny_config)
+    for parameter in module.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    module.configure_gradient_clipping(module.optimizer(), 0.01, algorithm)
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in module.parameters()], order)
+    assert norm.item() == pytest.approx(0.01, rel=1e-3)
+    assert module.gradient_norm > 1
+
+
 def test_four_stems_from_one_network(tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path) -> None:
     path = train(options(replace(tiny_config, stems=MUSDB_STEMS), musdb_root, tmp_path))
     assert load_model(path).config.stems == MUSDB_STEMS
