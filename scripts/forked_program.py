@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 
 def start(run: Callable[[], int], log: Path) -> int:
     """Returns the process of a copy that ends with the status that a function returns; its output is in a file."""
@@ -21,6 +23,8 @@ def start(run: Callable[[], int], log: Path) -> int:
             os.dup2(output, 1)
             os.dup2(output, 2)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            # PyTorch replaces its pool of threads after a fork, and fails if two threads ask for it first.
+            torch.set_num_threads(1)
             status = run()
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else 1
