@@ -50,11 +50,11 @@ class BandSplit(nn.Module):
 
 
 def band_groups(widths: Sequence[int], device: torch.device) -> list[list[int]]:
-    """Returns which bands are computed together: on a CPU each alone, elsewhere all of one width.
+    """Returns which bands are computed together: on CUDA all of one width, elsewhere each alone.
 
     A band is so little work that starting it takes a GPU longer than computing it.
     """
-    if device.type == "cpu":
+    if device.type != "cuda":
         return [[band] for band in range(len(widths))]
     groups: dict[int, list[int]] = {}
     for band, width in enumerate(widths):

@@ -60,7 +60,7 @@ def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, rever
     """
     length, heads_per_group = x.shape[1], x.shape[2] // B.shape[2]
     dtype = torch.promote_types(x.dtype, torch.float32)
-    x, dt, B, C = (_chunks(t, *chunking(length, 1 if x.device.type == "cpu" else GPU_MULTIPLE)) for t in (x, dt, B, C))
+    x, dt, B, C = (_chunks(t, *chunking(length, GPU_MULTIPLE if x.is_cuda else 1)) for t in (x, dt, B, C))
     dt = rearrange(dt.to(dtype), "b c q (g r) -> b c g r q", r=heads_per_group).contiguous()
     x = rearrange(x, "b c q (g r) p -> b c g r q p", r=heads_per_group)
     B, C = (rearrange(t, "b c q g n -> b c g 1 q n") for t in (B, C))
