@@ -106,7 +106,8 @@ def read_blocks(
             )
         before, count = file_state(path), 0
         for block in source.blocks(start, length, found):
-            if not block.isfinite().all():
+            # An extreme is not finite if any sample is not, and is found many times faster.
+            if not torch.stack(block.aminmax()).isfinite().all():
                 raise InputError(
                     f"{path} has samples that are not finite (NaN or infinity); repair or leave out this file"
                 )
