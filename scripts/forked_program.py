@@ -14,6 +14,8 @@ import torch
 def start(run: Callable[[], int], log: Path) -> int:
     """Returns the process of a copy that ends with the status that a function returns; its output is in a file."""
     sys.stdout.flush()
+    # A signal waits until the copy can answer it: an exception out of this function would run the program's own end.
+    usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     process = os.fork()
     if process == 0:
         # This copy must end here, whatever happens in it.
@@ -23,6 +25,7 @@ def start(run: Callable[[], int], log: Path) -> int:
             os.dup2(output, 1)
             os.dup2(output, 2)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, usual)
             # PyTorch replaces its pool of threads after a fork, and fails if two threads ask for it first.
             torch.set_num_threads(1)
             status = run()
@@ -36,6 +39,7 @@ def start(run: Callable[[], int], log: Path) -> int:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
+    signal.pthread_sigmask(signal.SIG_SETMASK, usual)
     return process
 
 
