@@ -90,9 +90,11 @@ class DecodedStream:
         self._track = mp4_track(file, source.id) if self._format == MP4_FILES else Mp4Track()
         self._lost_frames = lost_aac_frames(file) if self._format == "aac" else {}
         self.depth = lossless_depth(container, source)
+        # FFmpeg cuts too much off the end if all audio is on one Ogg page, so `blocks` does the cutting; and where an
+        # MP3 counts fewer frames than it has, FFmpeg cuts behind those that are counted, in the middle of the song.
         skips = (self._format, self._codec) == ("ogg", "vorbis")
+        skips |= (self._format, self._kind.length) == ("mp3", "decoding")
         if skips:
-            # FFmpeg cuts too much off the end if all audio is on one Ogg page, so `blocks` does the cutting.
             source.codec_context.flags2 |= Flags2.skip_manual
         if self._codec in CHECKED_CODECS:
             source.codec_context.options = {"err_detect": "crccheck+explode"}
@@ -157,10 +159,13 @@ class DecodedStream:
             line.add_note("its last page is not marked as the last, so that it may have been longer")
         if start == 0 and (late := self._late_seconds()) > CLOCK_SECONDS:
             line.add_note(f"its first {late:.3g} s cannot be decoded and are left out")
+        skipped = 0
         for decoded in self._from(start, is_part):
             samples = self._frame_reader.samples(decoded.frame)
             if decoded is self._first:
-                samples = samples[:, self._skipped :]
+                skipped = self._skipped
+            # A frame can be shorter than what is skipped.
+            samples, skipped = samples[:, skipped:], max(0, skipped - samples.shape[1])
             if silence := self._silence_before(decoded, line):
                 yield from self._silence(silence, line)
                 if line.is_over():

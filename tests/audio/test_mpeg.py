@@ -5,6 +5,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 
 from bsmamba2.audio.irregularities import Irregularities
 from bsmamba2.audio.mpeg import MpegFrame, has_all_mp3_bytes, lost_aac_frames, mp3_length, mpeg_frame
@@ -15,15 +16,20 @@ LENGTH = 60_000
 
 
 def encoded(
-    path: Path, codec: str, container: str, options: dict[str, str] | None = None, length: int = LENGTH
+    path: Path,
+    codec: str,
+    container: str,
+    options: dict[str, str] | None = None,
+    length: int = LENGTH,
+    rate: int = RATE,
 ) -> bytes:
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, (2, length)).astype(np.float32)
     with av.open(str(path), "w", format=container, options={"id3v2_version": "0", **(options or {})}) as output:
-        stream: Any = output.add_stream(codec, rate=RATE, layout="stereo")
+        stream: Any = output.add_stream(codec, rate=rate, layout="stereo")
         stream.codec_context.format = "fltp"
-        stream.bit_rate = 128_000
+        stream.bit_rate = 128_000 if rate == RATE else 64_000
         frame = av.AudioFrame.from_ndarray(noise, format="fltp", layout="stereo")
-        frame.sample_rate = RATE
+        frame.sample_rate = rate
         output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     return path.read_bytes()
@@ -111,6 +117,20 @@ def test_a_count_that_is_not_that_of_the_frames(tmp_path: Path, song: bytes) -> 
     count = int.from_bytes(song[place : place + 4], "big")
     for wrong in (count // 2, count - 1, count + 1, 2 * count):
         assert length(tmp_path, song[:place] + struct.pack(">I", wrong) + song[place + 4 :]) is None
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_nothing_is_lost_where_the_count_is_too_small(tmp_path: Path, rate: int) -> None:
+    """At 16 kHz frames are shorter than the delay of the encoder, which is skipped."""
+    song = encoded(tmp_path / "a.mp3", "libmp3lame", "mp3", rate=rate)
+    whole = read_audio(tmp_path / "a.mp3")
+    place = song.index(b"Info") + 8
+    count = int.from_bytes(song[place : place + 4], "big")
+    (tmp_path / "a.mp3").write_bytes(song[:place] + struct.pack(">I", count // 2) + song[place + 4 :])
+    read = read_audio(tmp_path / "a.mp3")
+    assert torch.equal(read[:, : whole.shape[1]], whole)
+    # The padding behind its end is not known.
+    assert 0 <= read.shape[1] - whole.shape[1] < 1152
 
 
 @pytest.mark.parametrize(("begin", "size"), [(5000, 3000), (7001, 500), (6500, 6000)])
