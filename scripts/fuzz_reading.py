@@ -25,6 +25,7 @@ import torch
 
 from bsmamba2.audio.kinds import KINDS, file_kind
 from bsmamba2.audio.reading import AudioInfo, audio_info, read_audio
+from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.separation.command import separate_files
 from bsmamba2.separation.paths import Destination
@@ -183,9 +184,14 @@ def separate(
     """Separates files, and puts number, state, remark and the length of the shortest stem."""
     torch.set_num_threads(1)
     for case in cases:
-        [outcome] = separate_files(
-            [case.path], model, Destination(output / str(case.number)), StemSettings(downmix=True)
-        )
+        try:
+            [outcome] = separate_files(
+                [case.path], model, Destination(output / str(case.number)), StemSettings(downmix=True)
+            )
+        except InputError as error:
+            # No input is audio.
+            results.put((case.number, "failed", str(error), 0))
+            continue
         stems = list((output / str(case.number)).rglob("*.wav"))
         lengths = [soundfile.info(stem).frames for stem in stems]
         results.put((case.number, outcome.state, outcome.remark, min(lengths, default=0)))
