@@ -1,0 +1,48 @@
+"""The check of a GPU, as far as it runs without one."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu_check
+from bsmamba2.errors import InputError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up as Linux lists them")
+
+
+def test_a_training_is_resumed_and_the_results_are_written(tmp_path: Path) -> None:
+    options = ["--output", str(tmp_path), "--minutes", "30", "--device", "cpu", "--quick"]
+    assert gpu_check.main([*options, "--parts", "training and resuming"]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert [(part["part"], part["status"]) for part in summary["parts"]] == [("training and resuming", 0)]
+    assert "resuming from" in (tmp_path / "training-and-resuming.log").read_text(encoding="utf-8")
+
+
+def test_a_command_is_stopped_at_its_limit_with_what_it_started(tmp_path: Path) -> None:
+    program = "import subprocess, sys, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
+    with (tmp_path / "log").open("w") as log:
+        # Long enough for Python to start, however busy the machine is.
+        status = gpu_check.run_until(("-c", program), log.fileno(), time.monotonic() + 10)
+    assert status == "stopped at its limit"
+    started = int((tmp_path / "log").read_text())
+    state = Path(f"/proc/{started}/stat")
+    # Nobody may have asked for its status yet.
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def test_parts_and_their_order(tmp_path: Path) -> None:
+    names = [part.name for part in gpu_check.parts_of(gpu_check.Options(tmp_path))]
+    assert names.index("chunked") < names.index("kernels") < names.index("doctor")
+    with pytest.raises(InputError, match="the part 'speed' does not exist; choose chunked, "):
+        gpu_check.Options(tmp_path, parts=["speed"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu_check.main(["--output", str(tmp_path / "results"), "--device", "cuda"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "results").exists()
