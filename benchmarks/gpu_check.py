@@ -162,7 +162,8 @@ def benchmark(options: Options) -> int:
 
 def run_part(part: Part, output: Path, seconds: float) -> Row:
     """Returns the name of a part, its status (that of the last command, or why there is none), time and limit."""
-    begun, status = time.monotonic(), 0
+    begun = time.monotonic()
+    status: int | str = 0
     with (output / f"{part.name.replace(' ', '-')}.log").open("w", encoding="utf-8") as log:
         for command in part.commands:
             status = run_until(command, log.fileno(), begun + seconds)

@@ -70,7 +70,7 @@ def test_bands_of_one_width_are_computed_together_as_alone(groups: list[list[int
     split = BandSplit(WIDTHS, STARTS, channels=2, dim=3).double()
     estimator = MaskEstimator(WIDTHS, STARTS, channels=2, dim=3, depth=2, hidden_dim=4).double()
     spectrum = torch.randn(2, 2, 9, 6, dtype=torch.complex128)
-    results = []
+    results: list[list[torch.Tensor]] = []
     for features in (split(spectrum), split.in_groups(spectrum, groups)):
         mask = estimator(features) if not results else estimator.in_groups(features, groups)
         parameters = [*split.parameters(), *estimator.parameters()]
