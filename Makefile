@@ -13,7 +13,7 @@ UV := $(filter uv,$(firstword $(shell uv --version 2>$(NULL))))
 # Its notice of a successor is not about this site.
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test lint docs benchmark clean
+.PHONY: demo test lint docs benchmark benchmark-quick clean
 
 demo: .venv/installed ## separate a short song, score it and draw its spectrogram; `bsmamba2 demo --train` trains on it
 	$(BIN)/bsmamba2 demo
@@ -33,6 +33,10 @@ docs: .venv/installed ## write the documents as a site to site/, which opens fro
 
 benchmark: .venv/installed ## check that the scans agree, then measure time and memory of the network and its parts
 	$(BIN)/python benchmark_mamba_ssm.py
+
+benchmark-quick: .venv/installed ## the same for the packaged model's sizes, in minutes, to RESULT=benchmark.json
+	$(BIN)/python benchmark_mamba_ssm.py --config configs/default_model.yaml --precisions float32 --seconds 2 --files \
+		--repeats 9 --json $(or $(RESULT),benchmark.json)
 
 clean: ## remove what the other targets created
 	$(PYTHON) -c "import shutil; [shutil.rmtree(name, True) for name in ('.venv', 'demo', 'site')]"

@@ -257,6 +257,7 @@ def _over_bound(timing: Timing, products: int) -> Row:
     return {
         "seconds": timing.seconds,
         "runs": timing.runs,
+        "spread": timing.spread,
         "matrix_gflop_per_second": timing.rate / 1e9,
         "bound_seconds": bound,
         "times_bound": timing.seconds / bound,

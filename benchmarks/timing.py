@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ class Timing(NamedTuple):
     seconds: float
     rate: float  # of the matrix products right before and after the runs, in operations per second
     runs: int
+    spread: float  # of the middle half of the runs, as a share of the median
 
 
 def interleaved(
@@ -39,7 +40,18 @@ def interleaved(
             after = rate()
             rates[key] += [before, after]
             before = after
-    return {key: Timing(statistics.median(seconds[key]), statistics.median(rates[key]), repeats) for key in runs}
+    return {
+        key: Timing(statistics.median(times), statistics.median(rates[key]), repeats, spread(times))
+        for key, times in seconds.items()
+    }
+
+
+def spread(times: Sequence[float]) -> float:
+    """Returns how far apart the quarters of times are, as a share of the median; of one time it is 0."""
+    if len(times) < 2:
+        return 0.0
+    low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
+    return (high - low) / middle
 
 
 def median_seconds(
