@@ -22,6 +22,7 @@ Music source separation with BSMamba2.
 
 commands:
   separate   write the stems of songs
+  open       open a page to drop songs on, listen to their stems and mix them
   train      train a model on MUSDB18, or on any folder of songs with stems
   evaluate   score a model, or the estimates of any other tool, on songs with stems
   report     show evaluations side by side on one page
@@ -50,6 +51,10 @@ SEPARATE_EXAMPLES = (
     "bsmamba2 separate song.mp3 -m msst-vocals -s vocals",
     "bsmamba2 separate song.mp3 --preset karaoke",
     "bsmamba2 separate song.mp3 --page",
+)
+OPEN_EXAMPLES = (
+    "bsmamba2 open",
+    "bsmamba2 open song.mp3 --output stems",
 )
 EVALUATE_EXAMPLES = (
     "bsmamba2 evaluate --model model.ckpt --root MUSDB18-HQ --output run",
@@ -89,6 +94,8 @@ SEPARATE_ELSEWHERE = {
 }
 # Models may be given one by one.
 SEVERAL_MODELS = {"action": "append", "default": None}
+# What a page is served with.
+SERVING = ("starlette", "uvicorn", "python_multipart")
 # What a report is drawn with.
 DRAWING = ("matplotlib", "jinja2", "scipy")
 # The extra of pyproject.toml that installs a package, by the name it is imported by.
@@ -106,6 +113,9 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxscript": "onnx",
     "onnxruntime": "onnx",
+    "starlette": "page",
+    "uvicorn": "page",
+    "python_multipart": "page",
 }
 
 
@@ -122,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = next(iter(arguments), "")
     commands: dict[str, Callable[[Sequence[str]], None]] = {
         "separate": _separate,
+        "open": _open,
         "train": _train,
         "evaluate": _evaluate,
         "report": _report,
@@ -241,6 +252,29 @@ def _with_page(arguments: Sequence[str], values: Sequence[str]) -> list[str]:
         for argument, following in zip(arguments[:options], [*arguments[1:], ""], strict=False)
     ]
     return given + list(arguments[options:])
+
+
+def _open(arguments: Sequence[str]) -> None:
+    from bsmamba2.separation.settings import Page
+
+    parser = _open_parser()
+    options = parser.options(_with_page(arguments, get_args(Page)))
+    if options["model"] is None:
+        del options["model"]
+    _require(*SERVING)
+    parser.call(options)
+
+
+def _open_parser() -> CommandParser:
+    from bsmamba2.separation.settings import Page
+    from bsmamba2.server.command import open_page
+
+    special: dict[str, dict[str, Any]] = {
+        "songs": _positional(nargs="*", metavar="SONG"),
+        "model": SEVERAL_MODELS,
+        "page": {"metavar": f"[{{{','.join(get_args(Page))}}}]"},
+    }
+    return command_parser("open", open_page, special, OPEN_EXAMPLES)
 
 
 def _train(arguments: Sequence[str]) -> None:
@@ -406,7 +440,7 @@ def _print_completion(arguments: Sequence[str]) -> None:
     if len(arguments) != 1 or arguments[0] not in SHELLS:
         raise UsageError(f"give the name of one shell: {', '.join(SHELLS)}")
     parsers = [
-        *(_separate_parser(), _evaluate_parser(), _report_parser(), _check_data_parser()),
+        *(_separate_parser(), _open_parser(), _evaluate_parser(), _report_parser(), _check_data_parser()),
         *(_models_parsers()["models"], _convert_parser(), _export_parser(), _doctor_parser(), _demo_parser()),
     ]
     print(completion(arguments[0], parsers, training_options()))

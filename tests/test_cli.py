@@ -22,7 +22,19 @@ from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 from bsmamba2.weights.checkpoint import save_model
 from bsmamba2.weights.registry import PRESETS, Preset
 
-COMMANDS = ("separate", "train", "evaluate", "report", "check-data", "models", "convert", "export", "doctor", "demo")
+COMMANDS = (
+    "separate",
+    "open",
+    "train",
+    "evaluate",
+    "report",
+    "check-data",
+    "models",
+    "convert",
+    "export",
+    "doctor",
+    "demo",
+)
 
 
 @pytest.fixture
@@ -107,7 +119,7 @@ def test_existing_stems_are_kept(tmp_path: Path, model: Path, musdb_root: Path) 
     [
         ([], 2, ""),
         (["seperate"], 2, "there is no command 'seperate'; did you mean separate?"),
-        (["listen"], 2, "there is no command 'listen'; choose separate, train, evaluate, report, check-data"),
+        (["listen"], 2, "there is no command 'listen'; choose separate, open, train, evaluate, report, check-data"),
         (["separate"], 2, "INPUT is missing; see bsmamba2 separate --help"),
         (["separate", "a.wav", "--model", "m", "--output", "o", "--loud", "1"], 2, "there is no option --loud; see"),
         (

@@ -92,6 +92,7 @@ NOT_RUN = {
     "srun": "it needs a cluster",
     "torchrun": "it needs two machines",
     "bsmamba2 demo": ".ci/run runs it",
+    "bsmamba2 open": "it runs until it is stopped; tests/server/test_interface.py runs it",
     "bsmamba2 models download": "it downloads models",
     "bsmamba2 separate song.mp3 --preset": "it downloads models",
     "bsmamba2 check-data PREVIEWS": "the stems of the song in stempeg do not sum to it",

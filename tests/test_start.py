@@ -35,6 +35,7 @@ def usages() -> Iterator[tuple[list[str], int]]:
         *(["separate", "song.wav", *more] for more in (["-f", "mp4"], ["--overlap", "2"], ["--batch-size", "x"])),
         *([*TRAINING, *more] for more in (["--model.depth", "2"], ["--data.workers", "x"], ["--model.scan", "fast"])),
         *([*EVALUATION, "run", *more] for more in (["--split", "dev"], ["--overlap", "-1"], ["--ensemble", "max"])),
+        *(["open", *more] for more in (["--port", "70000"], ["--stay-minutes", "-1"], ["-f", "mp4"], ["-"])),
         ["report", "run", "-o", "page.pdf"],
         ["check-data", "songs", "--depth", "8"],
         ["models", "kim"],
@@ -57,6 +58,9 @@ def wrong_files() -> Iterator[list[str]]:
     yield ["separate", "song.wav", *MODEL]
     yield ["separate", "song.wav", *MODEL, "--output", "text.wav"]
     yield ["separate", "song.wav", *MODEL, "--stems", "drums"]
+    yield from (
+        ["open", *more] for more in (["missing.wav"], ["empty"], ["--model", "smal-vocals"], ["-o", "text.wav"])
+    )
     yield ["train", "--config", "tini", "--data.root", "songs"]
     yield ["train", "--config", "tiny", "--data.root", "missing"]
     yield [*TRAINING, "--ckpt_path", "missing.ckpt"]

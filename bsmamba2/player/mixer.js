@@ -16,6 +16,12 @@ const output = {
     return this.context;
   },
 
+  // Closes the context, so that the next song has one of its own sampling rate.
+  close() {
+    this.context?.close();
+    this.context = this.playing = null;
+  },
+
   // Pauses the song that plays, if it is a different one.
   hand(mixer) {
     if (this.playing && this.playing !== mixer) this.playing.pause();

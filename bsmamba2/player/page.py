@@ -1,8 +1,6 @@
 """The page of a separated song: the player and nothing else, in one file that needs no network."""
 
-import base64
 import contextlib
-import hashlib
 import html
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,9 +11,9 @@ from pathlib import Path
 from torch import Tensor
 
 from bsmamba2.errors import InputError
-from bsmamba2.player.palette import scheme_css
 from bsmamba2.player.recording import Recording
 from bsmamba2.player.song_data import PlayerSong, PlayerSound
+from bsmamba2.player.sources import player_script, player_style, source, source_hash
 from bsmamba2.stem_names import MIXTURE
 
 # By channels. Two stems in stereo, as text and with what is drawn of them, take less than 2 MB a minute.
@@ -27,8 +25,8 @@ h1 { margin: 0; font-size: 1.5rem; line-height: 1.25; }
 header { margin-bottom: 1rem; }
 header p { margin: 0.15rem 0 0; color: var(--muted); }
 """
-# Each uses what is in those before it.
-SCRIPTS = ("elements", "mixer", "drawing", "controls", "tracks", "player")
+# Of a file with the data of the player, for a page that has the player already.
+DATA_SUFFIX = ".json"
 # Blocks of samples: the song (c, n), and its stems (c, n) by name.
 WriteSong = Callable[[Tensor, Mapping[str, Tensor]], None]
 
@@ -43,6 +41,7 @@ class SongPage:
         stems: Names of the stems.
         links: Addresses of the stem files relative to the page, if those are played; None to have the sound inside.
         sums: Whether the stems sum to the song; otherwise the song is inside too, to be compared with them.
+        start_seconds: Where the stems begin in the song.
     """
 
     title: str
@@ -50,6 +49,7 @@ class SongPage:
     stems: Sequence[str]
     links: Mapping[str, str] | None
     sums: bool
+    start_seconds: float = 0.0
 
 
 @contextlib.contextmanager
@@ -57,7 +57,7 @@ def page_writer(path: Path, page: SongPage, sample_rate: int, channels: int, len
     """Gives a function that takes the next samples of a song; the page is written when the context ends.
 
     Args:
-        path: The page.
+        path: The page, or a file with a different ending for the data of the player alone, as JSON.
         page: What it shows.
         sample_rate: Sampling rate in Hz.
         channels: Number of channels.
@@ -87,22 +87,12 @@ def page_writer(path: Path, page: SongPage, sample_rate: int, channels: int, len
             sounds.append(PlayerSound(MIXTURE, whole, is_mixture=True))
         for sound in sounds:
             sound.recording.finish()
-        _write_page(path, page, PlayerSong(page.title, sounds))
-
-
-def player_script() -> str:
-    """Returns the program of a page with players: the scripts of this folder in a scope of their own."""
-    return '"use strict";\n{\n' + "\n".join(_source(f"{name}.js") for name in SCRIPTS) + "}\n"
-
-
-def player_style() -> str:
-    """Returns the style of a page with players."""
-    return scheme_css() + _source("player.css")
-
-
-def source_hash(source: str) -> str:
-    """Returns a script or style as a Content-Security-Policy allows it alone."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode('ascii')}'"
+        song = PlayerSong(page.title, sounds, start_seconds=page.start_seconds)
+        if path.suffix == DATA_SUFFIX:
+            with path.open("w", encoding="ascii") as file:
+                file.writelines(song.json())
+        else:
+            _write_page(path, page, song)
 
 
 def _write_page(path: Path, page: SongPage, song: PlayerSong) -> None:
@@ -124,14 +114,10 @@ def _write_page(path: Path, page: SongPage, song: PlayerSong) -> None:
             style=style,
             script=script,
         )
-        for part in _source("listen.html").split("$data")
+        for part in source("listen.html").split("$data")
     )
     # Bytes of a file name that are not UTF-8 are lone surrogates, which a page cannot contain.
     with path.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
         file.write(before)
         file.writelines(song.json())
         file.write(after)
-
-
-def _source(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")

@@ -1,5 +1,4 @@
-// The player of the sounds of a song. Each element of class "player" becomes one, with the data in the script element
-// behind it. All sounds are parts of one audio graph and begin at the same instant of its clock, so they are in sync to
+// The player of the sounds of a song. All sounds are parts of one audio graph and begin at the same instant of its clock, so they are in sync to
 // the sample. Nothing is requested from anywhere but sound files next to the page.
 
 const SHORTEST_LOOP_SECONDS = 0.02;
@@ -30,6 +29,8 @@ class Player {
     this.controls = new Controls(this);
     this.loading = null;
     this.due = this.framing = false;
+    // Ends what listens outside of the player once it is closed.
+    this.closing = new AbortController();
     this.peak = Math.max(...this.lanes.map(({ waveform }) => waveform.loudest));
     this.build();
     this.listen();
@@ -65,15 +66,30 @@ class Player {
     const alone = document.querySelectorAll(".player").length === 1;
     if (alone && this.hasSound && !this.source.missing.length && this.song.seconds <= LONGEST_PRELOAD_SECONDS)
       this.load();
-    (alone ? document : this.host).addEventListener("keydown", (event) => this.press(event));
+    const { signal } = this.closing;
+    (alone ? document : this.host).addEventListener("keydown", (event) => this.press(event), { signal });
     for (const track of this.tracks) new Pointer(this, track);
-    new ResizeObserver(() => this.redraw()).observe(this.host);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.redraw());
+    const resizing = new ResizeObserver(() => this.redraw());
+    resizing.observe(this.host);
+    signal.addEventListener("abort", () => resizing.disconnect());
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.redraw(), { signal });
+    if (this.source.missing.length) this.takeDroppedFiles();
+  }
+
+  takeDroppedFiles() {
     this.host.addEventListener("dragover", (event) => event.preventDefault());
     this.host.addEventListener("drop", (event) => {
       event.preventDefault();
       this.choose(event.dataTransfer.files);
     });
+  }
+
+  // Stops and removes it, so that a different song can take its place.
+  close() {
+    if (this.mixer.isPlaying) this.mixer.pause();
+    this.closing.abort();
+    output.close();
+    this.host.replaceChildren();
   }
 
   async choose(files) {
@@ -251,11 +267,11 @@ class Player {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || !this.hasSound) return;
     const { target } = event;
     const kind = target instanceof HTMLInputElement ? target.type : target.tagName?.toLowerCase();
-    if (["text", "search", "textarea", "select"].includes(kind)) return;
+    if (["text", "search", "number", "textarea", "select"].includes(kind) || target.closest?.("dialog")) return;
     const arrows = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "PageUp", "PageDown"];
     // Such controls have their own use for these keys.
     if (["range", "radio"].includes(kind) && arrows.includes(event.key)) return;
-    if (["button", "summary", "radio", "file", "a"].includes(kind) && [" ", "Enter"].includes(event.key)) return;
+    if (["button", "summary", "radio", "checkbox", "file", "a"].includes(kind) && [" ", "Enter"].includes(event.key)) return;
     const act = this.action(event);
     if (!act) return;
     event.preventDefault();
@@ -388,10 +404,3 @@ class Pointer {
     this.player.redraw();
   }
 }
-
-document.querySelectorAll(".player").forEach((host, number) => {
-  const song = JSON.parse(host.nextElementSibling.textContent);
-  // The data is not needed as text any more.
-  host.nextElementSibling.remove();
-  host.player = new Player(host, song, number);
-});

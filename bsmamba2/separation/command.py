@@ -214,7 +214,7 @@ def _separate(
     # An unexpected error in one file must not stop the others.
     except Exception as error:
         log.exception("%sfailed: %s", album.place, song.path)
-        return Outcome(song.path, "failed", f"{song.path} failed with an unexpected {type(error).__name__}: {error}")
+        return Outcome(song.path, "failed", unexpected_failure(song.path, error))
     # Of files in one folder, only the first with its folder.
     folders = {path.parent for path in missing.values()}
     first, *rest = missing.values()
@@ -223,6 +223,11 @@ def _separate(
     took = f"{progress.summary()}{remark and f'; {remark}'}"
     log.info("%s%s: %s -> %s in %s", album.place, state, song.path, places, took)
     return Outcome(song.path, state, remark)
+
+
+def unexpected_failure(source: Path, error: Exception) -> str:
+    """Returns the sentence about an error in a song that nothing else explains."""
+    return f"{source} failed with an unexpected {type(error).__name__}: {error}"
 
 
 def _finished(song: SongFile, files: Mapping[str, Path], place: str = "") -> Outcome:

@@ -56,7 +56,7 @@ def find_song_files(
         if not str(given):
             raise InputError("an input is empty; give a file, a folder or a pattern")
         if spooled and str(given) in spooled:
-            track = "stdin" if str(given) == STANDARD_INPUT else _track(Path(given))
+            track = "stdin" if str(given) == STANDARD_INPUT else song_name(Path(given))
             found: Iterable[SongFile] = [SongFile(spooled[str(given)], Path(), track)]
         else:
             found = _songs(Path(given), output)
@@ -162,7 +162,7 @@ def _songs(given: Path, output: Path) -> Iterator[SongFile]:
         return
     matches = [] if os.path.exists(given) or not glob.has_magic(str(given)) else list(_matches(given))
     if not matches:
-        yield SongFile(given, Path(), _track(given))
+        yield SongFile(given, Path(), song_name(given))
         return
     root = _without_pattern(given)
     # Stems of an earlier run are included only if the pattern begins inside the output or in the same folder.
@@ -173,7 +173,7 @@ def _songs(given: Path, output: Path) -> Iterator[SongFile]:
     if not files:
         raise InputError(f"the pattern {given} matches only folders or stems; end it with a part such as *.flac")
     for path in sorted(files):
-        yield SongFile(path, path.parent.relative_to(root), _track(path))
+        yield SongFile(path, path.parent.relative_to(root), song_name(path))
 
 
 def _in_folder(root: Path, output: Path) -> Iterator[SongFile]:
@@ -191,7 +191,7 @@ def _in_folder(root: Path, output: Path) -> Iterator[SongFile]:
         for name in files:
             if not name.startswith("."):
                 count += 1
-                yield SongFile(folder / name, inside, _track(Path(name)))
+                yield SongFile(folder / name, inside, song_name(Path(name)))
     if not count:
         raise InputError(f"the folder {root} contains no audio file; give one that does, or give the files")
 
@@ -264,7 +264,8 @@ def _without_pattern(pattern: Path) -> Path:
     return Path(*parts[:fixed])
 
 
-def _track(path: Path) -> str:
+def song_name(path: Path) -> str:
+    """Returns the name of a song from that of its file."""
     name = path.stem
     # The stem of `...wav` is `..`, the parent folder.
     if name in (".", "..", ".stem"):

@@ -46,6 +46,20 @@ class StemPage:
     title: str
     files: Mapping[str, Path] | None = None
 
+    def writer(
+        self, path: Path, tags: Tags, subtracted: Subtracted, info: AudioInfo
+    ) -> contextlib.AbstractContextManager[WriteSong]:
+        """Returns what writes it.
+
+        Args:
+            path: Where it is written.
+            tags: Tags of the song.
+            subtracted: The stems.
+            info: The part of the song that is separated.
+        """
+        shown = self.shown(tags, subtracted)
+        return page_writer(path, shown, info.sample_rate, info.channels, info.length)
+
     def shown(self, tags: Tags, subtracted: Subtracted) -> SongPage:
         """Returns what it shows."""
         texts = {name: ", ".join(values) for name, values in tags.texts.items()}
@@ -107,10 +121,7 @@ def write_stems(
         temporaries = {stem: complete[path] for stem, path in paths.items()}
         write_page: WriteSong | None = None
         if page is not None:
-            shown = page.shown(tags, subtracted)
-            write_page = stack.enter_context(
-                page_writer(complete[page.path], shown, info.sample_rate, info.channels, info.length)
-            )
+            write_page = stack.enter_context(page.writer(complete[page.path], tags, subtracted, info))
         gain, remark = 1.0, ""
         if depth in INTEGER_BITS and stem_settings.peak != "clip":
             spool = stack.enter_context(spool_folder(next(iter(paths.values()))))
