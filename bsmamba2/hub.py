@@ -5,7 +5,8 @@ from typing import Any
 
 from huggingface_hub import ModelHubMixin, hf_hub_download
 
-from bsmamba2.model.network import BSMamba2
+from bsmamba2.errors import InputError
+from bsmamba2.model import BSMamba2, Network
 from bsmamba2.weights.checkpoint import WeightsFile, save_model
 
 WEIGHTS_FILE = "model.safetensors"
@@ -21,8 +22,17 @@ class HubNetwork(BSMamba2, ModelHubMixin, library_name="bsmamba2", pipeline_tag=
     """
 
     @classmethod
-    def of(cls, network: BSMamba2) -> "HubNetwork":
-        """Returns a network with the weights of another one."""
+    def of(cls, network: Network) -> "HubNetwork":
+        """Returns a network with the weights of another one.
+
+        Raises:
+            InputError: It is no BSMamba2.
+        """
+        if not isinstance(network, BSMamba2):
+            raise InputError(
+                f"a {type(network).__name__} cannot be a HubNetwork, which is a BSMamba2; write its weights with "
+                "save_model, and upload the file"
+            )
         copy = cls(network.config)
         copy.load_state_dict(network.state_dict())
         return copy.eval()
@@ -35,7 +45,7 @@ class HubNetwork(BSMamba2, ModelHubMixin, library_name="bsmamba2", pipeline_tag=
         """Returns the network of a folder, or of a repository on the Hub, in eval mode on the CPU.
 
         Raises:
-            InputError: The file of the weights is missing, damaged or contains something else.
+            InputError: The file of the weights is missing, damaged or contains something else than a BSMamba2.
         """
         folder = Path(model_id)
         known = ("revision", "cache_dir", "force_download", "local_files_only", "token")

@@ -11,6 +11,8 @@ MIXTURE = "mixture"
 INSTRUMENTAL = "instrumental"
 # The song without all other stems that are written.
 RESIDUAL = "residual"
+# A voice, and what else is heard with it.
+SPEECH, NOISE = "speech", "noise"
 # The four stems of MUSDB18, in the order of its stem files.
 MUSDB_STEMS = ("drums", "bass", "other", VOCALS)
 # What a name may consist of besides letters, marks and digits of any script, and how long it may be: it becomes a

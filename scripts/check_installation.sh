@@ -51,7 +51,7 @@ deactivate
 echo "from the wheel"
 python3 -m venv "$work/wheel"
 source "$work/wheel/bin/activate"
-pip install --find-links "$work/dist" "bsmamba2[stretch]"
+pip install --find-links "$work/dist" "bsmamba2[stretch,speech]"
 cd "$work/elsewhere"
 rm -r stems
 bsmamba2 separate song.mp3

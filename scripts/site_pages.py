@@ -26,6 +26,7 @@ REFERENCE = {
     ),
     "Networks and weights": (
         "bsmamba2.model.network.BSMamba2",
+        "bsmamba2.model.primeknet.PrimeKnet",
         "bsmamba2.model.config.ModelConfig",
         "bsmamba2.weights.checkpoint.load_model",
         "bsmamba2.weights.checkpoint.save_model",
@@ -35,6 +36,8 @@ REFERENCE = {
         "bsmamba2.metrics.sdr.usdr",
         "bsmamba2.metrics.sdr.si_sdr",
         "bsmamba2.metrics.sdr.windowed_sdr",
+        "bsmamba2.metrics.speech.stoi",
+        "bsmamba2.metrics.speech.pesq",
     ),
     "Commands": (
         "bsmamba2.separation.command.separate_files",

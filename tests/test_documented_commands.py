@@ -22,12 +22,13 @@ from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.data.tracks import Track
 from bsmamba2.metrics.sdr import Audio, checked_audio
-from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.model import BSMamba2, ModelConfig, PrimeKnet
 from bsmamba2.model.mixing import Mixer
 from bsmamba2.model.norms import RMSNorm
 from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS, VOCALS
 from bsmamba2.weights.checkpoint import save_model
 from tests.conftest import TINY
+from tests.model.make_golden import PRIMEKNET
 from tests.test_documents import CURRENT, PROGRAM, REPOSITORY, names, read, run_program
 from tests.weights.test_conversion import PUBLISHED_FORM, authors_checkpoint, own_checkpoint
 
@@ -57,6 +58,14 @@ SMALLER = {
     # The tracks are shorter than the excerpts of the published recipe.
     "bsmamba2 check-data": ("--segment-seconds=0.1",),
 }
+# Instead of those, for a training of the other network.
+SMALLER_SPEECH = (
+    "--model.network.dense_channel=4",
+    "--model.network.num_tsblock=1",
+    "--model.network.segment_seconds=0.1",
+    "--data.batch_size=2",
+    *SMALLER["bsmamba2 train"][SMALLER["bsmamba2 train"].index("--data.epoch_excerpts=4") :],
+)
 # What a reader puts in place of a word.
 INSTEAD = {
     "CHECKPOINT": "model.ckpt",
@@ -142,7 +151,8 @@ def as_run(command: str) -> tuple[str, list[str]]:
     words = [INSTEAD.get(word, word) for word in shlex.split(given)]
     if program in ("bsmamba2 separate", "bsmamba2 evaluate"):
         words = [",".join(MODELS_INSTEAD.get(part, part) for part in word.split(",")) for word in words]
-    return program, words if "--help" in words else [*words, *SMALLER.get(program, ())]
+    smaller = SMALLER_SPEECH if "primeknet" in command and program == "bsmamba2 train" else SMALLER.get(program, ())
+    return program, words if "--help" in words else [*words, *smaller]
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +176,13 @@ def supposed(tmp_path_factory: pytest.TempPathFactory, song: Track) -> Path:
                 audio[MIXTURE] = sum(audio.values(), torch.zeros(2, second))
             for stem, samples in audio.items():
                 write_audio(folder / root / track / f"{stem}.wav", samples, SAMPLE_RATE)
+    speech_rate = 16000
+    for place in ("train/A - 1", "valid/B - 2", "test/C - 3"):
+        for stem in ("speech", "noise"):
+            write_audio(folder / "SPEECH" / place / f"{stem}.wav", 0.1 * torch.rand(1, speech_rate), speech_rate)
+    write_audio(folder / "call.wav", 0.1 * torch.rand(1, speech_rate), speech_rate)
+    torch.save(own_checkpoint(PrimeKnet(PRIMEKNET).state_dict(), PRIMEKNET), folder / "speech.ckpt")
+    torch.save({"generator": PrimeKnet(PRIMEKNET).state_dict()}, folder / "g_best")
     mixture = song.read(MIXTURE, 0, second)
     songs: dict[str, Format] = {"song.mp3": "mp3", "albums/one.mp3": "mp3", "live/first/two.flac": "flac"}
     for path, format in songs.items():

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bsmamba2.errors import InputError
-from bsmamba2.stem_names import VOCALS
+from bsmamba2.stem_names import SPEECH, VOCALS
 
 # Octaves; below the first and above the last the gain stays constant.
 BANDS_HZ = (62.5, 125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0)
@@ -62,6 +62,8 @@ class Augmentation:
         tempo_change: Largest change of speed: 0.1 is 0.9 to 1.1 times as fast.
         equaliser: Probability that a stem is equalised with a random gain per octave.
         equaliser_decibels: Largest gain of the equaliser in decibels, up or down.
+        snr_db: Lowest and highest ratio in dB of the energy of the stem speech to that of all others together, which
+            are scaled to it after all other changes; by default levels are left as they are.
 
     Raises:
         InputError: A value is not allowed, or the package is not installed.
@@ -79,6 +81,7 @@ class Augmentation:
     tempo_change: float = 0.1
     equaliser: float = 0.0
     equaliser_decibels: float = 6.0
+    snr_db: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         shares = ("silent_vocals", "polarity", "channel_swap", "remix", "pitch", "tempo", "equaliser")
@@ -91,6 +94,9 @@ class Augmentation:
             "tempo_change": (0 < self.tempo_change <= 0.5, "above 0, at most 0.5"),
             "equaliser_decibels": (0 < self.equaliser_decibels <= 24, "above 0, at most 24"),
         }
+        if self.snr_db is not None:
+            fine = -100 <= self.snr_db[0] <= self.snr_db[1] <= 100
+            allowed["snr_db"] = (fine, "two ratios from -100 to 100 dB, the lower first")
         for name, (fine, rule) in allowed.items():
             if not fine:
                 raise InputError(f"augmentation.{name}={getattr(self, name)} is not allowed; give {rule}")
@@ -104,13 +110,37 @@ class Augmentation:
         """Checks that the data has the stems that are changed.
 
         Raises:
-            InputError: Vocals are to be silenced and there are none.
+            InputError: Vocals are to be silenced, or noise scaled to speech, and there are none.
         """
         if self.silent_vocals and VOCALS not in stems:
             raise InputError(
                 f"augmentation.silent_vocals={self.silent_vocals} needs a stem {VOCALS!r}, and the data has only "
                 f"{', '.join(stems)}; leave it at 0"
             )
+
+        if self.snr_db is not None and (SPEECH not in stems or len(set(stems)) < 2):
+            raise InputError(
+                f"augmentation.snr_db={list(self.snr_db)} needs a stem {SPEECH!r} and at least one more, and the data "
+                f"has {', '.join(stems)}; leave it out"
+            )
+
+    def levelled(self, stems: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+        """Returns stems (c, n), all but speech scaled to a ratio in snr_db if it is given.
+
+        Args:
+            stems: The stems; if speech or all others are silent, they are left as they are.
+            share: Place of the ratio in the range, from 0 to 1.
+        """
+        if self.snr_db is None:
+            return stems
+        noise = torch.stack([audio for stem, audio in stems.items() if stem != SPEECH]).sum(0)
+        energy, noise_energy = (float(audio.double().square().sum()) for audio in (stems[SPEECH], noise))
+        if not energy or not noise_energy:
+            return stems
+        lowest, highest = self.snr_db
+        ratio = 10 ** ((lowest + (highest - lowest) * share) / 10)
+        factor = math.sqrt(energy / (ratio * noise_energy))
+        return {stem: audio if stem == SPEECH else audio * factor for stem, audio in stems.items()}
 
     def draw(self, generator: torch.Generator) -> Change:
         """Returns the changes to one stem; the number of random draws does not depend on the settings."""

@@ -95,6 +95,7 @@ class RandomMixes(Dataset[Excerpts]):
         places = [
             iter(torch.rand(DRAW_ATTEMPTS, 2, generator=generator, dtype=torch.float64).tolist()) for _ in changes
         ]
+        ratio = torch.rand((), generator=generator, dtype=torch.float64).item()
         if silence < self.augmentation.silent_vocals:
             changes[VOCALS] = replace(changes[VOCALS], gain=0)
         stems: Stems = {}
@@ -108,7 +109,7 @@ class RandomMixes(Dataset[Excerpts]):
                 stem: replace(change, semitones=first.semitones, speed=first.speed) for stem, change in changes.items()
             }
             stems |= self._read(aligned, places[0], faults)
-        return Excerpts(stems, faults)
+        return Excerpts(self.augmentation.levelled(stems, ratio), faults)
 
     def _read(self, changes: Mapping[str, Change], places: Iterator[Sequence[float]], faults: list[str]) -> Stems:
         """Returns stems from the same window, the first of the drawn ones in which all files can be read."""

@@ -1,6 +1,7 @@
 """Evaluates a model or the estimates of another tool on songs with stems, in one process or several."""
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -11,6 +12,7 @@ from bsmamba2.errors import InputError, UsageError
 from bsmamba2.evaluation.runs import check_no_other_files
 from bsmamba2.evaluation.settings import ScoringSettings, Selection, SourceSettings
 from bsmamba2.separation.settings import SeparationSettings
+from bsmamba2.stem_names import SPEECH
 from bsmamba2.system.console import progress_bar
 from bsmamba2.system.files import check_can_be_made, sha256_of_text
 from bsmamba2.system.processes import Processes, is_first_process
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from bsmamba2.evaluation.results import Results, TrackResult
     from bsmamba2.evaluation.sources import Source
     from bsmamba2.evaluation.track import Failure
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -92,6 +96,8 @@ def evaluate(
         "museval": scoring.museval,
         "save_estimates": scoring.save_estimates,
     }
+    if SPEECH in names:
+        scored["speech_scores"] = _speech_scores()
     version = {"format": FORMAT, "version": __version__}
     run = Run(output, {**version, "split": selection.split, **scored, **source.identity})
     hardware = versions.hardware(device)
@@ -118,6 +124,19 @@ def evaluate(
         if results.tracks:
             results.write(output, summarise_results(results))
     return results
+
+
+def _speech_scores() -> list[str]:
+    """Returns the scores of speech that are computed, and warns about others, whose packages are missing."""
+    from bsmamba2.metrics.speech import SPEECH_PACKAGES, missing_packages
+
+    missing = missing_packages()
+    if missing:
+        log.warning(
+            "scores of speech whose package is not installed are left out; run pip install %s to have them too",
+            " ".join(missing),
+        )
+    return [score for score, package in SPEECH_PACKAGES.items() if package not in missing]
 
 
 def _gathered(

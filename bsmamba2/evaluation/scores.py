@@ -29,6 +29,8 @@ SCORES: dict[str, Score] = {
     "csdr": Score("cSDR", "dB", "higher", "Median signal-to-distortion ratio of the defined one-second windows."),
     "usdr": Score("uSDR", "dB", "higher", "Signal-to-distortion ratio over the whole track."),
     "si_sdr": Score("SI-SDR", "dB", "higher", "Signal-to-distortion ratio, independent of the level of the estimate."),
+    "stoi": Score("STOI", "", "higher", "Short-time objective intelligibility of speech, up to 1."),
+    "pesq": Score("PESQ", "", "higher", "Perceptual evaluation of speech quality, wide band, up to 4.64."),
     "bleedless": Score("bleedless", "", "higher", "How little the estimate adds to the reference, up to 100 (MSST)."),
     "fullness": Score("fullness", "", "higher", "How little of the reference is missing, up to 100 (MSST)."),
     "leakage_dbfs": Score("leakage", "dBFS", "lower", "Median level of the estimate where the reference is silent."),
@@ -50,6 +52,8 @@ SCORES: dict[str, Score] = {
 ACTIVITY_SCORES = ("csdr_activity_0", "csdr_activity_25", "csdr_activity_50", "csdr_activity_75")
 SPARSE_SCORES = ("leakage_dbfs", "leakage_dbfs_95", "leakage_db", "leakage_db_95", "false_mute", "onset_sdr")
 MUSEVAL_SCORES = ("museval_sdr", "museval_isr", "museval_sir", "museval_sar")
+# Only of a stem called speech, each if its package is installed.
+SPEECH_SCORES = ("stoi", "pesq")
 # The columns of tables of single tracks.
 TRACK_SCORES = ("csdr", "usdr", "si_sdr", "bleedless", "fullness", "leakage_dbfs", "false_mute", "onset_sdr")
 

@@ -20,11 +20,14 @@ from bsmamba2.metrics import (
     is_silent,
     leakage,
     onset_sdr,
+    pesq,
     si_sdr,
+    stoi,
     usdr,
     windowed_sdr,
 )
-from bsmamba2.stem_names import INSTRUMENTAL, MUSDB_STEMS, VOCALS
+from bsmamba2.metrics.speech import SPEECH_PACKAGES, missing_packages
+from bsmamba2.stem_names import INSTRUMENTAL, MUSDB_STEMS, SPEECH, VOCALS
 
 # Everything but the stem that is scored.
 REST = "everything else"
@@ -146,6 +149,17 @@ def check_protocol(protocol: Protocol, stems: Sequence[str], estimated: Sequence
         )
 
 
+def speech_scores(estimate: Tensor, reference: Tensor, sample_rate: int) -> dict[str, float]:
+    """Returns the scores of speech (c, n) whose packages are installed, by name."""
+    measures = {"stoi": stoi, "pesq": pesq}
+    missing = missing_packages()
+    return {
+        score: measures[score](estimate=estimate, reference=reference, sample_rate=sample_rate)
+        for score, package in SPEECH_PACKAGES.items()
+        if package not in missing
+    }
+
+
 def _check_references(song: Song, stems: Sequence[str]) -> None:
     missing = [stem for stem in stems if stem not in song.references]
     if missing:
@@ -174,6 +188,7 @@ def _score(song: Song, estimates: Estimates, references: Estimates, stem: str, a
     bleedless, fullness = bleedless_fullness(estimate=estimate, reference=reference, sample_rate=rate)
     by_activity = csdr_by_activity(windows=windows, active=active, sample_rate=rate)
     values = {
+        **(speech_scores(estimate, reference, rate) if stem == SPEECH else {}),
         "csdr": defined_median(windows),
         "usdr": usdr(estimate=estimate, reference=reference),
         "si_sdr": si_sdr(estimate=estimate, reference=reference),

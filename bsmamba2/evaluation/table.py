@@ -4,7 +4,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from bsmamba2.evaluation.results import ESTIMATE, Results
-from bsmamba2.evaluation.scores import ACTIVITY_SCORES, MUSEVAL_SCORES, SCORES, SPARSE_SCORES, TRACK_SCORES
+from bsmamba2.evaluation.scores import (
+    ACTIVITY_SCORES,
+    MUSEVAL_SCORES,
+    SCORES,
+    SPARSE_SCORES,
+    SPEECH_SCORES,
+    TRACK_SCORES,
+)
 from bsmamba2.evaluation.statistics import Summary, count_windows, summarise_results, windows_by_track
 from bsmamba2.evaluation.training_songs import NEW_ARTISTS_ROW, of_new_artists, training_warnings
 from bsmamba2.printable import printable
@@ -28,6 +35,9 @@ def results_table(results: Results) -> str:
             _over_tracks(results, stem, summaries[stem]),
             _medians("sparse regions, median over tracks", (*SPARSE_SCORES, *ACTIVITY_SCORES), summaries[stem]),
         ]
+        if any(score in scores for scores in summaries[stem].values() for score in SPEECH_SCORES):
+            columns = ("si_sdr", *SPEECH_SCORES)
+            blocks.append(_medians("speech, median over tracks", columns, summaries[stem]))
         if any(score in summaries[stem].get(ESTIMATE, {}) for score in MUSEVAL_SCORES):
             only = {ESTIMATE: summaries[stem][ESTIMATE]}
             heading = "museval, scored stems and everything else as sources, median over tracks"

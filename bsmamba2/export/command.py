@@ -44,6 +44,7 @@ def export(
     check_models_exist([model])
     # Imported only now: it takes seconds, which the help, a wrong option or a wrong path need not wait for.
     from bsmamba2.export.onnx_files import check_packages, export_onnx, relative_error
+    from bsmamba2.model import BSMamba2
     from bsmamba2.system.files import make_folder, sha256_of
     from bsmamba2.weights.checkpoint import load_model
     from bsmamba2.weights.store import find_model
@@ -51,6 +52,10 @@ def export(
     check_packages()
     path, published = find_model(model)
     network = load_model(model, only=stems)
+    if not isinstance(network, BSMamba2):
+        raise InputError(
+            f"{model} is a {type(network).__name__}, which cannot be exported; give a BSMamba2, Mel-Band or BS-RoFormer"
+        )
     make_folder(output.parent)
     licence = {"licence": published.licence} if published else {}
     export_onnx(network, output, precision, {"model": str(model), "model_sha256": sha256_of(path)} | licence)

@@ -19,7 +19,7 @@ import torch
 
 from bsmamba2.errors import InputError
 from bsmamba2.export.spectrum_network import SpectrumNetwork
-from bsmamba2.model import BSMamba2
+from bsmamba2.model import BSMamba2, Network
 from bsmamba2.model.stft import stft
 from bsmamba2.system.files import complete_file
 from bsmamba2.version import __version__
@@ -57,7 +57,7 @@ def export_onnx(
     """
     if precision not in get_args(ExportPrecision):
         raise InputError(f"precision={precision!r} is not allowed; choose {', '.join(get_args(ExportPrecision))}")
-    loops = {UNEXPORTABLE[name] for mixer in network.mixers() for name in mixer.recurrences if name in UNEXPORTABLE}
+    loops = {UNEXPORTABLE[name] for name in network.recurrences if name in UNEXPORTABLE}
     if loops:
         raise InputError(
             f"networks with {' and '.join(sorted(loops))} cannot be exported: their scans run step by step, which ONNX "
@@ -97,7 +97,7 @@ def relative_error(path: Path, network: BSMamba2) -> float:
     return float(difference.square().mean().sqrt() / expected.square().mean().sqrt())
 
 
-def describe(network: BSMamba2) -> dict[str, str]:
+def describe(network: Network) -> dict[str, str]:
     """Returns what a program needs to know to use the exported file: names and values as text, lists as JSON."""
     config = network.config
     return {

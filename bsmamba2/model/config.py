@@ -23,6 +23,24 @@ BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
 HIGHEST_RATE, LONGEST_SEGMENT = 1_000_000, 2**25
 # Characters of a wrong value that are shown.
 LONGEST_SHOWN = 60
+# The available networks, each with the fields of `ModelConfig` that no other reads.
+NETWORK_OPTIONS: dict[str, tuple[str, ...]] = {
+    "bsmamba2": (
+        *("dim", "depth", "bands", "band_starts", "time_mixer", "band_mixer"),
+        *("expand", "headdim", "d_state", "ngroups", "d_conv", "mamba1_d_state"),
+        *("attention_heads", "attention_headdim", "attention_depth", "rwkv_headdim", "output_norm"),
+        *("mask_depth", "mask_expand"),
+    ),
+    "primeknet": (
+        *("time_stage", "dense_channel", "sigmoid_beta", "dense_depth", "num_tsblock", "time_block_num"),
+        *("mamba_hidden_size", "mamba_d_state", "mamba_expand", "freq_block_num", "freq_block_kernel"),
+    ),
+}
+# The time stages of PrimeKnet, each with the fields that not every one reads.
+TIME_STAGE_OPTIONS: dict[str, tuple[str, ...]] = {
+    "mamba": ("mamba_hidden_size", "mamba_d_state", "mamba_expand"),
+    "prime": (),
+}
 # The available mixers, each with the fields of `ModelConfig` that not every mixer reads.
 MIXER_OPTIONS: dict[str, tuple[str, ...]] = {
     "mamba2": ("expand", "headdim", "d_state", "ngroups", "d_conv"),
@@ -35,10 +53,10 @@ MIXER_OPTIONS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Architecture of a BSMamba2. The defaults are the published network (arXiv:2508.14556).
+    """Architecture of a network. The defaults are the published BSMamba2 (arXiv:2508.14556).
 
-    Run-time choices (device, scan, precision, overlap) are not part of it. Options of a mixer that is not chosen keep
-    their defaults.
+    Run-time choices (device, scan, precision, overlap) are not part of it. Options of a network or mixer that is not
+    chosen keep their defaults.
 
     Args:
         dim: Features per band and frame.
@@ -49,7 +67,8 @@ class ModelConfig:
         stems: Names of the stems the network estimates, in the order of its outputs.
         residual: Name of the song without all these stems, such as reverb; by default instrumental for a network that
             estimates only vocals, and none otherwise.
-        channels: Audio channels, 2 for stereo.
+        channels: Audio channels, 2 for stereo. A network for 1 takes stereo too, and each channel on its own, as
+            primeknet always does.
         time_mixer: Mixer over time in each layer: mamba2, mamba1, roformer, rwkv6 or rwkv6+mamba2.
         band_mixer: Mixer over bands in each layer, one of the same.
         expand: Inner width of a Mamba block over dim (mamba2, mamba1, rwkv6+mamba2).
@@ -71,6 +90,19 @@ class ModelConfig:
         hop_length: Distance between frames in samples.
         sample_rate: Sampling rate in Hz the network is trained at.
         segment_seconds: Length in seconds of the segments it is trained on, and in which audio is separated.
+        kind: The network: bsmamba2, or primeknet (arXiv:2502.19906), which estimates one stem.
+        time_stage: What mixes over time in primeknet: mamba, or prime, which has kernels of prime lengths as over
+            frequency.
+        dense_channel: Features per bin and frame (primeknet).
+        sigmoid_beta: Largest value of the mask (primeknet).
+        dense_depth: Convolutions in a dense block (primeknet).
+        num_tsblock: Number of two-stage blocks, each over time and over frequency (primeknet).
+        time_block_num: Pairs of channel attention and mixing in a time stage (primeknet).
+        mamba_hidden_size: Features of a Mamba block (primeknet with the time stage mamba).
+        mamba_d_state: Size of the state per channel (primeknet with the time stage mamba).
+        mamba_expand: Inner width of a Mamba block over its features (primeknet with the time stage mamba).
+        freq_block_num: Pairs of channel attention and mixing in a stage over frequency (primeknet).
+        freq_block_kernel: Lengths of the prime kernels, odd, the shortest first (primeknet).
 
     Raises:
         InputError: Two values contradict each other, or one is out of its range.
@@ -103,9 +135,21 @@ class ModelConfig:
     hop_length: int = 441
     sample_rate: int = 44100
     segment_seconds: float = 8.0
+    kind: str = "bsmamba2"
+    time_stage: str = "mamba"
+    dense_channel: int = 64
+    sigmoid_beta: float = 2.0
+    dense_depth: int = 4
+    num_tsblock: int = 4
+    time_block_num: int = 2
+    mamba_hidden_size: int = 64
+    mamba_d_state: int = 16
+    mamba_expand: int = 2
+    freq_block_num: int = 2
+    freq_block_kernel: tuple[int, ...] = (3, 11, 23, 31)
 
     def __post_init__(self) -> None:
-        for name in ("bands", "band_starts", "stems"):
+        for name in ("bands", "band_starts", "stems", "freq_block_kernel"):
             value = getattr(self, name)
             if isinstance(value, str) or not isinstance(value, tuple | list):
                 raise InputError(f"{name}={_shown(value)} is not a list; write {name}=[...]")
@@ -116,8 +160,12 @@ class ModelConfig:
                 raise InputError(f"{field.name}={_shown(value)} is not allowed; give a whole number of at least 1")
         self._check_stems()
         self._check_spectrum()
-        self._check_bands()
-        self._check_mixers()
+        self._check_kind()
+        if self.kind == "primeknet":
+            self._check_primeknet()
+        else:
+            self._check_bands()
+            self._check_mixers()
 
     def _check_stems(self) -> None:
         for stem in (*self.stems, *([] if self.residual == "" else [self.residual])):
@@ -169,6 +217,50 @@ class ModelConfig:
             raise InputError(
                 f"segment_seconds={seconds} is longer than {LONGEST_SEGMENT} samples at {self.sample_rate} Hz; give a "
                 "shorter segment"
+            )
+
+    def _check_kind(self) -> None:
+        if not isinstance(self.kind, str) or self.kind not in NETWORK_OPTIONS:
+            raise InputError(f"kind={_shown(self.kind)} does not exist; choose {', '.join(NETWORK_OPTIONS)}")
+        for kind, options in NETWORK_OPTIONS.items():
+            changed = [field for field in fields(self) if field.name in options and kind != self.kind]
+            for field in changed:
+                if getattr(self, field.name) != field.default:
+                    raise InputError(
+                        f"{field.name}={_shown(getattr(self, field.name))} is an option of the network {kind}, but "
+                        f"kind={self.kind}; leave it out, also of a config file, or choose kind={kind}"
+                    )
+
+    def _check_primeknet(self) -> None:
+        if not isinstance(self.time_stage, str) or self.time_stage not in TIME_STAGE_OPTIONS:
+            raise InputError(
+                f"time_stage={_shown(self.time_stage)} does not exist; choose {', '.join(TIME_STAGE_OPTIONS)}"
+            )
+        defaults = {field.name: field.default for field in fields(self)}
+        for option in TIME_STAGE_OPTIONS["mamba"]:
+            if self.time_stage != "mamba" and getattr(self, option) != defaults[option]:
+                raise InputError(
+                    f"{option}={getattr(self, option)} is an option of time_stage=mamba, but "
+                    f"time_stage={self.time_stage}; leave it out, also of a config file"
+                )
+        if len(self.stems) > 1:
+            raise InputError(
+                f"stems={list(self.stems)} is not allowed; kind=primeknet estimates one, the rest of the audio is its "
+                "residual"
+            )
+        if self.n_fft % 4:
+            raise InputError(f"n_fft={self.n_fft} is not allowed; kind=primeknet needs a multiple of 4, such as 400")
+        beta = self.sigmoid_beta
+        if isinstance(beta, bool) or not isinstance(beta, int | float) or not 0 < beta < math.inf:
+            raise InputError(f"sigmoid_beta={_shown(beta)} is not allowed; give a number above 0 such as 2")
+        kernels = self.freq_block_kernel
+        if (
+            not kernels
+            or not all(_is_whole(kernel) and kernel > 0 and kernel % 2 for kernel in kernels)
+            or sorted(set(kernels)) != list(kernels)
+        ):
+            raise InputError(
+                f"freq_block_kernel={_shown(list(kernels))} is not allowed; give odd lengths, the shortest first"
             )
 
     def _check_bands(self) -> None:
@@ -267,6 +359,16 @@ class ModelConfig:
         return round(self.segment_seconds * self.sample_rate)
 
     @property
+    def channelwise(self) -> bool:
+        """Whether each audio channel is separated on its own, so that there may be any number."""
+        return self.channels == 1 or self.kind == "primeknet"
+
+    @property
+    def most_channels(self) -> int:
+        """The largest number of audio channels that songs may have; more are mixed down first."""
+        return max(2, self.channels) if self.channelwise else self.channels
+
+    @property
     def differences(self) -> dict[str, tuple[str, ...]]:
         """What can be made of the song and the estimates: names, each with the stems that the song is without."""
         instrumental = VOCALS in self.stems and INSTRUMENTAL not in self.stems
@@ -313,17 +415,32 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for `from_dict`.
 
-        Options that no chosen mixer reads are left out. So are starts of bands, mixers and the residual where they are
-        the defaults, which version 0.1 does not know: it reads such files too.
+        Options that the network and its mixers do not read are left out. So are the kind, starts of bands, mixers and
+        the residual where they are the defaults, which version 0.1 does not know: it reads such files too.
         """
-        read = {option for mixer in (self.time_mixer, self.band_mixer) for option in MIXER_OPTIONS[mixer]}
-        unread = {option for options in MIXER_OPTIONS.values() for option in options} - read
-        defaults = {"time_mixer": "mamba2", "band_mixer": "mamba2", "band_starts": (), "residual": ""}
+        unread = self._unread()
+        defaults = {
+            "kind": "bsmamba2",
+            "time_mixer": "mamba2",
+            "band_mixer": "mamba2",
+            "band_starts": (),
+            "residual": "",
+        }
         return {
             name: value
             for name, value in asdict(self).items()
             if name not in unread and (name not in defaults or value != defaults[name])
         }
+
+    def _unread(self) -> set[str]:
+        """Returns the options that the network does not read."""
+        others = {option for kind, options in NETWORK_OPTIONS.items() if kind != self.kind for option in options}
+        if self.kind == "primeknet":
+            optional, read = TIME_STAGE_OPTIONS, set(TIME_STAGE_OPTIONS[self.time_stage])
+        else:
+            optional = MIXER_OPTIONS
+            read = {option for mixer in (self.time_mixer, self.band_mixer) for option in MIXER_OPTIONS[mixer]}
+        return others | {option for options in optional.values() for option in options} - read
 
 
 def contiguous_starts(bands: Sequence[int]) -> tuple[int, ...]:

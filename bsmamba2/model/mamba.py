@@ -35,7 +35,7 @@ class Mamba(nn.Module):
 
     Attributes:
         recurrences: Which recurrence it computes, alone.
-        scan: Which scan of `bsmamba2.model.scans` it runs; `BSMamba2.set_scan` sets it in a whole network.
+        scan: Which scan of `bsmamba2.model.scans` it runs; `Network.set_scan` sets it in a whole network.
         inner_dim: Values per step inside it.
     """
 
@@ -51,9 +51,14 @@ class Mamba(nn.Module):
         self.in_proj = nn.Linear(config.dim, projected, bias=False)
         self.conv1d = nn.Conv1d(convolved, convolved, config.d_conv, groups=convolved)
 
-    def forward(self, u: Tensor) -> Tensor:
-        """Returns the mixed sequence (b, l, d) of u (b, l, d); the scan starts at zero in every row."""
-        return F.linear(self.mix(self.in_proj(u), self._taps(), self.scan), self.out_map())
+    def forward(self, u: Tensor, scan: Scan | None = None) -> Tensor:
+        """Returns the mixed sequence (b, l, d) of u (b, l, d); the scan starts at zero in every row.
+
+        Args:
+            u: Rows that do not depend on each other.
+            scan: Which scan to run, by default that of the attribute.
+        """
+        return F.linear(self.mix(self.in_proj(u), self._taps(), scan or self.scan), self.out_map())
 
     def fold(self, before: Tensor, after: Tensor | None = None) -> FoldedMamba:
         """Returns the maps of after · self(before ∘ u), for `folded_forward`.

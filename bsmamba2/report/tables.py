@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from bsmamba2.evaluation.results import ESTIMATE, SCALE_ROWS, TrackResult
-from bsmamba2.evaluation.scores import MUSEVAL_SCORES, TRACK_SCORES
+from bsmamba2.evaluation.scores import MUSEVAL_SCORES, SPEECH_SCORES, TRACK_SCORES
 from bsmamba2.evaluation.statistics import Summary, count_windows, windows_by_track
 from bsmamba2.evaluation.training_songs import NEW_ARTISTS_ROW, of_new_artists
 from bsmamba2.report import published
@@ -16,7 +16,7 @@ from bsmamba2.report.plots import Series
 
 MAIN_SCORES = ("csdr", "usdr")
 # The columns of the main table after cSDR and uSDR.
-OTHER_SCORES = ("si_sdr", "bleedless", "fullness", *MUSEVAL_SCORES)
+OTHER_SCORES = ("si_sdr", *SPEECH_SCORES, "bleedless", "fullness", *MUSEVAL_SCORES)
 LineKind = Literal["estimate", "new", "chunks", "scale"]
 # Plots of tracks over time, of all stems: each takes some 50 kB of the page.
 MOST_TIMELINES = 40

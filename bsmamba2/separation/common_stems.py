@@ -24,7 +24,7 @@ class Gives(Protocol):
         """The stems that are written by default."""
 
     @property
-    def channels(self) -> int:
+    def most_channels(self) -> int:
         """The largest number of audio channels that it takes; it also takes one."""
 
 
@@ -36,12 +36,12 @@ class CommonStems:
         stems: The common stems that the first model estimates; also those that it only gives as a difference, if that
             is not the song without other common stems.
         differences: The other common stems, each with those that the song is without.
-        channels: The largest number of channels that all models take.
+        most_channels: The largest number of channels that all models take.
     """
 
     stems: tuple[str, ...]
     differences: Mapping[str, tuple[str, ...]]
-    channels: int
+    most_channels: int
 
     @classmethod
     def of(cls, models: Sequence[tuple[str, Gives]]) -> "CommonStems":
@@ -64,7 +64,7 @@ class CommonStems:
             if stem in first.differences and set(first.differences[stem]) <= set(common)
         }
         stems = tuple(stem for stem in common if stem not in differences)
-        return cls(stems, differences, min(gives.channels for _, gives in models))
+        return cls(stems, differences, min(gives.most_channels for _, gives in models))
 
     @property
     def outputs(self) -> tuple[str, ...]:

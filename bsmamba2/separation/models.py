@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.model import ModelConfig, Network
 from bsmamba2.separation.common_stems import Gives, given_by
 from bsmamba2.separation.ensemble import Ensemble
 from bsmamba2.separation.separator import Separator
@@ -31,7 +31,7 @@ class LoadedModels:
 
     names: tuple[str, ...]
     files: tuple[WeightsFile, ...] = field(repr=False)
-    networks: tuple[BSMamba2, ...] = field(repr=False)
+    networks: tuple[Network, ...] = field(repr=False)
     combination: Combination
 
     @property

@@ -18,7 +18,7 @@ from torch import Tensor
 from bsmamba2.audio.resampling import Resampler
 from bsmamba2.audio.sample_queue import SampleQueue
 from bsmamba2.errors import DivergedError, InputError
-from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.model import ModelConfig, Network
 from bsmamba2.separation.overlap_add import overlap_add
 from bsmamba2.separation.settings import Precision, SeparationSettings
 from bsmamba2.separation.song_separator import SongSeparator
@@ -55,10 +55,10 @@ class Separator(SongSeparator):
     """
 
     def __init__(
-        self, network: BSMamba2 | str | Path, settings: SeparationSettings | None = None, **choices: Any
+        self, network: Network | str | Path, settings: SeparationSettings | None = None, **choices: Any
     ) -> None:
         self.settings = settings = replace(settings or SeparationSettings(), **choices)
-        network = network if isinstance(network, BSMamba2) else load_model(network)
+        network = network if isinstance(network, Network) else load_model(network)
         settings.check_for(network)
         self.segment = settings.segment(network.config)
         self.hop = max(1, self.segment - round(self.segment * settings.overlap))
@@ -88,8 +88,9 @@ class Separator(SongSeparator):
         if first is None:
             raise InputError("the audio has no samples; give some")
         channels = first.shape[0]
-        if channels not in (1, config.channels):
-            raise InputError(f"the audio has {channels} channels; the model takes 1 or {config.channels}")
+        width = channels if config.channelwise else config.channels
+        if channels not in (1, width) or channels > config.most_channels:
+            raise InputError(f"the audio has {channels} channels; the model takes 1 or {config.most_channels}")
         number = isinstance(sample_rate, Real) and math.isfinite(sample_rate)
         if not number or sample_rate < 1 or sample_rate % 1:
             raise InputError(f"a sampling rate of {sample_rate!r} Hz is not allowed; give a whole number of at least 1")
@@ -101,9 +102,9 @@ class Separator(SongSeparator):
         def at_model_rate() -> Iterator[Tensor]:
             for block in itertools.chain([first], blocks):
                 waiting.append(block)
-                yield to_model(block).expand(config.channels, -1)
+                yield to_model(block).expand(width, -1)
             length = max(1, round(waiting.appended * config.sample_rate / sample_rate))
-            yield to_model.finish(length).expand(config.channels, -1)
+            yield to_model.finish(length).expand(width, -1)
 
         def with_mixture(estimates: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             part = waiting.take(min(estimates.shape[-1], len(waiting)))
@@ -113,7 +114,7 @@ class Separator(SongSeparator):
         for piece in overlap_add(
             self._estimates, at_model_rate(), segment=self.segment, hop=self.hop, batch_size=self.batch_size
         ):
-            if channels < config.channels:
+            if channels < width:
                 piece = piece.mean(dim=1, keepdim=True)
             ready = from_model(piece.flatten(0, 1))
             if ready.shape[-1]:

@@ -14,7 +14,7 @@ from bsmamba2.separation.common_stems import Gives
 from bsmamba2.stem_names import RESIDUAL
 
 if TYPE_CHECKING:
-    from bsmamba2.model import BSMamba2
+    from bsmamba2.model import Network
 
 BitDepth = Literal["source", "16", "24", "float"]
 Peak = Literal["clip", "rescale", "float"]
@@ -64,7 +64,7 @@ class SeparationSettings:
         if self.scan not in get_args(Scan):
             raise InputError(f"scan={self.scan!r} does not exist; choose {', '.join(get_args(Scan))}")
 
-    def check_for(self, network: "BSMamba2") -> None:
+    def check_for(self, network: "Network") -> None:
         """Checks what depends on the network.
 
         Raises:

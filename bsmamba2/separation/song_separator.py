@@ -70,7 +70,7 @@ class SongSeparator(ABC):
             raise InputError(f"the audio is of type {mixture.dtype}; give floats with full scale at 1")
         if mixture.ndim != 2 or 0 in mixture.shape:
             raise InputError(f"the audio has shape {tuple(mixture.shape)}; give (channels, samples), not empty")
-        most = self.gives.channels
+        most = self.gives.most_channels
         if mixture.shape[0] > max(most, mixture.shape[1]) and mixture.shape[1] <= most:
             raise InputError(
                 f"the audio has shape {tuple(mixture.shape)}, which is (samples, channels); give (channels, samples), "

@@ -112,7 +112,7 @@ def write_stems(
         depth = output_depth(stem_settings.format, stem_settings.bit_depth, info.depth)
     except InputError as error:
         raise InputError(f"the stems of {source} cannot be written: {error}") from error
-    blocks, info = _excerpt(source, info, stem_settings, gives.channels, found)
+    blocks, info = _excerpt(source, info, stem_settings, gives.most_channels, found)
     tags = read_tags(source)
     parts = _with_progress(separator.stream(read_ahead(blocks), info.sample_rate), info.length, progress)
     with contextlib.ExitStack() as stack:

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bsmamba2.data.excerpts import Excerpts, Stems
 from bsmamba2.errors import DivergedError, InputError
-from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.model import BSMamba2, ModelConfig, Network
 from bsmamba2.system.processes import peak_memory_bytes
 from bsmamba2.training.branches import BranchBalance, parallel_blocks, variations
 from bsmamba2.training.resuming import advice_to_resume, learning_rate
@@ -105,8 +105,8 @@ class Health(Callback):
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # a part sets it
         self._figures_due = every > 0 and (trainer.global_step + 1) % every == 0
         if self._figures_due:
-            self._hooks = [estimator.register_forward_hook(self._see_mask) for estimator in network.mask_estimators]
-            if parallel_blocks(network):
+            self._hooks = [estimator.register_forward_hook(self._see_mask) for estimator in network.mask_modules]
+            if isinstance(network, BSMamba2) and parallel_blocks(network):
                 for index, layer in enumerate(network.layers):
                     self._hooks.append(layer.register_forward_pre_hook(self._see_layer(network, index)))
 
@@ -271,8 +271,8 @@ class _Stopwatch:
         self._passed, self._since = self.seconds, None
 
 
-def _network(module: LightningModule) -> BSMamba2:
-    return cast(BSMamba2, module.network)
+def _network(module: LightningModule) -> Network:
+    return cast(Network, module.network)
 
 
 def _check_stems(stems: Stems, config: ModelConfig) -> None:
@@ -296,14 +296,12 @@ def _check_stems(stems: Stems, config: ModelConfig) -> None:
             )
 
 
-def _gradient_ratios(network: BSMamba2) -> dict[str, Tensor]:
-    """Returns ratios of gradient norms: time over bands, and what mixers have: forward over backward, two branches."""
-    mixers = list(network.mixers())
-    ratios = {"health/gradient_time_to_bands": _gradient_norm(mixers[::2]) / _gradient_norm(mixers[1::2])}
-    directions = [modules for mixer in mixers if (modules := mixer.directions())]
-    if directions:
-        forward, backward = (_gradient_norm(modules) for modules in zip(*directions, strict=True))
-        ratios["health/gradient_forward_to_backward"] = forward / backward
+def _gradient_ratios(network: Network) -> dict[str, Tensor]:
+    """Returns ratios of gradient norms: those of the network's opposed modules, and of two parallel branches."""
+    ratios = {
+        f"health/gradient_{name}": _gradient_norm(first) / _gradient_norm(second)
+        for name, (first, second) in network.opposed_modules.items()
+    }
     if blocks := parallel_blocks(network):
         rwkv6, mamba2 = _gradient_norm(b.rwkv6 for b in blocks), _gradient_norm(b.mamba2 for b in blocks)
         ratios[BRANCH_RATIO] = rwkv6 / mamba2

@@ -16,7 +16,7 @@ from bsmamba2.data.excerpts import Excerpts, Stems
 from bsmamba2.data.tracks import mixture_of
 from bsmamba2.errors import DivergedError, InputError
 from bsmamba2.metrics import csdr, defined_median, is_silent, leakage, usdr
-from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.model import ModelConfig, make_network
 from bsmamba2.model.scan_names import Scan
 from bsmamba2.separation.separator import Separator
 from bsmamba2.separation.settings import SeparationSettings
@@ -29,12 +29,14 @@ Scores = dict[str, float]
 # The score that counts stems whose reference is silent.
 SILENT = "silent"
 MOST_SONGS_NAMED = 10
+# Parameters that have several axes, but are no matrices: decay rates of Mamba-1, gains and slopes of PrimeKnet.
+NO_MATRICES = ("A_log", "beta", "beta_t", "beta_f", "slope")
 
 log = logging.getLogger(__name__)
 
 
 class SeparationModule(LightningModule):
-    """Trains a BSMamba2. The defaults are the published recipe (paper, section 4).
+    """Trains a network. The defaults are the published recipe (paper, section 4).
 
     Args:
         network: Architecture.
@@ -81,7 +83,7 @@ class SeparationModule(LightningModule):
             raise InputError(f"warmup_steps={warmup_steps} is not allowed; give a number of at least 0")
         # Plain values only: the checkpoint opens with weights_only=True and rebuilds the network without a config file.
         self.save_hyperparameters({"network": network.to_dict(), "learning_rate": learning_rate})
-        self.network = BSMamba2(network)
+        self.network = make_network(network)
         self.network.set_scan(scan)
         self.loss = SeparationLoss(loss)
         self.learning_rate = learning_rate
@@ -120,8 +122,9 @@ class SeparationModule(LightningModule):
         """Returns AdamW over all parameters, at the peak learning rate."""
         groups: list[dict[str, Any]] = [{"params": list(self.parameters())}]
         if self.decayed == "matrices":
-            # A_log has two axes in Mamba-1, but is no matrix.
-            named = [(value, value.ndim > 1 and not name.endswith("A_log")) for name, value in self.named_parameters()]
+            named = [
+                (value, value.ndim > 1 and not name.endswith(NO_MATRICES)) for name, value in self.named_parameters()
+            ]
             groups = [
                 {"params": [value for value, is_matrix in named if is_matrix]},
                 {"params": [value for value, is_matrix in named if not is_matrix], "weight_decay": 0.0},
@@ -163,8 +166,9 @@ class SeparationModule(LightningModule):
         return self.loss.total(self._terms(batch))
 
     def _terms(self, batch: Excerpts) -> dict[str, Tensor]:
-        estimates = self.network(mixture_of(batch.stems), recompute=self.recompute)
-        return self.loss.terms(estimates=estimates, references=self._references(batch.stems, dim=1))
+        mixture, references = mixture_of(batch.stems), self._references(batch.stems, dim=1)
+        estimates = self.network(mixture, recompute=self.recompute)
+        return self.loss.terms(estimates=estimates, references=references, mixture=mixture)
 
     def configure_gradient_clipping(
         self,
@@ -213,8 +217,8 @@ class SeparationModule(LightningModule):
             ) from error
         references = self._references(stems, dim=0)
         # Segment by segment: the spectra of a whole song would take too much memory.
-        pieces = zip(*(t.split(config.segment, dim=-1) for t in (estimates, references)), strict=True)
-        losses = [self.loss(estimates=estimate, references=reference) for estimate, reference in pieces]
+        pieces = zip(*(t.split(config.segment, dim=-1) for t in (estimates, references, mixture)), strict=True)
+        losses = [self.loss(estimates=e, references=r, mixture=m) for e, r, m in pieces]
         pairs = [{"estimate": e, "reference": r} for e, r in zip(estimates, references, strict=True)]
         scores = {
             "loss": torch.stack(losses).mean().item(),

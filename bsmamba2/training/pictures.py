@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from bsmamba2.audio.spectrograms import loudest_stretch, spectrograms
 from bsmamba2.errors import InputError
-from bsmamba2.model import BSMamba2
+from bsmamba2.model import Network
 
 SONGS_SHOWN = 3
 SHOWN_SECONDS = 10.0
@@ -72,7 +72,7 @@ class Pictures(Callback):
         if writer is None:
             return
         if batch_idx < SONGS_SHOWN and self._validations % self.every_n_validations == 0:
-            network = cast(BSMamba2, pl_module.network)
+            network = cast(Network, pl_module.network)
             self._write_song(writer, outputs, network.config.stems, network.config.sample_rate, trainer.global_step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

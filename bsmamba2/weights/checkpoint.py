@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from bsmamba2.errors import InputError
-from bsmamba2.model import BSMamba2, ModelConfig
-from bsmamba2.stem_names import INSTRUMENTAL, RESIDUAL, VOCALS
+from bsmamba2.model import ModelConfig, Network
+from bsmamba2.stem_names import INSTRUMENTAL, NOISE, RESIDUAL, SPEECH, VOCALS
 from bsmamba2.system.files import complete_file
 from bsmamba2.weights.archives import check_archive
 from bsmamba2.weights.fitting import MASK_HEADS, check_same, copy_weights, fitted_network, with_heads
@@ -30,8 +30,9 @@ from bsmamba2.weights.headers import (
     config_of,
     from_json,
 )
+from bsmamba2.weights.primek_net import is_primek_net, renamed
 from bsmamba2.weights.registry import PublishedModel
-from bsmamba2.weights.shapes import STEMS_BY_COUNT, StateDict, config_from_shapes, stem_count
+from bsmamba2.weights.shapes import StateDict, config_from_shapes, stems_of_weights
 from bsmamba2.weights.store import find_model
 
 NETWORK_PREFIX, AUTHORS_PREFIX = "network.", "model."
@@ -42,16 +43,19 @@ MOST_TRAINING_SONGS, LONGEST_SONG_NAME = 1_000_000, 1000
 RAW, EMA, ONLY = "raw", "ema", "only"
 
 # Names under which other programs put a state dict into a file.
-WRAPPERS = ("state_dict", "model_state_dict", "state", "model")
+WRAPPERS = ("state_dict", "model_state_dict", "state", "model", "generator")
 # Fields of the architecture that shapes do not determine and that are printed where they are assumed.
-ASSUMED = ("stems", "hop_length", "segment_seconds")
+ASSUMED = {
+    "bsmamba2": ("stems", "hop_length", "segment_seconds"),
+    "primeknet": ("stems", "hop_length", "segment_seconds", "sample_rate", "sigmoid_beta"),
+}
 
 log = logging.getLogger(__name__)
 
 
 def load_model(
     model: str | Path, compile: bool = False, only: Sequence[str] | None = None, **architecture: Any
-) -> BSMamba2:
+) -> Network:
     """Returns the network of a published model or of a file, in eval mode on the CPU.
 
     The file is a checkpoint of our training (its EMA weights are taken), or weights under the published names as a
@@ -64,7 +68,7 @@ def load_model(
     Args:
         model: Name of a published model, which is downloaded once (see `bsmamba2.weights.registry`), or a file.
         compile: Whether torch.compile makes kernels of the network, which makes it faster after a first pass that
-            takes a minute longer; see `BSMamba2.compile`.
+            takes a minute longer; see `Network.compile`.
         only: Stems that are wanted: the mask heads of all the others are neither loaded nor computed.
         **architecture: Fields of `ModelConfig` that the file does not contain, such as hop_length or stems.
 
@@ -79,7 +83,7 @@ def load_model(
     return network
 
 
-def save_model(network: BSMamba2, path: str | Path, training_songs: Iterable[str] = ()) -> None:
+def save_model(network: Network, path: str | Path, training_songs: Iterable[str] = ()) -> None:
     """Writes the weights of a network and its architecture to a safetensors file for `load_model`.
 
     Args:
@@ -192,11 +196,11 @@ class WeightsFile:
                 f"the weights in {self.path} claim {claimed_bytes} bytes, but the file has only {size_bytes}; give "
                 "another file"
             )
-        return state
+        return renamed(state) if is_primek_net(state) else state
 
     def network(
         self, which: str | None = None, part: Callable[[ModelConfig], ModelConfig] | None = None, **architecture: Any
-    ) -> BSMamba2:
+    ) -> Network:
         """Returns the network with a set of weights, in eval mode.
 
         Args:
@@ -210,7 +214,7 @@ class WeightsFile:
         """
         state = self.weights(which)
         config = self._architecture(state, architecture)
-        if assumed := [f"{name}={_text(getattr(config, name))}" for name in self._assumed(architecture)]:
+        if assumed := [f"{name}={_text(getattr(config, name))}" for name in self._assumed(config, architecture)]:
             log.info("%s does not contain these; they have the published values: %s", self.path, "; ".join(assumed))
         return fitted_network(config, state, self.path, part and part(config)).eval()
 
@@ -236,11 +240,12 @@ class WeightsFile:
             )
         if stems is None or self.config or self.published:
             return given
-        usual = STEMS_BY_COUNT.get(stem_count(self.weights()), ())
-        known = {*usual, RESIDUAL, *([INSTRUMENTAL] if VOCALS in usual else [])}
+        usual = stems_of_weights(self.weights())
+        rest = {VOCALS: INSTRUMENTAL, SPEECH: NOISE}
+        known = {*usual, RESIDUAL, *(rest[stem] for stem in usual if stem in rest)}
         return given if set(stems) <= known else given | {"stems": [stem for stem in stems if stem != RESIDUAL]}
 
-    def load_into(self, network: BSMamba2, which: str | None = None) -> None:
+    def load_into(self, network: Network, which: str | None = None) -> None:
         """Copies a set of weights into a network.
 
         Mask heads are those of the stems of the same names, if the file names its stems; a stem that it does not have
@@ -252,7 +257,8 @@ class WeightsFile:
         state, own = self.weights(which), network.state_dict()
         held = self.config.stems if self.config else self.published.stems if self.published else ()
         wanted = network.config.stems
-        if held and held != wanted:
+        has_heads = any(name.startswith(MASK_HEADS) for name in own)
+        if held and held != wanted and has_heads:
             # Files do not always have as many mask heads as stems; what is missing is then reported below.
             state = with_heads(state, [held.index(stem) if stem in held else None for stem in wanted])
             fresh = [stem for stem in wanted if stem not in held]
@@ -284,11 +290,11 @@ class WeightsFile:
             return replace(self.config, **given)
         return config_from_shapes(state, self.path, **{**known, **given})
 
-    def _assumed(self, given: Mapping[str, Any]) -> list[str]:
+    def _assumed(self, config: ModelConfig, given: Mapping[str, Any]) -> list[str]:
         """Returns the fields of the architecture for which the published values are taken."""
         if self.config or self.published:
             return []
-        return [name for name in ASSUMED if name not in given]
+        return [name for name in ASSUMED[config.kind] if name not in given]
 
 
 def _text(value: object) -> str:

@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from bsmamba2.errors import InputError
-from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.model import ModelConfig, Network, make_network
 from bsmamba2.weights.shapes import StateDict
 
 MASK_HEADS = "mask_estimators."
@@ -24,7 +24,7 @@ NOT_IN_SHAPES = ("n_fft", "window_length", "hop_length", "sample_rate")
 MAKING = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
 
 
-def fitted_network(config: ModelConfig, state: StateDict, path: Path, part: ModelConfig | None = None) -> BSMamba2:
+def fitted_network(config: ModelConfig, state: StateDict, path: Path, part: ModelConfig | None = None) -> Network:
     """Returns a network with an architecture and weights, after checking that they fit each other.
 
     Args:
@@ -40,11 +40,11 @@ def fitted_network(config: ModelConfig, state: StateDict, path: Path, part: Mode
     with _usual_defaults():
         # Twice as many, so that what is missing from a file is named.
         with _at_most(2 * len(state), path), _ShapesOnly():
-            claimed = BSMamba2(config)
+            claimed = make_network(config)
         check_same(state, claimed.state_dict(), path)
         part = part or config
         with _NoInitialisation():
-            network = BSMamba2(part)
+            network = make_network(part)
     copy_weights(with_heads(state, [config.stems.index(stem) for stem in part.stems]), network)
     return network
 
@@ -76,9 +76,10 @@ def with_heads(state: StateDict, places: Sequence[int | None]) -> StateDict:
 def _check_claims(config: ModelConfig, state: StateDict, path: Path) -> None:
     """Checks that no size in an architecture is beyond what the weights can be."""
     values = sum(value.numel() for value in state.values())
-    sizes = {name.name: getattr(config, name.name) for name in fields(config) if name.type is int}
+    read = config.to_dict()
+    sizes = {field.name: read[field.name] for field in fields(config) if field.type is int and field.name in read}
     sizes = {name: size for name, size in sizes.items() if name not in NOT_IN_SHAPES}
-    sizes["sum of the bands"] = sum(config.bands)
+    sizes |= {f"sum of {name}": sum(read[name]) for name in ("bands", "freq_block_kernel") if name in read}
     too_large = [f"{name}={size}" for name, size in sizes.items() if size > values]
     if too_large:
         raise InputError(
@@ -161,7 +162,7 @@ def check_same(state: StateDict, expected: StateDict, path: Path) -> None:
         raise InputError(f"the weights in {path} are not those of this architecture: {problems[0]}{more}")
 
 
-def copy_weights(state: StateDict, network: BSMamba2) -> None:
+def copy_weights(state: StateDict, network: Network) -> None:
     """Copies weights into a network, in its precision; constants that a file has rounded remain exact."""
     exact = {
         name: constant

@@ -11,9 +11,14 @@ from torch import Tensor
 from bsmamba2.errors import InputError
 from bsmamba2.model import ModelConfig
 from bsmamba2.model.mel import mel_bands
-from bsmamba2.stem_names import MUSDB_STEMS, VOCALS
+from bsmamba2.stem_names import MUSDB_STEMS, NOISE, SPEECH, VOCALS
+from bsmamba2.weights.primek_net import MASK_SLOPE, check_supported
 
 STEMS_BY_COUNT = {1: (VOCALS,), 4: MUSDB_STEMS}
+# Weights that only a PrimeKnet has.
+PRIMEKNET_WEIGHT = "dense_encoder.dense_conv_1.0.weight"
+# What shapes do not determine of it, as published.
+SPEECH_RATE, SPEECH_SECONDS = 16000, 2.0
 # What only the names of variants of RoFormer contain, which are not supported.
 VARIANTS = {
     r"\.branch\.": "hyper-connections",
@@ -39,6 +44,8 @@ def config_from_shapes(state: StateDict, path: Path, **given: Any) -> ModelConfi
     Raises:
         InputError: They are not the weights of a network of this package under the published names.
     """
+    if PRIMEKNET_WEIGHT in state:
+        return _primeknet_config(state, path, given)
     _check_variant(state, path)
     channels = given.get("channels", ModelConfig.channels)
     try:
@@ -62,7 +69,7 @@ def config_from_shapes(state: StateDict, path: Path, **given: Any) -> ModelConfi
         "dim": dim,
         "depth": len(_numbers(state, r"layers\.(\d+)\.")),
         **_bands(tuple(int(width) for width in widths), path, given),
-        "stems": _stems(stem_count(state), path, given),
+        "stems": _stems(_stem_count(state), path, given),
         "time_mixer": mixers[0][0],
         "band_mixer": mixers[1][0],
         **_merged([options for _, options in mixers], path),
@@ -76,8 +83,61 @@ def config_from_shapes(state: StateDict, path: Path, **given: Any) -> ModelConfi
         raise InputError(f"the shapes in {path} make no BSMamba2: {error}") from error
 
 
-def stem_count(state: StateDict) -> int:
-    """Returns the number of stems that weights estimate."""
+def stems_of_weights(state: StateDict) -> tuple[str, ...]:
+    """Returns the stems that weights estimate, if they are the usual ones; none if there is no usual number of them."""
+    return (SPEECH,) if PRIMEKNET_WEIGHT in state else STEMS_BY_COUNT.get(_stem_count(state), ())
+
+
+def _primeknet_config(state: StateDict, path: Path, given: Mapping[str, Any]) -> ModelConfig:
+    check_supported(state, path)
+    block = r"sequence_block\.\d+\."
+    try:
+        stages = [_shapes(state, rf"{block}{stage}_stage\.\d+\.(.+)") for stage in ("time", "freq")]
+        mamba = stages[0].get("1.mamba.A_log")
+        bins, _ = _shapes(state, f"({re.escape(MASK_SLOPE)})")[MASK_SLOPE]
+        shapes: dict[str, Any] = {
+            "kind": "primeknet",
+            "time_stage": "prime" if mamba is None else "mamba",
+            "dense_channel": state[PRIMEKNET_WEIGHT].shape[0],
+            "dense_depth": len(_numbers(state, r"dense_encoder\.dense_block\.dense_block\.(\d+)\.")),
+            "num_tsblock": len(_numbers(state, r"sequence_block\.(\d+)\.")),
+            "time_block_num": len(_numbers(state, block + r"time_stage\.(\d+)\.")),
+            "freq_block_num": len(_numbers(state, block + r"freq_stage\.(\d+)\.")),
+            "freq_block_kernel": tuple(sorted(int(kernel) for kernel in _numbers(stages[1], r"1\.conv_(\d{1,9})\."))),
+        }
+        if mamba is not None:
+            hidden = stages[0]["1.proj_conv1.weight"][0]
+            d_inner, d_state = mamba
+            sizes = {"mamba_hidden_size": hidden, "mamba_d_state": d_state, "mamba_expand": d_inner // hidden}
+            shapes |= sizes
+    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise InputError(
+            f"{path} does not contain the weights of a PrimeKnet under the published names ({error} is missing or has "
+            "a different shape); give a checkpoint of bsmamba2 or a published file"
+        ) from error
+    if given.get("time_stage", shapes["time_stage"]) != shapes["time_stage"]:
+        raise InputError(
+            f"{path} has the weights of a PrimeKnet with time_stage={shapes['time_stage']}, not {given['time_stage']}; "
+            "leave time_stage out"
+        )
+    n_fft = given.get("n_fft", 2 * (bins - 1))
+    shapes |= {
+        "stems": (SPEECH,),
+        "residual": NOISE if tuple(given.get("stems", (SPEECH,))) == (SPEECH,) else "",
+        "channels": 1,
+        "n_fft": n_fft,
+        "window_length": n_fft,
+        "hop_length": max(1, n_fft // 4),
+        "sample_rate": SPEECH_RATE,
+        "segment_seconds": SPEECH_SECONDS,
+    }
+    try:
+        return ModelConfig(**{**shapes, **given})
+    except InputError as error:
+        raise InputError(f"the shapes in {path} make no PrimeKnet: {error}") from error
+
+
+def _stem_count(state: StateDict) -> int:
     return len(_numbers(state, r"mask_estimators\.(\d+)\."))
 
 

@@ -220,6 +220,32 @@ def test_a_missing_package_is_an_error(monkeypatch: pytest.MonkeyPatch, option: 
     Augmentation()
 
 
+@pytest.mark.parametrize(("share", "expected"), [(0.0, -5.0), (0.25, 0.0), (1.0, 15.0)])
+def test_noise_is_scaled_to_a_ratio(share: float, expected: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    stems = {name: torch.randn(1, 500, generator=generator) for name in ("speech", "noise", "music")}
+    levelled = Augmentation(snr_db=(-5, 15)).levelled(stems, share)
+    assert torch.equal(levelled["speech"], stems["speech"])
+    noise = levelled["noise"] + levelled["music"]
+    ratio = 10 * torch.log10(stems["speech"].square().sum() / noise.square().sum())
+    assert ratio.item() == pytest.approx(expected, abs=1e-4)
+    torch.testing.assert_close(levelled["noise"] / levelled["music"], stems["noise"] / stems["music"])
+    for silent in ("speech", "noise"):
+        quiet = {name: audio * (name != silent) for name, audio in stems.items() if name != "music"}
+        unchanged = Augmentation(snr_db=(-5, 15)).levelled(quiet, share)
+        assert all(torch.equal(unchanged[name], quiet[name]) for name in quiet)
+
+
+def test_a_ratio_needs_speech_and_noise() -> None:
+    settings = Augmentation(snr_db=(0, 10))
+    settings.check_stems(["speech", "noise"])
+    for stems in (["vocals", "drums"], ["speech"]):
+        with pytest.raises(InputError, match=r"augmentation\.snr_db=\[0, 10\] needs a stem 'speech' and at least one"):
+            settings.check_stems(stems)
+    with pytest.raises(InputError, match=r"augmentation\.snr_db=\(10, 0\) is not allowed; give two ratios"):
+        Augmentation(snr_db=(10, 0))
+
+
 def test_silent_vocals_need_vocals() -> None:
     Augmentation(silent_vocals=0.1).check_stems(MUSDB_STEMS)
     Augmentation().check_stems(["piano"])

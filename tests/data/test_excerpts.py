@@ -47,16 +47,16 @@ def mixes(musdb_root: Path, tmp_path_factory: pytest.TempPathFactory) -> RandomM
     return RandomMixes(tracks, windows, SEGMENT, SAMPLE_RATE, 2, Augmentation(), seed=42)
 
 
-def write_levels(root: Path, count: int) -> RandomMixes:
+def write_levels(root: Path, count: int, stems: tuple[str, ...] = MUSDB_STEMS) -> RandomMixes:
     """Returns mixes of one window in each of some tracks; every stem of a track has the track's number as its level."""
     for number in range(count):
-        for stem in MUSDB_STEMS:
+        for stem in stems:
             audio = torch.full((2, 16), number + 1.0)
             write_audio(root / str(number) / f"{stem}.wav", audio, SAMPLE_RATE, depth="float")
     tracks = [Track(root / str(number), 16) for number in range(count)]
     # As after indexing, so that a file removed later is noticed.
     assert all(track.sources for track in tracks)
-    windows = {stem: [(number, 0) for number in range(count)] for stem in MUSDB_STEMS}
+    windows = {stem: [(number, 0) for number in range(count)] for stem in stems}
     return RandomMixes(tracks, windows, 16, SAMPLE_RATE, 2, NONE, seed=0)
 
 
@@ -169,6 +169,16 @@ def test_vocals_are_silent_whether_stems_come_from_one_song_or_not(level_mixes: 
 def test_silent_vocals_need_vocals(level_mixes: RandomMixes) -> None:
     with pytest.raises(InputError, match="needs a stem 'vocals', and the data has only drums"):
         replace(with_settings(level_mixes, silent_vocals=0.3), windows={"drums": level_mixes.windows["drums"]})
+
+
+def test_a_ratio_of_speech_to_noise_is_drawn_in_each_excerpt(tmp_path: Path) -> None:
+    mixes = with_settings(write_levels(tmp_path, 4, ("speech", "noise")), snr_db=(-5.0, 5.0))
+    drawn = [mixes[number].stems for number in range(200)]
+    ratios = torch.tensor([20 * torch.log10(stems["speech"][0, 0] / stems["noise"][0, 0]) for stems in drawn])
+    assert -5 <= ratios.min() < -4
+    assert 4 < ratios.max() <= 5 + 1e-4
+    before = [replace(mixes, augmentation=NONE)[number].stems["speech"] for number in range(200)]
+    assert all(torch.equal(stems["speech"], speech) for stems, speech in zip(drawn, before, strict=True))
 
 
 @pytest.mark.parametrize("remix", [0, 0.4, 1])

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.model import ModelConfig, make_network
 
 CONFIG = ModelConfig(
     dim=16,
@@ -53,8 +53,31 @@ PARALLEL = ModelConfig(
     window_length=32,
     hop_length=8,
 )
+PRIMEKNET = ModelConfig(
+    kind="primeknet",
+    stems=("speech",),
+    residual="noise",
+    channels=1,
+    n_fft=32,
+    window_length=32,
+    hop_length=8,
+    sample_rate=16000,
+    dense_channel=4,
+    dense_depth=2,
+    num_tsblock=1,
+    time_block_num=1,
+    mamba_hidden_size=4,
+    mamba_d_state=3,
+    freq_block_num=1,
+    freq_block_kernel=(3, 5),
+)
 # By the name of the file: the architecture, and the samples of the mixture.
-PAIRS = {"golden": (CONFIG, 3000), "golden-mamba1": (MAMBA1, 600), "golden-rwkv6": (PARALLEL, 600)}
+PAIRS = {
+    "golden": (CONFIG, 3000),
+    "golden-mamba1": (MAMBA1, 600),
+    "golden-rwkv6": (PARALLEL, 600),
+    "golden-primeknet": (PRIMEKNET, 601),
+}
 
 
 def golden_file(name: str) -> Path:
@@ -65,7 +88,7 @@ def golden_file(name: str) -> Path:
 def main(name: str) -> None:
     config, length = PAIRS[name]
     torch.manual_seed(0)
-    network = BSMamba2(config)
+    network = make_network(config)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, mean=float(parameter.ndim == 1) * 0.5, std=0.3)
     weights = {name: value.float().contiguous() for name, value in network.state_dict().items()}

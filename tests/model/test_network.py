@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bsmamba2.errors import InputError
-from bsmamba2.model import BSMamba2, ModelConfig, dual_path
+from bsmamba2.model import BSMamba2, ModelConfig, dual_path, make_network
 from bsmamba2.model.dual_path import DualPathLayer
 from bsmamba2.model.mamba1 import Mamba1
 from bsmamba2.model.mamba2 import Mamba2
@@ -89,7 +89,7 @@ def rms_ratio(value: Tensor, reference: Tensor) -> float:
 
 
 def check_golden(config: ModelConfig, weights: dict[str, Tensor], mixture: Tensor, estimates: Tensor) -> None:
-    network = BSMamba2(config)
+    network = make_network(config)
     network.load_state_dict(weights)
     with torch.inference_mode():
         assert rms_ratio(network(mixture.float()), estimates) < 1e-5
@@ -130,7 +130,7 @@ def test_float64_is_not_float32_in_between(name: str) -> None:
     content = load_file(golden_file(name))
     mixture = content.pop("mixture").double()
     del content["estimates"]
-    network = BSMamba2(PAIRS[name][0]).double()
+    network = make_network(PAIRS[name][0]).double()
     network.load_state_dict(content)
     with torch.inference_mode():
         chunked = network(mixture)

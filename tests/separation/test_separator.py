@@ -102,7 +102,7 @@ def test_no_seams_in_real_music(tiny_config: ModelConfig, song: Track) -> None:
         starts = torch.randint(0, mixture.shape[-1] - segment, (2,))
         batch, vocals = (torch.stack([t[:, s : s + segment] for s in starts]) for t in (mixture, reference))
         optimizer.zero_grad()
-        loss(estimates=network(batch), references=vocals[:, None]).backward()
+        loss(estimates=network(batch), references=vocals[:, None], mixture=batch).backward()
         optimizer.step()
     borders, elsewhere = _differences(network, mixture, overlap=0.25)
     assert borders <= elsewhere
@@ -201,6 +201,13 @@ def test_a_mono_song_stays_mono(tiny_network: BSMamba2) -> None:
     mono = noise(6000, channels=1)
     both = vocals(tiny_network, mono.expand(2, -1))
     torch.testing.assert_close(vocals(tiny_network, mono), both.mean(0, keepdim=True), rtol=0, atol=1e-6)
+
+
+def test_a_mono_network_separates_each_channel_alone(tiny_config: ModelConfig) -> None:
+    network = BSMamba2(replace(tiny_config, channels=1)).eval()
+    stereo = noise(6000)
+    alone = torch.cat([vocals(network, channel[None]) for channel in stereo])
+    torch.testing.assert_close(vocals(network, stereo), alone, rtol=0, atol=1e-6)
 
 
 def test_estimates_are_named_after_the_stems(tiny_config: ModelConfig) -> None:

@@ -29,6 +29,7 @@ from bsmamba2.training.command import train
 from bsmamba2.training.losses import LossConfig
 from bsmamba2.training.module import SeparationModule
 from bsmamba2.weights.checkpoint import save_model
+from tests.model.make_golden import PRIMEKNET
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -78,9 +79,9 @@ def test_overfits_one_real_excerpt(song_stems: dict[str, Tensor]) -> None:
     optimiser = module.optimizer()
     for _ in range(20):
         optimiser.zero_grad()
-        module.loss(
-            estimates=module.network(mixture_of(batch)), references=torch.stack([batch["vocals"]], dim=1)
-        ).backward()
+        mixture = mixture_of(batch)
+        references = torch.stack([batch["vocals"]], dim=1)
+        module.loss(estimates=module.network(mixture), references=references, mixture=mixture).backward()
         optimiser.step()
     with torch.inference_mode():
         estimate = module.network(mixture_of(batch))[0, 0]
@@ -300,6 +301,14 @@ def test_gradients_are_clipped_by_norm_or_value(tiny_config: ModelConfig, algori
     norm = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None], order)
     assert norm.item() == pytest.approx(0.01, rel=1e-3)
     assert module.gradient_norm > 1
+
+
+def test_gains_of_primeknet_do_not_decay() -> None:
+    module = SeparationModule(PRIMEKNET, weight_decay=0.1, decayed="matrices")
+    without = {id(value) for value in module.optimizer().param_groups[1]["params"]}
+    names = {name.removeprefix("network.") for name, value in module.named_parameters() if id(value) in without}
+    assert {"sequence_block.0.beta_t", "mask_decoder.lsigmoid.slope", "dense_encoder.dense_conv_1.0.bias"} <= names
+    assert "dense_encoder.dense_conv_1.0.weight" not in names
 
 
 def test_four_stems_from_one_network(tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path) -> None:

@@ -28,7 +28,7 @@ def test_the_help_has_our_options_and_the_usual_ones_of_lightning_in_a_line_each
 ) -> None:
     short = shown("--help", capsys, monkeypatch)
     everything = options_of(shown("--help-all", capsys, monkeypatch))
-    assert len(short) <= 150
+    assert len(short) <= 155
     assert "A config is a program" in "\n".join(short)
     assert len(everything) > 150
     assert not re.search("<class|:class:|``|type:|%%", "\n".join(short))

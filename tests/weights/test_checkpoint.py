@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from bsmamba2 import load_model, save_model
 from bsmamba2.errors import InputError
-from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.model import BSMamba2, ModelConfig, Network
 from bsmamba2.weights.checkpoint import (
     LONGEST_SONG_NAME,
     MOST_TRAINING_SONGS,
@@ -24,7 +24,7 @@ from bsmamba2.weights.headers import ARCHITECTURE, SONGS_METADATA
 UNTOLD: dict[str, Any] = {"hop_length": 64, "segment_seconds": 0.1}
 
 
-def same(first: BSMamba2, second: BSMamba2) -> bool:
+def same(first: Network, second: Network) -> bool:
     pairs = zip(first.state_dict().items(), second.state_dict().items(), strict=True)
     return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
 

@@ -16,7 +16,7 @@ from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.cli import main
 from bsmamba2.errors import InputError
-from bsmamba2.model import BSMamba2
+from bsmamba2.model import BSMamba2, Network
 from bsmamba2.model.masks import MaskEstimator
 from bsmamba2.training.module import SeparationModule
 from bsmamba2.weights.registry import PUBLISHED_MODELS
@@ -60,8 +60,8 @@ def masks() -> Iterator[list["weakref.ref[Tensor]"]]:
     assert set(alive) <= {0}, "a mask was still held when the next one was made"
 
 
-def heads_of(network: BSMamba2, stem: str) -> dict[str, Tensor]:
-    return network.mask_estimators[network.config.stems.index(stem)].state_dict()
+def heads_of(network: Network, stem: str) -> dict[str, Tensor]:
+    return network.mask_modules[network.config.stems.index(stem)].state_dict()
 
 
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

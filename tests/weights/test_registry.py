@@ -10,7 +10,7 @@ import bsmamba2
 from benchmarks.bounds import network_multiply_adds
 from bsmamba2 import load_model
 from bsmamba2.errors import InputError
-from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.model import BSMamba2, ModelConfig, Network
 from bsmamba2.options import grouped
 from bsmamba2.separation.command import separate_files
 from bsmamba2.system.files import sha256_of
@@ -19,7 +19,7 @@ from bsmamba2.weights.registry import DEFAULT_MODEL, PRESETS, PUBLISHED_MODELS, 
 from bsmamba2.weights.store import PACKAGED, model_file
 
 
-def count_parameters(network: BSMamba2) -> int:
+def count_parameters(network: Network) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
