@@ -3,7 +3,7 @@
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -209,7 +209,17 @@ def _separate(arguments: Sequence[str]) -> None:
     del options["preset"]
     if options["model"] is None:
         del options["model"]
-    outcomes = parser.call(options)
+    catalogue = {name: options.pop(name) for name in ("manifest", "retry_failed", "upload")}
+    if catalogue["manifest"] is None:
+        for name, value in catalogue.items():
+            if value:
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{option} is for the songs of a manifest; give --manifest too, or leave it out")
+        if not options["inputs"]:
+            raise UsageError("INPUT is missing; see bsmamba2 separate --help")
+        outcomes = parser.call(options)
+    else:
+        outcomes = _separate_manifest(parser, catalogue, options)
     failures = [outcome for outcome in outcomes if outcome.state == "failed"]
     if failures:
         raise InputError(
@@ -223,6 +233,14 @@ def _separate(arguments: Sequence[str]) -> None:
         )
 
 
+def _separate_manifest(parser: CommandParser, catalogue: Mapping[str, Any], options: dict[str, Any]) -> list[Any]:
+    from bsmamba2.separation.catalogue import Catalogue, separate_catalogue
+
+    if inputs := options.pop("inputs"):
+        raise UsageError(f"--manifest lists the songs, so {inputs[0]!r} was not expected; give one of the two")
+    return parser.call({"catalogue": Catalogue(**catalogue), **options}, separate_catalogue)
+
+
 def _separate_parser(**defaults: Any) -> CommandParser:
     """Returns the parser of `separate`, in which some options have other defaults."""
     from bsmamba2.separation.command import separate_files
@@ -230,7 +248,18 @@ def _separate_parser(**defaults: Any) -> CommandParser:
     from bsmamba2.weights.registry import PRESETS
 
     special: dict[str, dict[str, Any]] = {
-        "inputs": _positional(nargs="+", metavar="INPUT"),
+        "inputs": _positional(nargs="*", metavar="INPUT"),
+        "manifest": {
+            "type": Path,
+            "metavar": "CSV",
+            "help": "Separate the songs of a CSV file, with columns path, name, stems, start, duration, instead of "
+            "inputs. The same command again resumes.",
+        },
+        "retry_failed": {"action": "store_true", "help": "With --manifest, separate only the songs that failed."},
+        "upload": {
+            "metavar": "URL",
+            "help": "With --manifest, upload the stems to a folder, such as s3://bucket/stems, and remove them here.",
+        },
         "model": SEVERAL_MODELS,
         "preset": {
             "type": one_of(list(PRESETS)),

@@ -246,10 +246,10 @@ class CommandParser(argparse.ArgumentParser):
         except InputError as error:
             raise UsageError(str(error)) from error
 
-    def call(self, options: Mapping[str, Any]) -> Any:
-        """Returns what the function returns; its errors name options as they are typed."""
+    def call(self, options: Mapping[str, Any], function: Callable[..., Any] | None = None) -> Any:
+        """Returns what the function returns, or another one that takes its options; errors name them as typed."""
         with named_as_typed({action.dest for action in self._actions}):
-            return self.function(**options)
+            return (function or self.function)(**options)
 
     def named_options(self) -> list[argparse.Action]:
         """Returns the options, without the arguments that have no names."""

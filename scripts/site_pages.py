@@ -41,6 +41,7 @@ REFERENCE = {
     ),
     "Commands": (
         "bsmamba2.separation.command.separate_files",
+        "bsmamba2.separation.catalogue.separate_catalogue",
         "bsmamba2.evaluation.command.evaluate",
         "bsmamba2.training.command.train",
     ),

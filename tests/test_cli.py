@@ -121,7 +121,7 @@ def test_existing_stems_are_kept(tmp_path: Path, model: Path, musdb_root: Path) 
         (["seperate"], 2, "there is no command 'seperate'; did you mean separate?"),
         (["listen"], 2, "there is no command 'listen'; choose separate, open, train, evaluate, report, check-data"),
         (["separate"], 2, "INPUT is missing; see bsmamba2 separate --help"),
-        (["separate", "a.wav", "--model", "m", "--output", "o", "--loud", "1"], 2, "there is no option --loud; see"),
+        (["separate", "a.wav", "--model", "m", "--output", "o", "--gain", "1"], 2, "there is no option --gain; see"),
         (
             ["separate", "a.wav", "--overlap", "half"],
             2,
@@ -165,7 +165,7 @@ def test_existing_stems_are_kept(tmp_path: Path, model: Path, musdb_root: Path) 
         (["separate", "a.wav", "-o"], 2, "--output needs a value; see bsmamba2 separate --help"),
         (["separate", "a.wav", "--overwrite=no"], 2, "--overwrite takes no value, but 'no' was given"),
         (["separate", "a.wav", "--model", ","], 2, "does not name a model at every place"),
-        (["--loud"], 2, "there is no option --loud before a command"),
+        (["--gain"], 2, "there is no option --gain before a command"),
         (["tiny.safetensors"], 2, "'tiny.safetensors' is not a command; did you mean bsmamba2 separate tiny.safet"),
         (["doctor", "now"], 2, "'now' was not expected; see bsmamba2 doctor --help"),
         (["demo", "--config", "tiny"], 2, "--config can be used only for training; give --train too"),
@@ -181,7 +181,7 @@ def test_existing_stems_are_kept(tmp_path: Path, model: Path, musdb_root: Path) 
         (["separate", "a.wav", "b.wav"], 1, "none of the 2 songs exists, the first of which is a.wav; check"),
         (["separate", "{model}", "--model", "{model}", "--stems", "voice"], 1, "choose vocals, instrumental, residual"),
         (["separate", "-", "--model", "{model}", "--devices", "2"], 2, "cannot share the standard input"),
-        (["models", "--loud"], 2, "there is no option --loud"),
+        (["models", "--gain"], 2, "there is no option --gain"),
         (["models", "download"], 2, "NAME is missing"),
         (["models", "download", "best"], 2, "there is no published model 'best'; choose "),
         (["convert", "a.ckpt"], 2, "OUTPUT is missing"),
@@ -271,7 +271,7 @@ def test_the_help_of_separate_shows_options_as_they_are_typed(capsys: pytest.Cap
         main(["separate", "--help"])
     shown = capsys.readouterr().out
     assert all(f"  --{name} " in shown for name in ("bit-depth", "skip-existing", "batch-size", "num-nodes"))
-    assert "usage: bsmamba2 separate INPUT... [options]" in shown
+    assert "usage: bsmamba2 separate [INPUT...] [options]" in shown
 
 
 def test_the_general_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:

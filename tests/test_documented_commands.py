@@ -4,9 +4,13 @@ The files and folders that the documents name exist where the commands run, so t
 for what the tables below list.
 """
 
+import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +29,8 @@ from bsmamba2.metrics.sdr import Audio, checked_audio
 from bsmamba2.model import BSMamba2, ModelConfig, PrimeKnet
 from bsmamba2.model.mixing import Mixer
 from bsmamba2.model.norms import RMSNorm
+from bsmamba2.separation.manifest import read_manifest
+from bsmamba2.separation.settings import StemSettings
 from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS, VOCALS
 from bsmamba2.weights.checkpoint import save_model
 from tests.conftest import TINY
@@ -104,6 +110,7 @@ NOT_RUN = {
     "bsmamba2 open": "it runs until it is stopped; tests/server/test_interface.py runs it",
     "bsmamba2 models download": "it downloads models",
     "bsmamba2 separate song.mp3 --preset": "it downloads models",
+    "bsmamba2 separate --manifest songs.csv --upload": "it needs a bucket",
     "bsmamba2 check-data PREVIEWS": "the stems of the song in stempeg do not sum to it",
     "bsmamba2 train --config FILE": "the commands with configs of ours are run",
     "bsmamba2 report RUN1 RUN2": "the command with names of runs is run",
@@ -187,6 +194,8 @@ def supposed(tmp_path_factory: pytest.TempPathFactory, song: Track) -> Path:
     songs: dict[str, Format] = {"song.mp3": "mp3", "albums/one.mp3": "mp3", "live/first/two.flac": "flac"}
     for path, format in songs.items():
         write_audio(folder / path, mixture, SAMPLE_RATE, format, None)
+    (manifest,) = re.findall(r"```csv\n(.*?)```", read("docs/catalogues.md"), re.DOTALL)
+    (folder / "songs.csv").write_text(manifest)
     (folder / "PREVIEWS" / "train").mkdir(parents=True)
     shutil.copy(song.path, folder / "PREVIEWS" / "train" / "Five - Fifth.stem.mp4")
     torch.manual_seed(0)
@@ -257,6 +266,23 @@ def test_python_examples_of_separation_run(supposed: Path, tmp_path: Path, monke
             with torch.inference_mode():
                 exec(example, given)
             assert given["stems"]["vocals"].shape == (2, 24000)
+
+
+def test_a_job_of_the_array_separates_its_part_of_the_manifest(supposed: Path, tmp_path: Path) -> None:
+    splitting, script = re.findall(r"```bash\n(.*?)```", read("docs/catalogues.md"), re.DOTALL)
+    splitting = splitting[: splitting.index("sbatch")].replace("--lines 10000", "--lines 2")
+    bash = shutil.which("bash")
+    if bash is None or shutil.which("split") is None:
+        pytest.skip("there is no bash, or no split")
+    shutil.copytree(supposed, tmp_path, symlinks=True, dirs_exist_ok=True)
+    python = f'bsmamba2() {{ {shlex.quote(sys.executable)} -m bsmamba2 "$@"; }}\n'
+    environment = os.environ | {"SLURM_ARRAY_TASK_ID": "1", "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([bash, "-ec", python + splitting + script], cwd=tmp_path, env=environment, check=True)
+    rows = [read_manifest(path, StemSettings()) for path in sorted(tmp_path.glob("part-*.csv"))]
+    assert [row.name for part in rows for row in part] == ["song", "albums/one", "live/two"]
+    [line] = (tmp_path / "stems.results/part-0001.0.jsonl").read_text().splitlines()
+    assert json.loads(line)["status"] == "done"
+    assert [path.name for path in (tmp_path / "stems.results").glob("*.jsonl")] == ["part-0001.0.jsonl"]
 
 
 def test_python_examples_of_contributing_run() -> None:

@@ -121,7 +121,7 @@ def test_requirements_are_the_core_and_the_extras() -> None:
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     listed = [line for line in lines if line and not line.startswith("#")]
     assert len(set(listed)) == len(listed)
-    parts = [OPTIONAL[extra] for extra in ("train", "report", "museval", "onnx", "page")]
+    parts = [OPTIONAL[extra] for extra in ("train", "report", "museval", "onnx", "page", "remote")]
     assert sorted(listed) == sorted({*CORE, *(text for part in parts for text in part)})
 
 

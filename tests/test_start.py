@@ -33,6 +33,10 @@ def usages() -> Iterator[tuple[list[str], int]]:
         yield ["--print-completion", shell], 0
     wrong_values = (
         *(["separate", "song.wav", *more] for more in (["-f", "mp4"], ["--overlap", "2"], ["--batch-size", "x"])),
+        *(
+            ["separate", "song.wav", *more]
+            for more in (["--manifest", "songs.csv"], ["--retry-failed"], ["--upload", "s3://a"])
+        ),
         *([*TRAINING, *more] for more in (["--model.depth", "2"], ["--data.workers", "x"], ["--model.scan", "fast"])),
         *([*EVALUATION, "run", *more] for more in (["--split", "dev"], ["--overlap", "-1"], ["--ensemble", "max"])),
         *(["open", *more] for more in (["--port", "70000"], ["--stay-minutes", "-1"], ["-f", "mp4"], ["-"])),
@@ -51,6 +55,7 @@ def usages() -> Iterator[tuple[list[str], int]]:
 def wrong_files() -> Iterator[list[str]]:
     """Yields command lines with an input that is missing or unreadable, or an output that cannot be written."""
     yield from (["separate", name] for name in ("missing.wav", "text.wav", "empty.wav", "empty", "missing/*.wav", "-"))
+    yield from (["separate", "--manifest", name, *MODEL] for name in ("missing.csv", "text.wav", "songs.csv"))
     yield ["separate", "song.wav", "--model", "smal-vocals"]
     # The stems of the song exist, whether its model is published, downloaded or not, or a file.
     yield ["separate", "song.wav"]
@@ -97,6 +102,7 @@ def folder(tmp_path: Path, tiny_network: BSMamba2, monkeypatch: pytest.MonkeyPat
         Path(name).mkdir(parents=True)
     for name in ("song", "stems/song/vocals", "stems/song/instrumental", "songs/test/c - d/vocals"):
         soundfile.write(f"{name}.wav", np.zeros((4410, 2)), 44100)
+    Path("songs.csv").write_text("path\nsong.wav\n")
     Path("text.wav").write_text("no audio")
     Path("empty.wav").touch()
     Path("model.onnx").touch()

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from bsmamba2.audio.irregularities import Irregularities
 from bsmamba2.errors import InputError, OccupiedError, UsageError
@@ -31,6 +31,7 @@ from bsmamba2.weights.registry import DEFAULT_MODEL, ModelNames, check_models_ex
 if TYPE_CHECKING:
     from bsmamba2.separation.song_separator import SongSeparator
 
+AnySong = TypeVar("AnySong")
 State = Literal["done", "incomplete", "skipped", "failed"]
 
 log = logging.getLogger(__name__)
@@ -41,13 +42,13 @@ class Outcome:
     """Outcome of a song.
 
     Args:
-        source: Its file.
+        source: Its file, or URL.
         state: done, skipped or failed; incomplete if the stems were written, but a part of the song cannot be decoded
             and is silent in them.
         remark: The reason for a failure, or a note about the stems; may be empty.
     """
 
-    source: Path
+    source: Path | str
     state: State
     remark: str = ""
 
@@ -92,9 +93,9 @@ def separate_files(
         configs = known_configs(names)
         if configs is not None:
             paths = _paths(songs, destination, stem_settings, given_by(names, configs, stem_settings.stems))
-            if songs and not any(_missing(files, destination, stem_settings) for files in paths.values()):
+            if songs and not any(files_to_write(files, destination, stem_settings) for files in paths.values()):
                 outcomes = [_finished(song, paths[song]) for song in songs] if is_first_process() else []
-                _log_summary(outcomes)
+                log_summary(outcomes)
                 return outcomes
         check_any_audio(songs)
         check_can_be_made(destination.output)
@@ -118,25 +119,47 @@ def separate_files(
 
         def worker(device: str) -> Callable[[SongFile], Outcome]:
             separator = models.separator(settings, device)
-            return lambda song: _separate(separator, song, paths[song], destination, stem_settings, album)
+            return lambda song: separate_song(separator, song, paths[song], destination, stem_settings, album)
 
-        separate = None if processes.several else worker(settings.device)
-        check_writable(destination.output)
-        if separate is None:
-            # Lightning is imported only when it is needed.
-            from bsmamba2.system.sharing import share_out
-
-            outcomes = share_out(songs, worker, settings.device, processes)
-        else:
-            outcomes = []
-            try:
-                for song in songs:
-                    outcomes.append(separate(song))
-            except KeyboardInterrupt:
-                _log_summary(outcomes)
-                raise
+        outcomes = each_song(songs, worker, settings.device, processes, destination.output)
     if outcomes:
-        _log_summary(outcomes)
+        log_summary(outcomes)
+    return outcomes
+
+
+def each_song(
+    songs: Sequence[AnySong],
+    worker: Callable[[str], Callable[[AnySong], Outcome]],
+    device: str,
+    processes: Processes,
+    output: Path,
+) -> list[Outcome]:
+    """Returns the outcomes of all songs in the first process, and an empty list in the others.
+
+    Args:
+        songs: The songs; each is separated by one of the processes.
+        worker: Given the name of a device, returns the function from a song to its outcome.
+        device: Device, or kind of device if there are several processes.
+        processes: How many processes.
+        output: Folder of the stems.
+
+    Raises:
+        InputError: The devices cannot be used, or the folder cannot be written to.
+    """
+    separate = None if processes.several else worker(device)
+    check_writable(output)
+    if separate is None:
+        # Lightning is imported only when it is needed.
+        from bsmamba2.system.sharing import share_out
+
+        return share_out(songs, worker, device, processes)
+    outcomes = []
+    try:
+        for song in songs:
+            outcomes.append(separate(song))
+    except KeyboardInterrupt:
+        log_summary(outcomes)
+        raise
     return outcomes
 
 
@@ -149,12 +172,12 @@ def _paths(songs: Sequence[SongFile], destination: Destination, stem_settings: S
     with_page = stem_settings.page is not None
     paths = StemPaths(songs, destination, stem_settings.names(gives), stem_settings.format, with_page)
     for files in paths.values():
-        _missing(files, destination, stem_settings)
+        files_to_write(files, destination, stem_settings)
     return paths
 
 
-def _missing(files: Mapping[str, Path], destination: Destination, stem_settings: StemSettings) -> dict[str, Path]:
-    """Returns the files of a song to write: all, or those that do not exist yet.
+def files_to_write(files: Mapping[str, Path], destination: Destination, stem_settings: StemSettings) -> dict[str, Path]:
+    """Returns the files of a song to write by stem: all, or those that do not exist yet.
 
     Raises:
         InputError: One is a folder, or exists and may not be replaced.
@@ -176,7 +199,7 @@ def _missing(files: Mapping[str, Path], destination: Destination, stem_settings:
     return {stem: path for stem, path in files.items() if path not in present}
 
 
-def _separate(
+def separate_song(
     separator: "SongSeparator",
     song: SongFile,
     files: Mapping[str, Path],
@@ -184,14 +207,23 @@ def _separate(
     stem_settings: StemSettings,
     album: Album,
 ) -> Outcome:
-    """Separates a song, of whose files some may be missing only, and returns its outcome."""
+    """Separates a song, of whose files some may be missing only, and returns its outcome.
+
+    Args:
+        separator: Separates the song.
+        song: The song.
+        files: All its files by stem.
+        destination: Which of them may be replaced or are kept.
+        stem_settings: Which stems are written, and how.
+        album: The songs of the run.
+    """
     from bsmamba2.audio.reading import stated_seconds
     from bsmamba2.separation.stems import StemPage, write_stems
 
     found = Irregularities()
     try:
         # Once more, because another process may have written them meanwhile.
-        missing = _missing(files, destination, stem_settings)
+        missing = files_to_write(files, destination, stem_settings)
         if not missing:
             album.skip()
             return _finished(song, files, album.place)
@@ -208,24 +240,24 @@ def _separate(
         # Two processes that share songs in this way leave each other's to each other.
         if destination.skip_existing:
             return _skipped(song, str(error), album.place)
-        return _failed(song, error, album.place)
+        return failed(song, error, album.place)
     except InputError as error:
-        return _failed(song, error, album.place)
+        return failed(song, error, album.place)
     # An unexpected error in one file must not stop the others.
     except Exception as error:
-        log.exception("%sfailed: %s", album.place, song.path)
-        return Outcome(song.path, "failed", unexpected_failure(song.path, error))
+        log.exception("%sfailed: %s", album.place, song.source)
+        return Outcome(song.source, "failed", unexpected_failure(song.source, error))
     # Of files in one folder, only the first with its folder.
     folders = {path.parent for path in missing.values()}
     first, *rest = missing.values()
     places = ", ".join([str(first), *(path.name if len(folders) == 1 else str(path) for path in rest)])
     state: State = "incomplete" if found.holes else "done"
     took = f"{progress.summary()}{remark and f'; {remark}'}"
-    log.info("%s%s: %s -> %s in %s", album.place, state, song.path, places, took)
-    return Outcome(song.path, state, remark)
+    log.info("%s%s: %s -> %s in %s", album.place, state, song.source, places, took)
+    return Outcome(song.source, state, remark)
 
 
-def unexpected_failure(source: Path, error: Exception) -> str:
+def unexpected_failure(source: Path | str, error: Exception) -> str:
     """Returns the sentence about an error in a song that nothing else explains."""
     return f"{source} failed with an unexpected {type(error).__name__}: {error}"
 
@@ -237,23 +269,27 @@ def _finished(song: SongFile, files: Mapping[str, Path], place: str = "") -> Out
 
 
 def _skipped(song: SongFile, reason: str, place: str) -> Outcome:
-    log.info("%sskipped: %s: %s", place, song.path, reason)
-    return Outcome(song.path, "skipped", reason)
+    log.info("%sskipped: %s: %s", place, song.source, reason)
+    return Outcome(song.source, "skipped", reason)
 
 
-def _failed(song: SongFile, error: InputError, place: str) -> Outcome:
-    log.error("%sfailed: %s", place, error)
-    return Outcome(song.path, "failed", str(error))
+def failed(song: SongFile, error: InputError, place: str) -> Outcome:
+    """Logs a song that failed, with its place among the songs, and returns its outcome."""
+    # A fetched file is one that the user does not know.
+    sentence = str(error).replace(str(song.path), str(song.source))
+    log.error("%sfailed: %s", place, sentence)
+    return Outcome(song.source, "failed", sentence)
 
 
-def _log_summary(outcomes: Sequence[Outcome]) -> None:
+def log_summary(outcomes: Sequence[Outcome], listed: Sequence[State] = get_args(State)) -> None:
+    """Logs how many songs have each state, and if there are several, which have one of those listed."""
     counts = {state: [o for o in outcomes if o.state == state] for state in get_args(State)}
     log.info(
         "%s", ", ".join(f"{state} {len(found)}" for state, found in counts.items() if found or state != "incomplete")
     )
     if len(outcomes) > 1:
-        for state, found in counts.items():
-            for outcome in found:
+        for state in listed:
+            for outcome in counts[state]:
                 # Each song is named once; most reasons begin with its name.
                 named = outcome.remark.startswith(f"{outcome.source} ")
                 noted = f"{outcome.source} ({outcome.remark})" if outcome.remark else str(outcome.source)

@@ -29,11 +29,18 @@ class SongFile:
         path: The file.
         folder: Its folder, relative to the folder that was given; kept in the output.
         track: Its name in the output.
+        url: Where it is fetched from, if it is; the path is then that of the fetched file.
     """
 
     path: Path
     folder: Path
     track: str
+    url: str | None = None
+
+    @property
+    def source(self) -> Path | str:
+        """What it is called in messages."""
+        return self.path if self.url is None else self.url
 
 
 def find_song_files(

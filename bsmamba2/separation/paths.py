@@ -128,8 +128,10 @@ class StemPaths(Mapping[SongFile, dict[str, Path]]):
                 other = owners.setdefault(hash(os.path.normcase(below)), number)
                 path = self._output / below
                 if other != number:
-                    first = self._songs[other].path
-                    raise InputError(f"{first} and {song.path} would both write {path}; separate them into two folders")
+                    first = self._songs[other].source
+                    raise InputError(
+                        f"{first} and {song.source} would both write {path}; separate them into two folders"
+                    )
                 if os.path.lexists(path):
                     sources = sources or {identity(song.path) for song in self._songs}
                     if identity(path) in sources:

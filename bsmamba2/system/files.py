@@ -7,7 +7,8 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -188,6 +189,31 @@ def make_folder(folder: Path) -> None:
                 place.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"the output folder {folder} cannot be made ({error.strerror}); give another one") from error
+
+
+@contextlib.contextmanager
+def fresh_folder(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder while the block runs; one that a killed program left is emptied.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    make_folder(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_files(paths: Sequence[Path], top: Path) -> None:
+    """Removes files below a folder, and the folders between that are then empty."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+    folders = {parent for path in paths for parent in path.parents if top in parent.parents}
+    for folder in sorted(folders, key=lambda each: len(each.parts), reverse=True):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def short_name(name: str, longest_bytes: int = LONGEST_NAME_BYTES) -> str:

@@ -34,7 +34,7 @@ def complete_files(paths: Collection[Path], overwrite: bool = True) -> Iterator[
     with contextlib.ExitStack() as stack:
         # In one order, so that of two processes with several files in common one gets all of them.
         for path in sorted(paths):
-            stack.enter_context(_reserved(path))
+            stack.enter_context(reserved(path))
         present = [path for path in paths if os.path.lexists(path)]
         if present and not overwrite:
             raise OccupiedError(f"{present[0]} has appeared meanwhile; another process has written it")
@@ -76,12 +76,12 @@ def remove_leftovers(paths: Collection[Path]) -> None:
     """Removes what killed processes left behind of files that `complete_files` wrote, and nothing of living ones."""
     for path in paths:
         if any(map(os.path.lexists, (*_leftovers(path), _hidden(path, LOCK_SUFFIX)))):
-            with contextlib.suppress(OccupiedError), _reserved(path):
+            with contextlib.suppress(OccupiedError), reserved(path):
                 pass
 
 
 @contextlib.contextmanager
-def _reserved(path: Path) -> Iterator[None]:
+def reserved(path: Path) -> Iterator[None]:
     """Keeps other processes from writing a file; the system releases the lock of a process that has ended in any way.
 
     Raises:

@@ -1,7 +1,6 @@
 """A published model on a local web server, and the user's cache in a temporary folder."""
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,21 +8,15 @@ import pytest
 
 from bsmamba2.weights import download as downloading
 from bsmamba2.weights.registry import PUBLISHED_MODELS, PublishedModel, PublishedScore
-from tests.weights.model_server import CONTENT, Handler, Remote, Server
+from tests.weights.model_server import CONTENT, Remote, Server, running_server
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(downloading, "PAUSE_SECONDS", 0.01)
-    with Server(("127.0.0.1", 0), Handler) as server:
-        server.remote = Remote(f"http://127.0.0.1:{server.server_port}/weights.ckpt")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with running_server("weights.ckpt") as server:
         yield server
-        server.remote.released.set()
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
-"""A web server on this machine that has the file of a model, and misbehaves as requested."""
+"""A web server on this machine that has a file, such as that of a model, and misbehaves as requested."""
 
+import contextlib
 import random
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -105,6 +107,21 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *values: object) -> None:
         pass
+
+
+@contextlib.contextmanager
+def running_server(file_name: str) -> Iterator[Server]:
+    """Gives a server of a file while the block runs."""
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.remote = Remote(f"http://127.0.0.1:{server.server_port}/{file_name}")
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.remote.released.set()
+            server.shutdown()
+            thread.join()
 
 
 def part_of(folder: Path) -> Path:
