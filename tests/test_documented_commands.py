@@ -90,6 +90,7 @@ MODELS_INSTEAD = {
 }
 # By how a command begins. Their options and values are checked in test_documents.py.
 NOT_RUN = {
+    "make benchmark-quick": "its times mean nothing on a machine that runs tests",
     "make ": ".ci/run runs it",
     "python3 -m venv .venv && source .venv/bin/activate": "scripts/check_installation.sh runs it",
     "pip install .": "scripts/check_installation.sh runs it",
