@@ -1,5 +1,6 @@
 """Separates many songs, in one process or several, and returns the outcome of each."""
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -90,9 +91,11 @@ def separate_files(
     with piped_inputs(inputs) as spooled:
         songs = find_song_files(inputs, destination.output, spooled)
         check_any_exists(songs)
+        # Checked before and after the model is read, which usually gives the same stems.
+        paths_of = functools.cache(functools.partial(_paths, songs, destination, stem_settings))
         configs = known_configs(names)
         if configs is not None:
-            paths = _paths(songs, destination, stem_settings, given_by(names, configs, stem_settings.stems))
+            paths = paths_of(stem_settings.names(given_by(names, configs, stem_settings.stems)))
             if songs and not any(files_to_write(files, destination, stem_settings) for files in paths.values()):
                 outcomes = [_finished(song, paths[song]) for song in songs] if is_first_process() else []
                 log_summary(outcomes)
@@ -108,13 +111,13 @@ def separate_files(
 
         def estimated(gives: Gives) -> list[str]:
             # Before the weights are read.
-            _paths(songs, destination, stem_settings, gives)
+            paths_of(stem_settings.names(gives))
             return stem_settings.estimated(gives)
 
         models = load_models(names, ensemble, estimated, stem_settings.stems, hop_length)
         # Here and not only in each process: a wrong setting is reported once, before there is a folder.
         models.check(settings)
-        paths = _paths(songs, destination, stem_settings, models.gives)
+        paths = paths_of(stem_settings.names(models.gives))
         album = Album([song.path for song in songs], shown=not processes.several)
 
         def worker(device: str) -> Callable[[SongFile], Outcome]:
@@ -163,14 +166,16 @@ def each_song(
     return outcomes
 
 
-def _paths(songs: Sequence[SongFile], destination: Destination, stem_settings: StemSettings, gives: Gives) -> StemPaths:
+def _paths(
+    songs: Sequence[SongFile], destination: Destination, stem_settings: StemSettings, stems: tuple[str, ...]
+) -> StemPaths:
     """Returns the files of every song: its stems, and its page if there is one.
 
     Raises:
-        InputError: A stem cannot be given, or a file may not be written.
+        InputError: A file may not be written.
     """
     with_page = stem_settings.page is not None
-    paths = StemPaths(songs, destination, stem_settings.names(gives), stem_settings.format, with_page)
+    paths = StemPaths(songs, destination, stems, stem_settings.format, with_page)
     for files in paths.values():
         files_to_write(files, destination, stem_settings)
     return paths
