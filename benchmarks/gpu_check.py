@@ -8,6 +8,7 @@ those after it. Output and results of a part are in files of its name, and `summ
 Exit status: 0 done, 1 a part failed or was stopped, 2 wrong usage, 130 stopped by the user.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -189,13 +190,14 @@ def run_until(command: Sequence[str], log: int, end: float) -> int | str:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            os.killpg(process.pid, number)
-            try:
-                process.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                continue
+    """Ends a process and whatever it has started."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(END_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def write_inputs(options: Options) -> None:

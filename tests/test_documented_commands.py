@@ -91,6 +91,7 @@ MODELS_INSTEAD = {
 # By how a command begins. Their options and values are checked in test_documents.py.
 NOT_RUN = {
     "make benchmark-quick": "its times mean nothing on a machine that runs tests",
+    ".venv/bin/python -m benchmarks.compare": "it compares what make benchmark-quick writes",
     "make ": ".ci/run runs it",
     "python3 -m venv .venv && source .venv/bin/activate": "scripts/check_installation.sh runs it",
     "pip install .": "scripts/check_installation.sh runs it",

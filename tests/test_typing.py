@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from bsmamba2 import BSMamba2, InputError, ModelConfig, SeparationSettings, Separator, load_model, save_model
 from bsmamba2.metrics import csdr, usdr
+from bsmamba2.model import Network
 
 
 def separate(path: Path) -> list[Path]:
@@ -31,7 +32,7 @@ def separate(path: Path) -> list[Path]:
     return song.save("stems")
 
 
-def convert(model: str) -> BSMamba2:
+def convert(model: str) -> Network:
     try:
         network = load_model(model)
     except InputError as error:
