@@ -197,7 +197,7 @@ class _Worker:
         length = float(round(min(max(PREVIEW_TAKES_SECONDS * self._models.speed(command.settings), shortest), longest)))
         start = loudest_part(command.source, length, given.start, given.duration)
         stem_settings = replace(
-            *(given,), start=start, duration=length, format="wav", bit_depth="source", peak="clip", page=None
+            given, start=start, duration=length, format="wav", bit_depth="source", peak="clip", page=None
         )
         return replace(command.settings, stem_settings=stem_settings)
 
