@@ -129,7 +129,7 @@ def test_a_song_is_dropped_and_what_sounds_are_its_stems(page: Any, served: Runn
         assert largest < LARGEST_ERROR
         assert apart < LARGEST_SEEKING_SECONDS
     page.get_by_role("button", name="Mute vocals").click()
-    page.wait_for_timeout(100)
+    until(page, f"{PLAYER}.mixer.channels[0].gain.gain.value < 1e-6")
     largest, _ = error(page, "master.gain", mono(stems["instrumental"]), SAMPLE_RATE)
     assert largest < LARGEST_ERROR
 
