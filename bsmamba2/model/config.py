@@ -1,6 +1,7 @@
 """The architecture as one value: everything that decides the shapes and the meaning of the weights."""
 
 import math
+import reprlib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -23,6 +24,11 @@ BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
 HIGHEST_RATE, LONGEST_SEGMENT = 1_000_000, 2**25
 # Characters of a wrong value that are shown.
 LONGEST_SHOWN = 60
+# A value from a file may be nested so often, or contain itself so often, that it cannot be printed whole.
+SHORTENED = reprlib.Repr()
+SHORTENED.maxlevel = 2
+for _limit in ("list", "tuple", "dict", "string", "long", "other"):
+    setattr(SHORTENED, f"max{_limit}", LONGEST_SHOWN)
 # The available networks, each with the fields of `ModelConfig` that no other reads.
 NETWORK_OPTIONS: dict[str, tuple[str, ...]] = {
     "bsmamba2": (
@@ -310,7 +316,7 @@ class ModelConfig:
             if readers and option not in read and getattr(self, option) != default:
                 names = " or ".join(filter(None, (", ".join(readers[:-1]), readers[-1])))
                 raise InputError(
-                    f"{option}={getattr(self, option)} is an option of the mixer {names}, but time_mixer="
+                    f"{option}={_shown(getattr(self, option))} is an option of the mixer {names}, but time_mixer="
                     f"{self.time_mixer} and band_mixer={self.band_mixer}; leave it out, also of a config file, or "
                     f"choose {names}"
                 )
@@ -449,8 +455,8 @@ def contiguous_starts(bands: Sequence[int]) -> tuple[int, ...]:
 
 
 def _shown(value: object) -> str:
-    """Returns the beginning of a value that can be printed."""
-    text = repr(value)
+    """Returns the beginning of a value that can be printed, in constant time."""
+    text = SHORTENED.repr(value)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 

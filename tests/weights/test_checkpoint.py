@@ -147,6 +147,7 @@ def test_safetensors_files_describe_their_architecture(tmp_path: Path, tiny_netw
         ("[1]", "is a list"),
         ('{"width": 3}', r"unknown keys \['width'\]"),
         ('{"dim": 0}', "dim=0 is not allowed"),
+        ('{"dim": ' + "[" * 900 + "]" * 900 + "}", r"dim=\[\[\[\.\.\.\]\]\] is not allowed"),
         ('{"segment_seconds": 1e308}', "cannot be used"),
     ],
 )

@@ -82,6 +82,21 @@ def test_claims_that_are_consistent_are_refused(tmp_path: Path, claims: dict[str
         load_model(tmp_path / "claims.safetensors")
 
 
+@pytest.mark.parametrize("field", ["dim", "stems", "residual", "output_norm", "kind", "segment_seconds"])
+def test_a_value_that_multiplies_is_refused(tmp_path: Path, field: str) -> None:
+    """Sixty lists, each of which contains the one before twice, are some bytes, and 2^60 numbers if printed."""
+    value: list[Any] = [1]
+    for _ in range(60):
+        value = [value, value]
+    write(tmp_path / "claims.ckpt", TINY, ".ckpt", **{field: 0})
+    content = torch.load(tmp_path / "claims.ckpt", weights_only=True)
+    content["hyper_parameters"]["network"][field] = value
+    torch.save(content, tmp_path / "claims.ckpt")
+    with pytest.raises(InputError, match=r"the network config in .*claims\.ckpt cannot be used: ") as refused:
+        load_model(tmp_path / "claims.ckpt")
+    assert len(str(refused.value)) < 500
+
+
 def test_shapes_that_multiply_are_refused(tmp_path: Path) -> None:
     """Each weight is in the file, but together they would be those of a network of a terabyte."""
     state = BSMamba2(ROFORMER).state_dict()
