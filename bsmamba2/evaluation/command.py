@@ -66,11 +66,10 @@ def evaluate(
     from bsmamba2.evaluation.results import FORMAT, Results
     from bsmamba2.evaluation.runs import Run
     from bsmamba2.evaluation.scoring import check_protocol, needed_stems
-    from bsmamba2.evaluation.songs import find_scored_tracks
-    from bsmamba2.evaluation.sources import FolderSource, ModelSource, chosen_stems
+    from bsmamba2.evaluation.songs import find_scored_tracks, stems_in_tracks
+    from bsmamba2.evaluation.sources import FolderSource, chosen_stems, load_source
     from bsmamba2.evaluation.statistics import summarise_results
     from bsmamba2.evaluation.track import Plan, evaluate_track
-    from bsmamba2.separation.models import load_models
     from bsmamba2.system import versions
     from bsmamba2.system.devices import choose_device
 
@@ -78,18 +77,17 @@ def evaluate(
         require_museval()
     tracks = find_scored_tracks(root, selection.split, selection.validation_tracks, selection.validation_artists)
     _check_apart(output, root, tracks[0].path.parent)
+    found = stems_in_tracks(tracks)
     source: Source
     if source_settings.estimates is not None:
         source, device = FolderSource(source_settings.estimates), choose_device("cpu")
+        names = chosen_stems(scoring.stems, source.default_stems if scoring.stems is None else (), found)
+        # A requested stem that the folder lacks fails track by track.
+        available = source.stems if scoring.stems is None else needed_stems(names, scoring.protocol)
+        check_protocol(scoring.protocol, names, available)
     elif model is not None:
         device = choose_device(settings.device)
-        hop_length = source_settings.hop_length
-        models = load_models(model, source_settings.ensemble, stems=scoring.stems, hop_length=hop_length)
-        source = ModelSource(models, settings, scoring.chunk_seconds or (), hop_length)
-    names = chosen_stems(scoring.stems, source)
-    # A requested stem that a folder lacks fails track by track.
-    unknown = scoring.stems is not None and isinstance(source, FolderSource)
-    check_protocol(scoring.protocol, names, needed_stems(names, scoring.protocol) if unknown else source.stems)
+        source, names = load_source(model, settings, scoring, source_settings, found)
     scored = {
         "protocol": scoring.protocol,
         "stems": list(names),

@@ -1,6 +1,6 @@
 """All scores of one song: of its estimates, and of floors and oracles for comparison."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import get_args
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.oracles import scale_estimates
 from bsmamba2.evaluation.scores import ACTIVITY_SCORES, StemScores
-from bsmamba2.evaluation.settings import Protocol
+from bsmamba2.evaluation.settings import Protocol, ScoringSettings
 from bsmamba2.evaluation.songs import Song
 from bsmamba2.metrics import (
     active_blocks,
@@ -33,43 +33,75 @@ from bsmamba2.stem_names import INSTRUMENTAL, MUSDB_STEMS, SPEECH, VOCALS
 REST = "everything else"
 # Museval's name of that, and of the instrumental.
 ACCOMPANIMENT = "accompaniment"
+# Stems that are everything else of each other.
+RESTS = {VOCALS: INSTRUMENTAL, INSTRUMENTAL: VOCALS}
 
 # Audio (c, n) by stem.
 Estimates = Mapping[str, Tensor]
 
 
 def score_song(
-    song: Song, rows: Mapping[str, Estimates], stems: Sequence[str], protocol: Protocol
+    song: Song, rows: Iterable[tuple[str, Estimates]], stems: Sequence[str], protocol: Protocol
 ) -> dict[str, dict[str, StemScores]]:
     """Returns the scores of a song by stem and row: its estimates first, then floors and oracles.
 
     Args:
         song: Mixture and references.
-        rows: Estimates (c, n) by row and stem.
+        rows: Names of rows, each with estimates (c, n) by stem; none is held when the next one is asked for.
         stems: Stems to score.
         protocol: Which sources share undefined windows: the stem alone, the stem and everything else, or the four.
 
     Raises:
         InputError: The song or an estimate lacks a stem, or a sample is not finite.
     """
-    _check_references(song, stems)
-    scores: dict[str, dict[str, StemScores]] = {}
+    scores: dict[str, dict[str, StemScores]] = {stem: {} for stem in stems}
+    active = {stem: active_blocks(reference=song.reference(stem), sample_rate=song.sample_rate) for stem in stems}
+    for row, estimates in rows:
+        for stem in stems:
+            references = source_references(song, stem, protocol)
+            named = {source: source_estimate(song, estimates, stem, source) for source in references}
+            scores[stem][row] = _score(song, named, references, stem, active[stem])
+        # Not held while the next ones are computed.
+        del estimates, named
     for stem in stems:
         references = source_references(song, stem, protocol)
-        active = active_blocks(reference=references[stem], sample_rate=song.sample_rate)
-        scored = scores[stem] = {}
-        for row, estimates in rows.items():
-            named = {source: source_estimate(song, estimates, stem, source) for source in references}
-            scored[row] = _score(song, named, references, stem, active)
         for row, estimate in _scale(song, stem):
             # The other sources count as perfect: they are silent exactly where their references are.
-            scored[row] = _score(song, references | {stem: estimate}, references, stem, active)
+            scores[stem][row] = _score(song, references | {stem: estimate}, references, stem, active[stem])
     return scores
+
+
+def check_references(song: Song, stems: Sequence[str]) -> None:
+    """Checks that a song has the stems to score.
+
+    Raises:
+        InputError: It lacks one; those that it has are named.
+    """
+    missing = [stem for stem in stems if stem not in song.references]
+    if missing:
+        left = [stem for stem in stems if stem not in missing]
+        raise InputError(
+            f"the track {song.name!r} has no stem {missing[0]!r}, only {', '.join(song.stems)}; add it, or score "
+            + (f"those it has with --stems {','.join(left)}" if left else "another")
+        )
 
 
 def needed_stems(stems: Sequence[str], protocol: Protocol) -> tuple[str, ...]:
     """Returns the stems whose estimates are needed: all four for the protocol "four", else only the scored ones."""
     return MUSDB_STEMS if protocol == "four" else tuple(stems)
+
+
+def computed_stems(stems: Sequence[str], scoring: ScoringSettings, estimated: Sequence[str]) -> tuple[str, ...]:
+    """Returns the stems that a model computes: those that are needed, and the estimates of everything else in scores.
+
+    Args:
+        stems: Stems to score.
+        scoring: How they are scored.
+        estimated: The stems that the model estimates.
+    """
+    uses_rest = scoring.museval or scoring.protocol == "pair"
+    rests = [RESTS[stem] for stem in stems if uses_rest and RESTS.get(stem) in estimated]
+    return tuple(dict.fromkeys([*needed_stems(stems, scoring.protocol), *rests]))
 
 
 def source_references(song: Song, stem: str, protocol: Protocol) -> dict[str, Tensor]:
@@ -92,7 +124,7 @@ def source_estimate(song: Song, estimates: Estimates, stem: str, source: str) ->
     """
     if source != REST:
         return estimates[source]
-    rest = {VOCALS: INSTRUMENTAL, INSTRUMENTAL: VOCALS}.get(stem)
+    rest = RESTS.get(stem)
     return song.mixture - estimates[stem] if rest is None or rest not in estimates else estimates[rest]
 
 
@@ -158,16 +190,6 @@ def speech_scores(estimate: Tensor, reference: Tensor, sample_rate: int) -> dict
         for score, package in SPEECH_PACKAGES.items()
         if package not in missing
     }
-
-
-def _check_references(song: Song, stems: Sequence[str]) -> None:
-    missing = [stem for stem in stems if stem not in song.references]
-    if missing:
-        left = [stem for stem in stems if stem not in missing]
-        raise InputError(
-            f"the track {song.name!r} has no stem {missing[0]!r}, only {', '.join(song.stems)}; add it, or score "
-            + (f"those it has with --stems {','.join(left)}" if left else "another")
-        )
 
 
 def _scale(song: Song, stem: str) -> Iterator[tuple[str, Tensor]]:

@@ -64,9 +64,9 @@ class ScoringSettings:
     """Scores to compute, and files to keep.
 
     Args:
-        stems: Stems to score; by default those that the model estimates, or all that the folder has estimates of except
-            instrumental (all but the vocals). If the file of a model does not name its stems, these are their names, in
-            the order of the model.
+        stems: Stems to score; by default those of the songs that the model estimates, or that the folder has estimates
+            of except instrumental (all but the vocals). If the file of a model does not name its stems, these are their
+            names, in the order of the model.
         protocol: Sources whose silence makes a cSDR window undefined: only the stem (single, as published for
             BSMamba2), the stem and everything else (pair), or the four stems of MUSDB18 (four).
         chunk_seconds: Also separate in segments of these lengths in seconds, and score each length.

@@ -1,7 +1,8 @@
 """Songs to score: any folder of tracks with stems, at any sampling rate, mono or stereo."""
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -51,7 +52,7 @@ class Song:
     @property
     def references(self) -> tuple[str, ...]:
         """The stems that can be scored, with the instrumental if the vocals are among them."""
-        return tuple(dict.fromkeys([*self.stems, *([INSTRUMENTAL] if VOCALS in self.stems else [])]))
+        return _with_instrumental(self.stems)
 
     def reference(self, stem: str) -> Tensor:
         """Returns the true audio (c, n) of a stem, or of the instrumental: the sum of all but the vocals.
@@ -123,6 +124,18 @@ def find_scored_tracks(
     return sorted((Track(path, 0) for path in paths), key=lambda track: track.name)
 
 
+def stems_in_tracks(tracks: Iterable[Track]) -> tuple[str, ...]:
+    """Returns the stems that can be scored in some of the tracks, whose files are not opened.
+
+    A track with two files of a stem has none; that is reported when it is read.
+    """
+    stems: list[str] = []
+    for track in tracks:
+        with contextlib.suppress(InputError):
+            stems += track.stems
+    return _with_instrumental(stems)
+
+
 def read_song(track: Track) -> Song:
     """Returns the audio of a track: all stems with the length and the number of channels of the mixture.
 
@@ -191,6 +204,12 @@ def files_sha256(files: Mapping[str, Path]) -> str:
     lines = "".join(f"{name}\t{hashes[files[name]]}\n" for name in sorted(files))
     # File names need not be UTF-8.
     return sha256_of_text(lines)
+
+
+def _with_instrumental(stems: Iterable[str]) -> tuple[str, ...]:
+    """Returns each of the stems once, with the instrumental if the vocals are among them."""
+    names = dict.fromkeys(stems)
+    return tuple(names | dict.fromkeys([INSTRUMENTAL] if VOCALS in names else []))
 
 
 def _note_of_sum(mixture: Tensor, stems: Mapping[str, Tensor]) -> list[str]:

@@ -1,26 +1,33 @@
 """The sources of the estimates that are scored: a model, or a folder written by another tool."""
 
 import functools
+import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.estimates import estimates_sha256, read_estimates, stems_in
 from bsmamba2.evaluation.results import ESTIMATE, TrainedOn, chunk_row
+from bsmamba2.evaluation.scoring import check_protocol, computed_stems
+from bsmamba2.evaluation.settings import ScoringSettings, SourceSettings
 from bsmamba2.evaluation.songs import Song
 from bsmamba2.evaluation.training_songs import TrainingSongs
-from bsmamba2.separation.models import LoadedModels
+from bsmamba2.separation.common_stems import Gives
+from bsmamba2.separation.models import LoadedModels, load_models
 from bsmamba2.separation.settings import SeparationSettings
+from bsmamba2.separation.song_separator import SongSeparator, without
 from bsmamba2.stem_names import INSTRUMENTAL, VOCALS
 from bsmamba2.system.devices import choose_device
 from bsmamba2.system.files import sha256_of
+from bsmamba2.weights.registry import ModelNames
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,14 +35,22 @@ class Estimated:
     """The estimates of a song.
 
     Args:
-        rows: Audio (c, n) by row of the results and stem.
-        computing_seconds: Time the first row took; NaN if nothing was computed.
+        estimates: Audio (c, n) by stem.
+        computing_seconds: Time they took; NaN if nothing was computed.
         notes: What had to be adjusted.
+        further: Further rows of the results, each with its audio by stem, computed one by one when they are asked for.
     """
 
-    rows: Mapping[str, Mapping[str, Tensor]]
+    estimates: Mapping[str, Tensor]
     computing_seconds: float = math.nan
     notes: tuple[str, ...] = ()
+    further: Iterable[tuple[str, Mapping[str, Tensor]]] = ()
+
+    @property
+    def rows(self) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+        """The rows of the results, each with its audio by stem; this can be read once."""
+        yield ESTIMATE, self.estimates
+        yield from self.further
 
 
 Estimate = Callable[[Song, Sequence[str]], Estimated]
@@ -43,14 +58,6 @@ Estimate = Callable[[Song, Sequence[str]], Estimated]
 
 class Source(Protocol):
     """Gives estimates of songs."""
-
-    @property
-    def stems(self) -> tuple[str, ...]:
-        """The stems that it gives."""
-
-    @property
-    def default_stems(self) -> tuple[str, ...]:
-        """The stems that are scored by default."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -75,7 +82,7 @@ class ModelSource:
     """A model or an ensemble, and how it separates.
 
     Args:
-        models: Its model or models.
+        models: Its model or models, perhaps with only some of their mask heads.
         settings: How to separate.
         chunk_seconds: Lengths of segments for further rows.
         hop_length: Distance between frames in samples, if given.
@@ -98,16 +105,6 @@ class ModelSource:
         """The settings by row of the results."""
         chunks = {chunk_row(s): replace(self.settings, segment_seconds=s) for s in sorted(self.chunk_seconds)}
         return {ESTIMATE: self.settings, **chunks}
-
-    @property
-    def stems(self) -> tuple[str, ...]:
-        """The stems of the model, and what is left of the song without them or without the vocals."""
-        return (*self.models.gives.stems, *self.models.gives.differences)
-
-    @property
-    def default_stems(self) -> tuple[str, ...]:
-        """The stems of the model."""
-        return self.models.gives.stems
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
@@ -160,18 +157,11 @@ class ModelSource:
         separators = {row: self.models.separator(settings, device) for row, settings in self._rows.items()}
 
         def estimate(song: Song, stems: Sequence[str]) -> Estimated:
-            rows, times = {}, []
-            for row, separate in separators.items():
-                started = time.monotonic()
-                estimates = separate(song.mixture, song.sample_rate)
-                times.append(time.monotonic() - started)
-                differences = separate.gives.differences
-                rows[row] = estimates | {
-                    stem: song.mixture - torch.stack([estimates[other] for other in differences[stem]]).sum(0)
-                    for stem in stems
-                    if stem in differences
-                }
-            return Estimated(rows, times[0])
+            started = time.monotonic()
+            estimates = _separated(separators[ESTIMATE], song, stems)
+            seconds = time.monotonic() - started
+            further = ((row, _separated(separators[row], song, stems)) for row in separators if row != ESTIMATE)
+            return Estimated(estimates, seconds, further=further)
 
         return estimate
 
@@ -224,9 +214,19 @@ class FolderSource:
 
         def estimate(song: Song, stems: Sequence[str]) -> Estimated:
             estimates, notes = read_estimates(self.folder, song, stems)
-            return Estimated({ESTIMATE: estimates}, notes=notes)
+            return Estimated(estimates, notes=notes)
 
         return estimate
+
+
+def _separated(separate: SongSeparator, song: Song, stems: Sequence[str]) -> dict[str, Tensor]:
+    """Returns the estimates (c, n) of a song by stem, also of the stems that are the song without others."""
+    estimates = separate(song.mixture, song.sample_rate)
+    differences = separate.gives.differences
+    asked = [stem for stem in stems if stem in differences]
+    return estimates | {
+        stem: without(song.mixture, (estimates[other] for other in differences[stem])) for stem in asked
+    }
 
 
 def _one_or_all(values: Sequence[Any]) -> Any:
@@ -234,17 +234,67 @@ def _one_or_all(values: Sequence[Any]) -> Any:
     return values[0] if len(values) == 1 else list(values)
 
 
-def chosen_stems(stems: Sequence[str] | None, source: Source) -> tuple[str, ...]:
-    """Returns the stems to score: those requested, or the default ones of the source.
+def load_source(
+    model: ModelNames,
+    settings: SeparationSettings,
+    scoring: ScoringSettings,
+    source_settings: SourceSettings,
+    found: Sequence[str],
+) -> tuple[ModelSource, tuple[str, ...]]:
+    """Returns a model or an ensemble with only the mask heads that the scores need, and the stems to score.
+
+    Args:
+        model: Name or file of the model, or those of several.
+        settings: How to separate.
+        scoring: How the songs are scored.
+        source_settings: What the file of the model does not contain.
+        found: The stems that the songs have.
 
     Raises:
-        InputError: A model lacks a stem, or one is given twice; a stem that a folder lacks fails track by track.
+        InputError: The model or an option cannot be used, or it gives none of the stems.
     """
-    if stems is None:
-        return source.default_stems
-    wrong = [stem for stem in stems if stem not in source.stems] if isinstance(source, ModelSource) else []
-    if wrong:
-        raise InputError(f"the stem {wrong[0]!r} cannot be scored; the model gives {', '.join(source.stems)}")
-    if not stems or len(set(stems)) < len(stems):
-        raise InputError(f"stems={list(stems)} is not allowed; give at least one, each only once")
-    return tuple(stems)
+    names: tuple[str, ...] = ()
+
+    def computed(gives: Gives) -> tuple[str, ...]:
+        nonlocal names
+        available = (*gives.stems, *gives.differences)
+        names = chosen_stems(scoring.stems, gives.stems, found, available)
+        check_protocol(scoring.protocol, names, available)
+        return computed_stems(names, scoring, gives.stems)
+
+    hop_length = source_settings.hop_length
+    models = load_models(model, source_settings.ensemble, computed, scoring.stems, hop_length)
+    return ModelSource(models, settings, scoring.chunk_seconds or (), hop_length), names
+
+
+def chosen_stems(
+    asked: Sequence[str] | None, given: Sequence[str], found: Sequence[str], available: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Returns the stems to score: those that are asked for, or those given that some song has.
+
+    Args:
+        asked: The stems that are asked for.
+        given: The stems that are scored by default if the songs have them.
+        found: The stems that the songs have.
+        available: All stems that can be asked for; None if that differs between songs.
+
+    Raises:
+        InputError: One that is asked for is not available or asked for twice, or no song has one of the default ones.
+    """
+    if asked is None:
+        names = tuple(stem for stem in given if stem in found)
+        # Songs without any stem are reported one by one.
+        if found and not names:
+            raise InputError(
+                f"the songs have none of the stems {', '.join(given)}, only {', '.join(found)}; rename their files, or "
+                "choose with --stems"
+            )
+        if len(names) < len(given):
+            log.info("the songs have %s of the %d stems; only these are scored", ", ".join(names), len(given))
+        return names or tuple(given)
+    for stem in asked:
+        if available is not None and stem not in available:
+            raise InputError(f"the stem {stem!r} cannot be scored; the model gives {', '.join(available)}")
+    if not asked or len(set(asked)) < len(asked):
+        raise InputError(f"stems={list(asked)} is not allowed; give at least one, each only once")
+    return tuple(asked)

@@ -14,7 +14,7 @@ from bsmamba2.evaluation.museval_scores import MusevalScores, museval_medians, s
 from bsmamba2.evaluation.results import ESTIMATE, TrackResult
 from bsmamba2.evaluation.runs import Run
 from bsmamba2.evaluation.scores import with_museval
-from bsmamba2.evaluation.scoring import museval_sources, museval_target, needed_stems, score_song
+from bsmamba2.evaluation.scoring import check_references, museval_sources, museval_target, needed_stems, score_song
 from bsmamba2.evaluation.settings import ScoringSettings
 from bsmamba2.evaluation.songs import Song, data_sha256, read_song
 from bsmamba2.evaluation.sources import Estimate, Estimated, Source
@@ -86,6 +86,8 @@ def _evaluated(track: Track, plan: Plan, estimate: Estimate) -> TrackResult:
         log.info("%s: already scored", track.name)
         return found
     song = read_song(track)
+    # Before the separation, which takes long.
+    check_references(song, plan.stems)
     estimated = estimate(song, needed_stems(plan.stems, plan.scoring.protocol))
     notes = [*song.notes, *estimated.notes]
     scores = score_song(song, estimated.rows, plan.stems, plan.scoring.protocol)
@@ -100,7 +102,7 @@ def _evaluated(track: Track, plan: Plan, estimate: Estimate) -> TrackResult:
             }
     if plan.scoring.save_estimates:
         for stem in plan.stems:
-            audio = estimated.rows[ESTIMATE][stem]
+            audio = estimated.estimates[stem]
             write_audio(run.estimates(track.name) / f"{short_name(stem)}.wav", audio, song.sample_rate, depth="float")
     excerpt, gain = _write_excerpt(song, estimated, plan)
     references = {stem: song.reference(stem) for stem in plan.stems}
@@ -130,7 +132,7 @@ def _evaluated(track: Track, plan: Plan, estimate: Estimate) -> TrackResult:
 
 def _museval(song: Song, estimated: Estimated, stems: Sequence[str], notes: list[str]) -> MusevalScores | None:
     """Returns museval's scores; if it refuses a song, returns None and adds the reason to the notes."""
-    estimates, references = museval_sources(song, estimated.rows[ESTIMATE], stems)
+    estimates, references = museval_sources(song, estimated.estimates, stems)
     try:
         return score_with_museval(estimates=estimates, references=references, sample_rate=song.sample_rate)
     except InputError as error:
@@ -150,7 +152,7 @@ def _write_excerpt(song: Song, estimated: Estimated, plan: Plan) -> tuple[tuple[
     sounds = {MIXTURE: song.mixture}
     for stem in plan.stems:
         sounds[f"{short_name(stem)}.reference"] = song.reference(stem)
-        sounds[f"{short_name(stem)}.estimate"] = estimated.rows[ESTIMATE][stem]
+        sounds[f"{short_name(stem)}.estimate"] = estimated.estimates[stem]
     gain = 1 / max(1.0, *(audio[:, stretch].abs().max().item() for audio in sounds.values()))
     for name, audio in sounds.items():
         write_audio(folder / f"{name}.flac", gain * audio[:, stretch], rate, "flac", "24")

@@ -79,16 +79,18 @@ class SongSeparator(ABC):
         if not mixture.isfinite().all():
             raise InputError("the audio has samples that are not finite (NaN or infinity); repair it first")
         blocks = mixture.detach().to("cpu", torch.float32).split(BLOCK, dim=-1)
-        pieces, done = [], 0
+        # Filled piece by piece: pieces that are joined at the end would need the memory of all stems twice.
+        whole = {stem: torch.empty_like(mixture) for stem in self.gives.stems}
+        done = 0
         for part, estimates in self.stream(blocks, sample_rate):
-            pieces.append(estimates)
+            for stem, estimate in estimates.items():
+                whole[stem][:, done : done + part.shape[-1]] = estimate
             done += part.shape[-1]
             if callback:
                 callback(done / mixture.shape[-1])
-        whole = {stem: torch.cat([piece[stem] for piece in pieces], dim=-1) for stem in self.gives.stems}
         if isinstance(audio, np.ndarray):
-            return {stem: estimate.numpy().astype(audio.dtype) for stem, estimate in whole.items()}
-        return {stem: estimate.to(mixture) for stem, estimate in whole.items()}
+            return {stem: estimate.numpy().astype(audio.dtype, copy=False) for stem, estimate in whole.items()}
+        return whole
 
     def separate_file(self, path: str | Path, *, callback: ProgressCallback | None = None) -> SeparatedSong:
         """Returns a song with the stems that `bsmamba2 separate` writes by default, whole in memory.

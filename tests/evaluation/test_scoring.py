@@ -1,4 +1,6 @@
 import math
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -13,6 +15,7 @@ from bsmamba2.evaluation.scoring import (
     ACCOMPANIMENT,
     REST,
     check_protocol,
+    check_references,
     museval_sources,
     museval_target,
     needed_stems,
@@ -49,9 +52,9 @@ def test_every_protocol_has_its_sources(real_song: Song) -> None:
 
 def test_a_song_gets_every_score_for_every_row(real_song: Song) -> None:
     estimates = damped(real_song)
-    scores = score_song(real_song, {ESTIMATE: estimates, "worse": {"vocals": real_song.mixture}}, ["vocals"], "single")[
-        "vocals"
-    ]
+    scores = score_song(
+        real_song, [(ESTIMATE, estimates), ("worse", {"vocals": real_song.mixture})], ["vocals"], "single"
+    )["vocals"]
     assert list(scores) == [ESTIMATE, "worse", *SCALE_ROWS]
     estimate, reference = estimates["vocals"], real_song.stems["vocals"]
     assert scores[ESTIMATE]["usdr"] == usdr(estimate=estimate, reference=reference)
@@ -66,10 +69,29 @@ def test_a_song_gets_every_score_for_every_row(real_song: Song) -> None:
     assert all(math.isnan(window) for window in scores[SILENCE_ROW].windows)
 
 
+def test_no_row_is_held_while_the_next_is_computed(real_song: Song) -> None:
+    made: list[weakref.ref[Tensor]] = []
+    held: list[bool] = []
+
+    def rows() -> Iterator[tuple[str, dict[str, Tensor]]]:
+        for row in (ESTIMATE, "second", "third"):
+            held.extend(earlier() is not None for earlier in made)
+            estimates = damped(real_song)
+            made.extend(map(weakref.ref, estimates.values()))
+            yield row, estimates
+            del estimates
+
+    scores = score_song(real_song, rows(), ["vocals", "bass"], "pair")
+    assert list(scores["bass"]) == [ESTIMATE, "second", "third", *SCALE_ROWS]
+    assert scores["bass"]["third"]["usdr"] == scores["bass"][ESTIMATE]["usdr"]
+    assert held
+    assert not any(held)
+
+
 @pytest.mark.parametrize("dither", [0, 2**-15])
 def test_only_leakage_scores_the_estimate_of_a_silent_stem(real_song: Song, dither: float) -> None:
     silent = replace(real_song, stems={**real_song.stems, "vocals": torch.full_like(real_song.mixture, dither)})
-    scores = score_song(silent, {ESTIMATE: damped(real_song)}, ["vocals", "bass"], "single")
+    scores = score_song(silent, [(ESTIMATE, damped(real_song))], ["vocals", "bass"], "single")
     for row in (ESTIMATE, SILENCE_ROW):
         defined = {name for name in SCORES if not math.isnan(scores["vocals"][row][name])}
         assert {name.partition("_")[0] for name in defined} == {"leakage"}
@@ -82,8 +104,8 @@ def test_a_silent_estimate_makes_windows_undefined_for_the_four(real_song: Song)
     estimates = damped(real_song)
     estimates["drums"] = estimates["drums"].clone()
     estimates["drums"][:, :SAMPLE_RATE] = 0
-    single = score_song(real_song, {ESTIMATE: estimates}, ["vocals"], "single")["vocals"]
-    four = score_song(real_song, {ESTIMATE: estimates}, ["vocals"], "four")["vocals"]
+    single = score_song(real_song, [(ESTIMATE, estimates)], ["vocals"], "single")["vocals"]
+    four = score_song(real_song, [(ESTIMATE, estimates)], ["vocals"], "four")["vocals"]
     assert [math.isnan(window) for window in single[ESTIMATE].windows] == [False, False]
     assert [math.isnan(window) for window in four[ESTIMATE].windows] == [True, False]
     assert [math.isnan(window) for window in four["mixture"].windows] == [False, False]
@@ -125,15 +147,14 @@ def test_an_estimate_of_the_instrumental_is_the_rest_of_the_vocals(real_song: So
 
 
 def test_a_missing_stem_is_an_error_that_lists_what_can_be_scored(real_song: Song) -> None:
-    estimates = dict.fromkeys(("drums", "click", "vocals"), real_song.mixture)
     with pytest.raises(
         InputError,
         match="has no stem 'click', only drums, bass, other, vocals; add it, or score those it has with "
         "--stems drums,vocals",
     ):
-        score_song(real_song, {ESTIMATE: estimates}, ["drums", "click", "vocals"], "single")
+        check_references(real_song, ["drums", "click", "vocals"])
     with pytest.raises(InputError, match=r"has no stem 'click', .*; add it, or score another"):
-        score_song(real_song, {ESTIMATE: estimates}, ["click"], "single")
+        check_references(real_song, ["click"])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -60,6 +61,30 @@ def test_the_result_does_not_depend_on_the_batch_size(tiny_network: BSMamba2, le
     one, three = (vocals(tiny_network, noise(length), batch_size=size) for size in (1, 3))
     assert one.shape == (2, length)
     torch.testing.assert_close(three, one, rtol=0, atol=1e-6)
+
+
+class WatchedSeparator(Separator):
+    """Counts, with each part that it gives, how many earlier ones are still held.
+
+    Attributes:
+        held: The counts.
+    """
+
+    def stream(self, blocks: Iterable[Tensor], sample_rate: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        parts: list[weakref.ref[Tensor]] = []
+        self.held: list[int] = []
+        for part, estimates in super().stream(blocks, sample_rate):
+            self.held.append(sum(earlier() is not None for earlier in parts))
+            parts.append(weakref.ref(estimates["vocals"]))
+            yield part, estimates
+
+
+def test_parts_are_not_held_beside_the_whole(tiny_network: BSMamba2) -> None:
+    separator = WatchedSeparator(tiny_network, device="cpu")
+    separator(noise(40000), RATE)
+    assert len(separator.held) > 4
+    # Only the one before, while the next is computed.
+    assert max(separator.held) <= 1
 
 
 def test_the_default_batch_size_on_a_cpu_is_one(tiny_network: BSMamba2) -> None:
