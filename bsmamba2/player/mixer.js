@@ -4,6 +4,8 @@
 const LEAD_SECONDS = 0.03;
 // Sounds fade in and out this fast: shorter clicks, longer is audible.
 const FADE_SECONDS = 0.004;
+// Songs up to this length are not too long for a browser.
+const LONGEST_SURE_SECONDS = 3600;
 
 // The audio of the page: one context for all songs, of which one plays at a time.
 const output = {
@@ -203,23 +205,30 @@ class Source {
     const decoder = new OfflineAudioContext(1, 1, this.song.rate);
     return Promise.all(
       this.song.sounds.map(async (sound) => {
-        const bytes = await this.read(sound);
+        const name = sound.file ? nameOf(sound.file) : `the sound of ${sound.name}`;
+        // One that is too large for the memory of a browser is not decoded either.
+        const bytes = await this.read(sound).catch(() => undefined);
+        if (bytes === null) throw new Error(`${name} is not there; put it next to this page again.`);
         try {
           return await decoder.decodeAudioData(bytes);
         } catch {
-          throw new Error(
-            `This browser cannot decode ${sound.file ? nameOf(sound.file) : `the sound of ${sound.name}`}.`,
-          );
+          if (this.song.seconds < LONGEST_SURE_SECONDS) throw new Error(`This browser cannot decode ${name}.`);
+          throw new Error("This song is too long for this browser; play the stem files, or separate a part of it.");
         }
       }),
     );
   }
 
+  // Returns the bytes of a sound, or null if its file is not there.
   async read({ file, sound }) {
     if (!file) return bytesOf(sound).buffer;
     if (this.chosen.has(nameOf(file))) return this.chosen.get(nameOf(file)).arrayBuffer();
-    const answer = await fetch(file);
-    if (!answer.ok) throw new Error(`${nameOf(file)} is not there; put it next to this page again.`);
-    return answer.arrayBuffer();
+    let answer;
+    try {
+      answer = await fetch(file);
+    } catch {
+      return null;
+    }
+    return answer.ok ? answer.arrayBuffer() : null;
   }
 }

@@ -23,6 +23,7 @@ from bsmamba2.separation.inputs import song_name
 from bsmamba2.server.archive import archive
 from bsmamba2.server.downloads import Downloads
 from bsmamba2.server.file_manager import can_show_folders, show_folder
+from bsmamba2.server.folders import remove_all
 from bsmamba2.server.messages import SongSettings, Stage
 from bsmamba2.server.offers import default_choices, is_here, model_offers, preset_offers
 from bsmamba2.server.session import QueuedSong, Session
@@ -158,7 +159,7 @@ class Interface:
         """Adds songs to the queue."""
         session = self._session
         length = int(request.headers.get("content-length", "0"))
-        check_upload_fits(length, length, session.folder)
+        check_upload_fits(length, session.folder)
         self.uploading += 1
         try:
             sent = await receive(request.stream(), request.headers.get("content-type", ""), session.new_file)
@@ -181,8 +182,7 @@ class Interface:
                     song.state, song.remark = "failed", problem.replace(str(file), song.file_name)
                 songs.append(session.add(song))
         except InputError:
-            for file in sent.files:
-                file.unlink(missing_ok=True)
+            await to_thread.run_sync(remove_all, sent.files)
             raise
         return JSONResponse({"songs": [song.as_json() for song in songs]}, 201)
 
@@ -201,7 +201,7 @@ class Interface:
 
     async def delete(self, request: Request) -> Response:
         """Removes a song and its files."""
-        self._session.delete(self._song(request))
+        await self._session.delete(self._song(request))
         return Response(status_code=204)
 
     async def player(self, request: Request) -> Response:

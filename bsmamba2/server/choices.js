@@ -81,7 +81,7 @@ class Choices {
     });
     this.more = element("details", {}, element("summary", { textContent: "More" }), this.makeMore());
     this.summary = element("span");
-    this.host.querySelector("summary").append(element("b", { textContent: "Settings" }), this.summary);
+    this.host.querySelector("summary").append(element("b", { textContent: "Settings" }), " ", this.summary);
     this.host.querySelector("div").append(
       element(
         "div",

@@ -42,6 +42,10 @@ class Computer:
         self._process.join(SECONDS_TO_END)
         return self._process.exitcode
 
+    def kill(self) -> None:
+        """Ends the process at once."""
+        self._process.kill()
+
     def end(self) -> None:
         """Ends the process; a song that it separates is cancelled."""
         # To close the connection would not end it: the thread that reads keeps it open.
@@ -49,7 +53,7 @@ class Computer:
             self._connection.send(None)
         self._process.join(SECONDS_TO_END)
         if self._process.is_alive():
-            self._process.kill()
+            self.kill()
             self._process.join()
 
 

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -66,6 +66,16 @@ def _remove_leftovers(place: Path) -> None:
             lock.release()
             shutil.rmtree(folder)
             log.info("removed %s, which a killed session left behind", folder)
+
+
+def remove_all(paths: Iterable[Path]) -> None:
+    """Removes files and folders; what cannot be removed now is removed with the folder of the session."""
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def free_bytes(folder: Path) -> int:

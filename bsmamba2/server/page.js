@@ -5,7 +5,8 @@ class Page {
     const host = (id) => document.getElementById(id);
     this.lost = host("lost");
     this.about = about;
-    this.session = new Session(() => this.show());
+    this.session = new Session(() => this.showSoon());
+    this.isDue = false;
     Object.assign(this.session, { device: about.device, problem: about.problem });
     this.result = new Result(host("result"), this.session, about, this);
     this.choices = new Choices(host("choices"), about, () => {
@@ -22,6 +23,16 @@ class Page {
     if (!this.choices.isReady) this.choices.choose({});
   }
 
+  // Shows several changes at once: after a reload, those of all songs come together.
+  showSoon() {
+    if (this.isDue) return;
+    this.isDue = true;
+    setTimeout(() => {
+      this.isDue = false;
+      this.show();
+    });
+  }
+
   show() {
     const { isLost, problem, device } = this.session;
     this.choices.setDevice(device);
@@ -33,15 +44,21 @@ class Page {
     this.queue.show();
   }
 
-  // Does something to a song; what goes wrong is shown where songs are added.
+  // Does something to a song.
   async act(method, path, body) {
+    this.queue.problem.hidden = true;
     try {
       return await request(method, path, body);
     } catch (error) {
-      this.queue.problem.textContent = error.message;
-      this.queue.problem.hidden = false;
+      this.tell(error.message);
       return null;
     }
+  }
+
+  // Shows what went wrong where songs are added.
+  tell(problem) {
+    this.queue.problem.textContent = problem;
+    this.queue.problem.hidden = false;
   }
 
   async again(song) {

@@ -74,9 +74,10 @@ class Queue {
     Object.assign(this, { host, session, about, page, uploads: [], isSending: false });
     this.list = element("ol");
     this.rows = new Map();
-    this.heading = element("h2", { textContent: "Songs" });
+    this.heading = element("h2", { textContent: "Songs", tabIndex: -1 });
     this.problem = element("p", { className: "notice bad", role: "alert", hidden: true });
-    host.append(this.heading, this.list);
+    this.cancelButton = action("Cancel all", () => this.cancelAll(), { hidden: true });
+    host.append(element("div", { className: "heading" }, this.heading, this.cancelButton), this.list);
     this.buildDrop(drop);
     addEventListener("beforeunload", (event) => {
       if (this.uploads.some(({ state }) => state !== "failed")) event.preventDefault();
@@ -84,14 +85,9 @@ class Queue {
   }
 
   buildDrop(drop) {
-    const files = element("input", { type: "file", multiple: true, className: "unseen", tabIndex: -1, "aria-label": "Songs" });
-    const folder = element("input", {
-      type: "file",
-      webkitdirectory: true,
-      className: "unseen",
-      tabIndex: -1,
-      "aria-label": "Folder of songs",
-    });
+    // The buttons open them.
+    const files = element("input", { type: "file", multiple: true, hidden: true });
+    const folder = element("input", { type: "file", webkitdirectory: true, hidden: true });
     for (const input of [files, folder])
       input.addEventListener("change", () => {
         this.add([...input.files].map((file) => ({ file, folder: folderOf(file), listed: input === folder })));
@@ -168,6 +164,18 @@ class Queue {
     this.isSending = false;
   }
 
+  // Cancels all that is to do, what is in work last: otherwise it would be followed by the next one.
+  async cancelAll() {
+    const songs = [...this.session.songs.values()].filter((song) => !isEnded(song));
+    for (const upload of this.uploads.filter(({ state }) => state !== "failed")) {
+      upload.sending?.abort();
+      this.remove(upload);
+    }
+    this.heading.focus();
+    this.show();
+    for (const { id } of songs.reverse()) await this.page.act("POST", `songs/${id}/cancel`);
+  }
+
   remove(upload) {
     this.uploads = this.uploads.filter((each) => each !== upload);
   }
@@ -177,6 +185,7 @@ class Queue {
     const wanted = new Set(entries.map((entry) => entry.id ?? entry));
     for (const [key, row] of this.rows) {
       if (wanted.has(key)) continue;
+      if (row.box.contains(document.activeElement)) (row.box.nextElementSibling ?? this.heading).focus();
       row.box.remove();
       this.rows.delete(key);
     }
@@ -188,6 +197,7 @@ class Queue {
       if (this.list.children[place] !== row.box) this.list.insertBefore(row.box, this.list.children[place] ?? null);
     });
     const left = entries.filter((entry) => !(entry.id ? isEnded(entry) : entry.state === "failed")).length;
+    this.cancelButton.hidden = left < 2;
     this.heading.textContent = left > 1 ? `Songs, ${left} to do` : "Songs";
     if (this.host.hidden && entries.length) this.page.choices.fold();
     this.host.hidden = !entries.length;
@@ -209,8 +219,16 @@ class Row {
     this.actions = element("div", { className: "actions" });
     this.canvas = element("canvas", { "aria-hidden": "true", hidden: true });
     this.text = element("div", { className: "text" }, this.title, this.state);
-    this.box = element("li", {}, this.text, this.canvas, this.bar, this.actions);
+    this.box = element("li", { tabIndex: -1 }, this.text, this.canvas, this.bar, this.actions);
     this.shown = "";
+    this.values = [];
+  }
+
+  // Returns whether these values are what it shows, and takes them if not: of hundreds of songs, few change at a time.
+  isShown(...values) {
+    const same = values.every((value, place) => value === this.values[place]);
+    this.values = values;
+    return same;
   }
 
   describe(title, state, share, kind) {
@@ -227,9 +245,12 @@ class Row {
     const names = buttons.map(([text]) => text).join();
     if (names === this.shown) return;
     this.shown = names;
+    const hadFocus = this.actions.contains(document.activeElement);
     this.actions.replaceChildren(
       ...buttons.map(([text, act, label]) => action(text, act, { "aria-label": `${text} ${label}` })),
     );
+    // Not to a button, which a key that is held down would press.
+    if (hadFocus) this.box.focus();
   }
 }
 
@@ -242,6 +263,7 @@ class UploadRow extends Row {
   show(upload) {
     const { file, state, share, problem } = upload;
     const waiting = this.queue.page.choices.isReady ? "Waiting to be read" : "Waiting for the model";
+    if (this.isShown(state, share, problem, waiting)) return;
     const text = { waiting, sending: "Reading", failed: problem }[state];
     this.describe(file.name, text, state === "sending" ? share : null, state === "failed" ? "failed" : "waiting");
     const remove = () => {
@@ -253,7 +275,9 @@ class UploadRow extends Row {
       upload.state = "waiting";
       this.queue.sendAll();
     };
-    if (state === "failed") this.offer(["Try again", again, file.name], ["Remove", remove, file.name]);
+    const isTooLarge = file.size > this.queue.about.largest_upload_bytes;
+    if (state === "failed")
+      this.offer(...(isTooLarge ? [] : [["Try again", again, file.name]]), ["Remove", remove, file.name]);
     else this.offer(["Cancel", remove, file.name]);
   }
 }
@@ -265,15 +289,16 @@ class SongRow extends Row {
   }
 
   show(song) {
+    const current = String(this.page.result.id === song.id);
+    if (this.isShown(song, current)) return;
     this.song = song;
     const share = song.state === "separating" ? song.share : null;
     const title = song.folder ? `${song.folder} / ${song.title}` : song.title;
     this.describe(title, describe(song), share, song.state);
-    this.box.setAttribute("aria-current", String(this.page.result.id === song.id));
-    const can = song.stems.length || song.preview.length;
-    const listen = () => this.page.result.open(this.song.id);
+    this.box.setAttribute("aria-current", current);
+    const listen = () => this.page.result.listenTo(this.song.id);
     const buttons = [
-      ...(can ? [[song.stems.length ? "Listen" : "Listen to the preview", listen, `to ${song.title}`]] : []),
+      ...(isListenable(song) ? [[song.stems.length ? "Listen" : "Listen to the preview", listen, `to ${song.title}`]] : []),
       ...(isEnded(song)
         ? [
             ["Again", () => this.page.again(this.song), `${song.title} with what is chosen now`],

@@ -16,51 +16,58 @@ class Result {
   // Opens the song that the address names, so that a reload comes back to it.
   fromAddress() {
     const id = location.hash.slice(1);
-    if (id !== this.id && this.session.songs.has(id)) this.open(id);
+    const song = this.session.songs.get(id);
+    if (id !== this.id && song && isListenable(song)) this.open(id);
   }
 
   // Shows what has changed: the song that is open may have been deleted, or be complete now.
   update() {
-    const song = this.session.songs.get(this.id);
-    if (this.id && !song) this.close();
+    if (this.id && !this.session.songs.has(this.id)) this.close();
+    if (this.opening) return;
     if (!this.id) this.fromAddress();
-    if (!this.id) {
+    const song = this.session.songs.get(this.id);
+    if (!song && !this.opening) {
       // The first that can be listened to.
-      const first = [...this.session.songs.values()].find(({ stems, preview }) => stems.length || preview.length);
+      const first = [...this.session.songs.values()].find(isListenable);
       if (first) this.open(first.id);
-      return;
-    }
-    if (!song || this.opening) return;
-    if (this.stage === "preview" && song.stems.length) {
-      if (!this.player?.mixer.isPlaying) this.open(song.id);
+    } else if (this.stage === "preview" && song?.stems.length) {
+      if (!this.player.mixer.isPlaying) this.open(song.id);
       else this.offerWhole(song);
     } else if (this.stage === "preview") this.show(song);
   }
 
+  // Opens a song that somebody has chosen, and goes there: on a phone, it is far from the list.
+  async listenTo(id) {
+    await this.open(id);
+    this.title.focus({ preventScroll: true });
+    this.title.scrollIntoView({ block: "nearest" });
+  }
+
   async open(id) {
-    const song = this.session.songs.get(id);
-    const stage = song.stems.length ? "song" : "preview";
+    const opening = { id };
+    this.opening = opening;
+    const stage = this.session.songs.get(id).stems.length ? "song" : "preview";
+    let data;
+    try {
+      data = await request("GET", `songs/${id}/${stage}.json`);
+    } catch (error) {
+      if (this.opening !== opening) return;
+      this.opening = null;
+      if (this.session.songs.has(id)) this.page.tell(error.message);
+      return;
+    }
+    // A different one may have been opened meanwhile, or this one deleted.
+    if (this.opening !== opening) return;
+    this.opening = null;
+    if (!this.session.songs.has(id)) return;
     const before = this.id === id ? this.player : null;
     // In the song, so that the whole continues where its preview was.
     const seconds = before ? before.mixer.position + before.song.start : null;
     const plays = before?.mixer.isPlaying ?? false;
     const drawn = before?.drawn;
+    const focused = this.box.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
     Object.assign(this, { id, stage });
     history.replaceState(null, "", `#${id}`);
-    const opening = request("GET", `songs/${id}/${stage}.json`);
-    this.opening = opening;
-    let data;
-    try {
-      data = await opening;
-    } catch (error) {
-      if (this.opening !== opening) return;
-      this.opening = null;
-      this.fail(error.message);
-      return;
-    }
-    // A different one may have been opened meanwhile.
-    if (this.opening !== opening) return;
-    this.opening = null;
     this.player?.close();
     this.box.replaceWith((this.box = element("div", { className: "player" })));
     this.host.hidden = false;
@@ -71,13 +78,14 @@ class Result {
     if (drawn) this.player.drawn = drawn;
     if (seconds !== null) this.player.seek(seconds - data.start);
     if (plays) this.player.toggle();
-    this.show(this.session.songs.get(id) ?? song);
+    if (focused) this.box.querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus();
+    this.show(this.session.songs.get(id));
     this.page.show();
   }
 
   close() {
     this.player?.close();
-    Object.assign(this, { id: "", stage: "", player: null, opening: null });
+    Object.assign(this, { id: "", stage: "", player: null });
     this.host.hidden = true;
     document.body.classList.remove("listening");
     history.replaceState(null, "", location.pathname);
@@ -110,16 +118,24 @@ class Result {
         className: "button",
         href: `songs/${song.id}/song/${encodeURIComponent(name)}`,
         download: "",
+        "aria-label": `Download ${name}`,
         textContent: name,
       });
     this.mixButton = action("This mix", () => this.saveMix(), {
       className: "main",
+      "aria-label": "Download this mix",
       title: "The stems with the volumes, mutes and solos above; of the loop alone, if it is on",
     });
     this.downloads.replaceChildren(
       element("span", { className: "caption", textContent: `Download (${song.format})` }),
       ...song.stems.map(stem),
-      element("a", { className: "button", href: `songs/${song.id}/stems.zip`, download: "", textContent: "All as ZIP" }),
+      element("a", {
+        className: "button",
+        href: `songs/${song.id}/stems.zip`,
+        download: "",
+        "aria-label": "Download all as ZIP",
+        textContent: "All as ZIP",
+      }),
       this.mixButton,
       ...(this.about.shows_folders
         ? [action("Show the folder", () => this.page.act("POST", `songs/${song.id}/folder`))]

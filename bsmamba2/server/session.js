@@ -72,6 +72,9 @@ class Session {
 
 const isEnded = ({ state }) => ["done", "incomplete", "failed", "cancelled"].includes(state);
 
+// Whether there is something to listen to.
+const isListenable = ({ stems, preview }) => stems.length + preview.length > 0;
+
 // Returns the state of a song in words.
 function describe(song) {
   const { state, stage, share, seconds_left: left, remark } = song;

@@ -5,18 +5,19 @@ import base64
 import contextlib
 import logging
 import secrets
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from anyio import to_thread
 
 from bsmamba2.errors import InputError
 from bsmamba2.printable import printable
 from bsmamba2.separation.paths import PAGE
 from bsmamba2.server.computer import Computer
-from bsmamba2.server.folders import move_to_output
+from bsmamba2.server.folders import move_to_output, remove_all
 from bsmamba2.server.messages import (
     Cancel,
     Failed,
@@ -35,6 +36,8 @@ from bsmamba2.server.worker import PLAYER_DATA
 SongState = Literal["waiting", "separating", "done", "incomplete", "failed", "cancelled"]
 ENDED = ("done", "incomplete", "failed", "cancelled")
 MOST_SONGS = 1000
+# A song that is cancelled ends with a segment of it; one that takes longer is ended with its process.
+CANCEL_SECONDS = 4.0
 
 log = logging.getLogger(__name__)
 
@@ -167,18 +170,31 @@ class Session:
         song.state = "cancelled"
         if song is self._current and self._computer is not None:
             self._computer.send(Cancel(song.id))
+            self._end_soon(song)
         self._changed(song)
 
-    def delete(self, song: QueuedSong) -> None:
+    def _end_soon(self, song: QueuedSong) -> None:
+        """Ends the process if it is still at a cancelled song after a while, and writes no mix."""
+        asyncio.get_running_loop().call_later(CANCEL_SECONDS, self._end_cancelled, song)
+
+    def _end_cancelled(self, song: QueuedSong) -> None:
+        if song is not self._current or self._computer is None or self._ended:
+            return
+        if self._mixes:
+            self._end_soon(song)
+        else:
+            self._computer.kill()
+
+    async def delete(self, song: QueuedSong) -> None:
         """Removes a song and its files from the session and the disk, but not a file that was not uploaded."""
         self.cancel(song)
         del self.songs[song.id]
+        self._changed(song)
         if self.output is not None:
-            _remove_written(song, self.output)
+            await to_thread.run_sync(_remove_written, song, self.output)
         # What is written at this moment is removed once it was stopped.
         if song is not self._current:
-            self._remove_files(song)
-        self._changed(song)
+            await self._remove(*self._files(song))
 
     def again(self, song: QueuedSong, settings: SongSettings) -> QueuedSong:
         """Adds a song once more, with different settings.
@@ -237,7 +253,7 @@ class Session:
         if mixed.reason:
             raise InputError(mixed.reason)
         if song.mix is not None:
-            song.mix[1].unlink(missing_ok=True)
+            self._remove(song.mix[1])
         song.mix = key, path
         return mixed.remark
 
@@ -328,7 +344,7 @@ class Session:
             self._finish(song)
 
     def _take_end(self) -> None:
-        """Takes that the process has ended, which it does not by itself; the next song starts a new one."""
+        """Takes that the process has ended, which it does not by itself; the next song or mix starts a new one."""
         if self._ended or self._computer is None:
             return
         status, self._computer = self._computer.status(), None
@@ -338,7 +354,10 @@ class Session:
                 future.set_result(Mixed(key, reason=f"{reason}; try again"))
         if self._current is not None:
             song = self._current
-            if song.state != "cancelled":
+            if song.state == "cancelled":
+                # It was ended for that, and the next one is to be ready.
+                self._computing()
+            else:
                 song.state, song.remark = "failed", f"{song.title}: {reason}; try a smaller model"
                 log.error("failed: %s", song.remark)
             self._finish(song)
@@ -349,9 +368,9 @@ class Session:
         self._current = None
         song.progress = None
         if song.id not in self.songs:
-            self._remove_files(song)
+            self._remove(*self._files(song))
         elif song.state in ("cancelled", "failed"):
-            shutil.rmtree(self._work_folder(song) / "song", ignore_errors=True)
+            self._remove(*(self._work_folder(song) / stage for stage in {*get_args(Stage)} - {*song.stems}))
         self._next()
 
     def _next(self) -> None:
@@ -369,11 +388,15 @@ class Session:
     def _work_folder(self, song: QueuedSong) -> Path:
         return self.folder / song.id
 
-    def _remove_files(self, song: QueuedSong) -> None:
-        shutil.rmtree(self._work_folder(song), ignore_errors=True)
+    def _files(self, song: QueuedSong) -> list[Path]:
+        """Returns what is removed with a song."""
         # A song that was separated twice has one file.
-        if song.uploaded and all(other.source != song.source for other in self.songs.values()):
-            song.source.unlink(missing_ok=True)
+        alone = song.uploaded and all(other.source != song.source for other in self.songs.values())
+        return [self._work_folder(song), *([song.source] if alone else [])]
+
+    def _remove(self, *paths: Path) -> asyncio.Future[None]:
+        """Removes files in the background: to remove some gigabytes takes seconds."""
+        return asyncio.get_running_loop().run_in_executor(None, remove_all, paths)
 
     def _changed(self, song: QueuedSong) -> None:
         for follower in self._followers:

@@ -1,5 +1,6 @@
 """Files that a browser sends: written to the disk as they come, within limits."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -12,13 +13,15 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
 from bsmamba2.errors import InputError
-from bsmamba2.server.folders import free_bytes
+from bsmamba2.server.folders import free_bytes, remove_all
 
 LARGEST_UPLOAD_BYTES = 4 * 2**30
 # What stays free of the disk that uploads are written to.
 FREE_BYTES = 2**29
 MOST_FIELDS, LONGEST_FIELD_BYTES = 24, 4096
 MOST_FILES = 100
+# What a form has besides its files, at most.
+LARGEST_FORM_BYTES = 2**20
 # Written in parts of this size, so that few of them wait for the disk.
 UPLOAD_PART_BYTES = 2**20
 
@@ -49,23 +52,26 @@ class Upload:
     fields: Mapping[str, str]
 
 
-def check_upload_fits(size_bytes: int, to_come_bytes: int, folder: Path) -> None:
-    """Checks that a file may be uploaded.
+def check_upload_fits(size_bytes: int, folder: Path) -> None:
+    """Checks that a request may be read.
 
     Args:
-        size_bytes: Its size, as far as it is known.
-        to_come_bytes: How much of it is not written yet.
-        folder: Where it is written.
+        size_bytes: What it states as its size.
+        folder: Where its files are written.
 
     Raises:
         UploadError: It is too large, or the disk is too full.
     """
-    if size_bytes > LARGEST_UPLOAD_BYTES:
+    if size_bytes > LARGEST_UPLOAD_BYTES + LARGEST_FORM_BYTES:
         raise UploadError(
-            f"the file has more than {LARGEST_UPLOAD_BYTES // 2**30} GiB; give it to `bsmamba2 separate`, or split it "
-            "first",
+            f"the upload has more than {LARGEST_UPLOAD_BYTES // 2**30} GiB; send several files one by one, and give a "
+            "larger one to `bsmamba2 separate`, or split it first",
             413,
         )
+    _check_space(size_bytes, folder)
+
+
+def _check_space(to_come_bytes: int, folder: Path) -> None:
     if to_come_bytes + FREE_BYTES > free_bytes(folder):
         raise UploadError("the disk is nearly full; free some space, or delete songs of this page", 507)
 
@@ -93,7 +99,7 @@ async def receive(stream: AsyncIterator[bytes], content_type: str, new_file: Cal
         form.finish()
     # A browser that has gone away ends the request by an exception that is none of ours.
     except BaseException:
-        form.discard()
+        await asyncio.get_running_loop().run_in_executor(None, form.discard)
         raise
     return Upload(form.files, form.fields)
 
@@ -129,7 +135,7 @@ class _Form:
 
     def write(self, piece: bytes) -> None:
         if self._open is not None:
-            check_upload_fits(self._size_bytes, len(piece), Path(self._open.name).parent)
+            _check_space(len(piece), Path(self._open.name).parent)
         try:
             self._parser.write(piece)
         except FormParserError as error:
@@ -146,8 +152,7 @@ class _Form:
     def discard(self) -> None:
         if self._open is not None:
             self._open.close()
-        for file in self.files:
-            file.unlink(missing_ok=True)
+        remove_all(self.files)
 
     def _begin(self) -> None:
         self._headers = Message()
@@ -180,6 +185,12 @@ class _Form:
             self._text += data[start:end]
             return
         self._size_bytes += end - start
+        if self._size_bytes > LARGEST_UPLOAD_BYTES:
+            raise UploadError(
+                f"the file has more than {LARGEST_UPLOAD_BYTES // 2**30} GiB; give it to `bsmamba2 separate`, or split "
+                "it first",
+                413,
+            )
         self._open.write(data[start:end])
 
     def _end(self) -> None:

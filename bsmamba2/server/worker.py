@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 PREVIEW_TAKES_SECONDS = 5.0
 PREVIEW_SECONDS = (8.0, 30.0)
 SHORTEST_PREVIEWED_SECONDS = 60.0
+# How much of a song is searched for its loudest part: an hour takes some seconds.
+LONGEST_SEARCHED_SECONDS = 1800.0
 # Seconds of audio that a CPU separates in a second with a model that was not used yet.
 ASSUMED_SPEED = 2.0
 # How often a waveform is sent.
@@ -195,7 +197,7 @@ class _Worker:
             return None
         shortest, longest = PREVIEW_SECONDS
         length = float(round(min(max(PREVIEW_TAKES_SECONDS * self._models.speed(command.settings), shortest), longest)))
-        start = loudest_part(command.source, length, given.start, given.duration)
+        start = loudest_part(command.source, length, given.start, min(seconds, LONGEST_SEARCHED_SECONDS))
         stem_settings = replace(
             given, start=start, duration=length, format="wav", bit_depth="source", peak="clip", page=None
         )

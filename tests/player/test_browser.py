@@ -409,14 +409,15 @@ def test_wheel_zooms_and_moves(player: Any) -> None:
     until(player, f"{PLAYER}.view.from > {view['from']}")
 
 
-@pytest.mark.parametrize("width", [360, 390, 768, 1280, 2560])
 @pytest.mark.parametrize("page", ["inside", "linked"])
-def test_nothing_is_wider_than_the_window(browser: Any, page: str, width: int, request: pytest.FixtureRequest) -> None:
-    shown, _ = opened(browser, request.getfixturevalue(page), width)
+def test_nothing_is_wider_than_the_window(browser: Any, page: str, request: pytest.FixtureRequest) -> None:
+    shown, _ = opened(browser, request.getfixturevalue(page))
     shown.get_by_text("Keys and gestures").click()
-    assert shown.evaluate("document.documentElement.scrollWidth") == width
     boxes = "boxes => boxes.filter(box => box.getBoundingClientRect().right > innerWidth + 1).map(box => box.outerHTML)"
-    assert shown.eval_on_selector_all(".player *", boxes) == []
+    for width in (360, 390, 768, 1280, 2560):
+        shown.set_viewport_size({"width": width, "height": 900})
+        assert shown.evaluate("document.documentElement.scrollWidth") == width
+        assert shown.eval_on_selector_all(".player *", boxes) == []
 
 
 def test_waveforms_and_spectrograms_are_drawn(browser: Any, inside: Path, stems: dict[str, Tensor]) -> None:
@@ -451,16 +452,30 @@ def test_waveforms_and_spectrograms_are_drawn(browser: Any, inside: Path, stems:
         assert least - 0.02 < drawn / width < most + 0.02
 
 
-def test_damaged_sound_is_reported(browser: Any, inside: Path, tmp_path: Path) -> None:
-    text = inside.read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("seconds", "message"),
+    [
+        (SECONDS, "This browser cannot decode the sound of vocals."),
+        (4000, "This song is too long for this browser; play the stem files, or separate a part of it."),
+    ],
+)
+def test_sound_that_cannot_be_decoded_is_reported(
+    browser: Any, inside: Path, tmp_path: Path, seconds: int, message: str
+) -> None:
+    text = inside.read_text(encoding="utf-8").replace(f'"seconds": {SECONDS}.0', f'"seconds": {seconds}.0')
     begin = text.index('"sound":"') + len('"sound":"')
     damaged = tmp_path / "damaged.html"
     damaged.write_text(text[:begin] + "AAAA" + text[text.index('"', begin) :], encoding="utf-8")
     page, events = opened(browser, damaged)
     page.keyboard.press("Space")
-    until(
-        page,
-        "document.querySelector('.status').textContent.startsWith('This browser cannot decode the sound of vocals')",
-    )
+    page.get_by_role("status").get_by_text(message, exact=True).wait_for()
     assert [event for event in events if event.startswith(("console error", "error"))] == []
     assert page.get_by_role("button", name="Play").is_visible()
+    page.context.close()
+
+
+def test_a_file_that_is_not_there_is_reported(served: Any) -> None:
+    served.route("**/*.wav", lambda route: route.abort())
+    served.reload()
+    served.get_by_role("button", name="Play").click()
+    served.get_by_role("status").get_by_text("vocals.wav is not there; put it next to this page again.").wait_for()

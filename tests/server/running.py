@@ -18,6 +18,10 @@ from uuid import uuid4
 from tests.conftest import PATIENCE_SECONDS
 
 REPOSITORY = Path(__file__).parents[2]
+# Longer segments than those of the tests take less time.
+MODEL = ("--model", "tiny.safetensors", "--device", "cpu", "--segment-seconds", "1")
+# A name that would run as a program if it were markup.
+TITLE = "<img src=x onerror=alert(1)> & Änne 夜"
 
 
 class Running:
@@ -68,6 +72,15 @@ class Running:
         wait_for(lambda: self.json("GET", f"songs/{song['id']}")["state"] not in ("waiting", "separating"))
         found: dict[str, Any] = self.json("GET", f"songs/{song['id']}")
         return found
+
+    def worker(self) -> int:
+        """Returns the id of the process that computes."""
+        listed = subprocess.run(
+            ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(self.process.pid)],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        (pid,) = [int(line.split()[0]) for line in listed.stdout.splitlines() if "spawn_main" in line]
+        return pid
 
     def stop(self, number: int = signal.SIGINT) -> int:
         """Returns the exit status after a signal."""

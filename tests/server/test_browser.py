@@ -1,6 +1,5 @@
 """The page in a real browser: songs are dropped, separated, played, mixed and downloaded."""
 
-import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,53 +8,23 @@ import pytest
 import torch
 
 from bsmamba2.audio.reading import read_audio
-from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.musdb import SAMPLE_RATE
-from bsmamba2.data.tracks import Track
-from bsmamba2.model import BSMamba2
-from bsmamba2.stem_names import MIXTURE
-from bsmamba2.weights.checkpoint import save_model
 from tests.browser import until
-from tests.conftest import TINY
 from tests.player.test_browser import LARGEST_ERROR, LARGEST_SEEKING_SECONDS, PLAYER, error, mono
-from tests.server.running import Running, running
+from tests.server.running import TITLE, Running, running
 
-# A name that would run as a program if it were markup.
-TITLE = "<img src=x onerror=alert(1)> & Änne 夜"
-SECONDS = 5
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, song: Track) -> Path:
-    """Returns a folder with a tiny model and songs."""
-    folder = tmp_path_factory.mktemp("open")
-    torch.manual_seed(0)
-    save_model(BSMamba2(TINY).eval(), folder / "tiny.safetensors")
-    audio = 0.5 * song.read(MIXTURE, 0, SECONDS * SAMPLE_RATE)
-    write_audio(folder / f"{TITLE}.wav", audio, SAMPLE_RATE)
-    write_audio(folder / "long.wav", audio.repeat(1, 24), SAMPLE_RATE)
-    write_audio(folder / "previewed.wav", audio.repeat(1, 13), SAMPLE_RATE)
-    write_audio(folder / "half.wav", audio[:, : SAMPLE_RATE // 2], SAMPLE_RATE)
-    (folder / "notes.txt").write_text("no song\n" * 100)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def served(folder: Path) -> Iterator[Running]:
-    """Gives the command with a tiny model."""
-    with running(folder, "--model", "tiny.safetensors", "--device", "cpu", "--segment-seconds", "1") as started:
-        yield started
+NOTHING_TO_DO = "document.querySelector('#queue li:is(.waiting, .separating)') === null"
 
 
 @pytest.fixture
 def page(browser: Any, served: Running) -> Iterator[Any]:
-    """Returns the page, which asks nobody else and reports no error; its songs are deleted afterwards."""
+    """Returns the page without a song, which asks nobody else and reports no error."""
+    for song in served.json("GET", "songs"):
+        served.json("DELETE", f"songs/{song['id']}")
     page, events = opened(browser, served)
     yield page
     page.context.close()
     assert events == []
-    for song in served.json("GET", "songs"):
-        served.json("DELETE", f"songs/{song['id']}")
 
 
 def opened(browser: Any, served: Running, **options: Any) -> tuple[Any, list[str]]:
@@ -75,21 +44,27 @@ def foreign(address: str, served: Running) -> bool:
     return not address.startswith((served.address, "data:"))
 
 
-def drop(page: Any, *files: Path) -> None:
-    """Drops files on the page."""
-    given = [(file.name, base64.b64encode(file.read_bytes()).decode()) for file in files]
-    transfer = page.evaluate_handle(
-        """files => {
-            const transfer = new DataTransfer();
-            for (const [name, text] of files) {
-                const bytes = Uint8Array.from(atob(text), character => character.charCodeAt(0));
-                transfer.items.add(new File([bytes], name));
-            }
-            return transfer;
-        }""",
-        given,
+def drop(page: Any, *files: Path, copies: int = 1) -> None:
+    """Drops files on the page, each some times, with a number before its name."""
+    page.evaluate(
+        """() => {
+            const given = Object.assign(document.createElement('input'), {type: 'file', multiple: true, id: 'given'});
+            document.body.append(given);
+        }"""
     )
-    page.dispatch_event("body", "drop", {"dataTransfer": transfer})
+    page.set_input_files("#given", files)
+    page.evaluate(
+        """copies => {
+            const given = document.getElementById('given');
+            const transfer = new DataTransfer();
+            for (const file of given.files)
+                for (let copy = 0; copy < copies; copy++)
+                    transfer.items.add(new File([file], copies > 1 ? `${copy} ${file.name}` : file.name));
+            given.remove();
+            document.body.dispatchEvent(new DragEvent('drop', {dataTransfer: transfer, bubbles: true}));
+        }""",
+        copies,
+    )
 
 
 def row(page: Any, title: str) -> Any:
@@ -139,18 +114,18 @@ def test_the_mix_that_is_downloaded_is_the_arithmetic(page: Any, served: Running
     page.get_by_label("Volume of vocals").fill("50")
     page.evaluate(f"{PLAYER}.setLoop(1.25, 2)")
     with page.expect_download() as downloading:
-        page.get_by_role("button", name="This mix").click()
+        page.get_by_role("button", name="Download this mix").click()
     assert downloading.value.suggested_filename.endswith("Änne 夜 - mix.wav")
     downloading.value.save_as(tmp_path / "mix.wav")
     stems = {stem: audio.double() for stem, audio in stems_of(served, tmp_path).items()}
     wanted = (0.25 * stems["vocals"] + stems["instrumental"])[:, round(1.25 * SAMPLE_RATE) : 2 * SAMPLE_RATE]
     assert torch.equal(read_audio(tmp_path / "mix.wav").double(), (wanted * 2**15).round() / 2**15)
     with page.expect_download() as downloading:
-        page.get_by_role("link", name="All as ZIP").click()
+        page.get_by_role("link", name="Download all as ZIP").click()
     assert downloading.value.suggested_filename.endswith(".zip")
     for stem in ("vocals", "instrumental"):
         page.get_by_role("button", name=f"Mute {stem}").click()
-    page.get_by_role("button", name="This mix").click()
+    page.get_by_role("button", name="Download this mix").click()
     page.get_by_role("alert").get_by_text("no stem is on in this mix; turn one up first").wait_for()
 
 
@@ -163,6 +138,11 @@ def test_bad_files_have_their_sentence_and_the_rest_continues(page: Any, folder:
     assert page.get_by_role("alert").inner_text().startswith("the folder album contains no audio file; give one")
     found.get_by_role("button", name="Delete").click()
     found.wait_for(state="detached")
+    page.evaluate("document.body.page.about.largest_upload_bytes = 1000")
+    drop(page, folder / "half.wav")
+    row(page, "half.wav").get_by_text("GiB; give it to bsmamba2 separate, or split it first").wait_for()
+    assert row(page, "half.wav").get_by_role("button").all_inner_texts() == ["Remove"]
+    row(page, "half.wav").get_by_role("button").click()
 
 
 def test_a_song_is_cancelled_and_a_reload_comes_back(page: Any, served: Running, folder: Path) -> None:
@@ -260,17 +240,58 @@ def test_keys_play_but_not_while_something_else_is_chosen(page: Any, folder: Pat
         assert page.evaluate("document.activeElement.matches(':focus-visible')")
 
 
-@pytest.mark.parametrize("width", [360, 768, 1280, 2560])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits_every_window(browser: Any, served: Running, folder: Path, width: int, scheme: str) -> None:
-    if not served.json("GET", "songs"):
-        served.ended(served.send(folder / f"{TITLE}.wav")[0])
-    page, events = opened(browser, served, viewport={"width": width, "height": 800}, color_scheme=scheme)
-    until(page, "document.querySelector('.player')?.player !== undefined")
+def test_the_page_fits_every_window(page: Any, folder: Path, scheme: str) -> None:
+    separated(page, folder / "half.wav")
+    page.emulate_media(color_scheme=scheme)
     page.get_by_text("Settings").first.click()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for name in ("Choose songs", "This mix"):
-        page.get_by_role("button", name=name).scroll_into_view_if_needed()
-        assert page.get_by_role("button", name=name).is_visible()
-    page.context.close()
-    assert events == []
+    for width in (360, 768, 1280, 2560):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for name in ("Choose songs", "This mix"):
+            page.get_by_role("button", name=name).scroll_into_view_if_needed()
+            assert page.get_by_role("button", name=name).is_visible()
+
+
+def test_many_songs_are_dropped_at_once(page: Any, served: Running, folder: Path) -> None:
+    drop(page, folder / "long.wav")
+    row(page, "long").get_by_text("Separating").wait_for()
+    drop(page, folder / "half.wav", folder / "notes.txt", copies=10)
+    page.get_by_role("heading", name="Songs, 11 to do").wait_for()
+    row(page, "3 half").get_by_role("button", name="Cancel").click()
+    row(page, "3 half").get_by_text("Cancelled").wait_for()
+    row(page, "4 half").get_by_role("button", name="Cancel").click()
+    row(page, "4 half").get_by_role("button", name="Delete").click()
+    row(page, "4 half").wait_for(state="detached")
+    row(page, "long").get_by_role("button", name="Cancel").click()
+    until(page, NOTHING_TO_DO)
+    page.reload()
+    until(page, "document.querySelectorAll('#queue li').length === 20")
+    states = [song["state"] for song in served.json("GET", "songs")]
+    assert [states.count(state) for state in ("done", "cancelled", "failed")] == [8, 2, 10]
+    assert page.locator("#queue li.failed").count() == 10
+    assert page.locator("#queue li.done").count() == 8
+    drop(page, folder / "long.wav")
+    drop(page, folder / "half.wav", copies=5)
+    page.get_by_role("heading", name="Songs, 6 to do").wait_for()
+    row(page, "4 half").get_by_text("Waiting", exact=True).wait_for()
+    page.get_by_role("button", name="Cancel all").click()
+    until(page, NOTHING_TO_DO)
+    assert [song["state"] for song in served.json("GET", "songs")[20:]] == ["cancelled"] * 6
+
+
+def test_the_focus_stays_with_a_song(page: Any, folder: Path) -> None:
+    drop(page, folder / "long.wav", folder / "half.wav")
+    row(page, "half").get_by_text("Waiting", exact=True).wait_for()
+    for name, button in (("half", "Cancel"), ("half", "Delete"), ("long", "Cancel")):
+        row(page, name).get_by_role("button", name=button).press("Enter")
+        if button == "Delete":
+            row(page, name).wait_for(state="detached")
+            assert page.evaluate("document.activeElement.innerText") == "Songs"
+        else:
+            row(page, name).get_by_text("Cancelled").wait_for()
+            assert row(page, name).evaluate("row => row === document.activeElement")
+    drop(page, folder / "half.wav")
+    row(page, "half").get_by_role("button", name="Listen").press("Enter")
+    page.get_by_role("heading", name="half").wait_for()
+    until(page, "document.activeElement.innerText === 'half'")
