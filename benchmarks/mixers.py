@@ -1,7 +1,9 @@
-"""What each mixer costs in networks of one size, as a table in Markdown, each in a process of its own.
+"""What each mixer costs in networks of one size, and the networks for speech, as a table in Markdown.
 
     python -m benchmarks.mixers
-    python -m benchmarks.mixers --mixers mamba2 mamba1 --dim 64 --depth 2 --seconds 2
+    python -m benchmarks.mixers --networks mamba2 mamba1 --dim 64 --depth 2 --seconds 2
+
+Each is measured in a process of its own. The networks for speech have the sizes of their presets in configs/.
 
 Multiply-adds are those of `benchmarks/bounds.py`. Times are medians of forward passes; memory is what the first pass
 adds to the loaded weights. The training steps are on one excerpt of noise, and the losses are those before the first
@@ -14,16 +16,18 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from benchmarks.bounds import meta_network, network_multiply_adds
+from benchmarks.bounds import META, multiply_adds, network_multiply_adds
 from benchmarks.command import Problems, Row, cell, check_positive, run
-from benchmarks.parts import Job
-from benchmarks.parts import measure as measure_pass
+from benchmarks.networks import PROJECT, config_of
+from benchmarks.parts import Job, memory_of, work
 from benchmarks.processes import in_new_process
-from benchmarks.timing import elapsed
+from benchmarks.timing import elapsed, median_seconds
 from benchmarks.training import training_step
 from bsmamba2.errors import InputError
-from bsmamba2.model import ModelConfig
+from bsmamba2.model import ModelConfig, PrimeKnet
 from bsmamba2.model.config import MIXER_OPTIONS
+from bsmamba2.model.networks import make_network
+from bsmamba2.model.stft import stft
 from bsmamba2.system.devices import choose_device
 from bsmamba2.training.module import SeparationModule
 
@@ -36,6 +40,9 @@ PAIRS = {
     "rwkv6": ("rwkv6", "rwkv6"),
     "rwkv6+mamba2": ("rwkv6+mamba2", "rwkv6+mamba2"),
 }
+# Networks without such mixers, by the names of their configs.
+SPEECH_NETWORKS = ("primeknet-mamba", "primek-net")
+NAMES = (*PAIRS, *SPEECH_NETWORKS)
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,9 @@ class Options:
     """What to measure.
 
     Args:
-        mixers: Names of mixers, over time and over bands where they differ.
-        dim: Features per band and frame.
-        depth: Number of layers.
+        networks: Names of mixers, over time and over bands where they differ, and of networks for speech.
+        dim: Features per band and frame of the networks with mixers.
+        depth: Number of layers of the networks with mixers.
         seconds: Length of the audio of a pass.
         training_seconds: Length of the excerpt that is trained on.
         steps: Training steps.
@@ -54,10 +61,10 @@ class Options:
         device: Where to compute, one of auto, cpu, cuda, mps.
 
     Raises:
-        InputError: A number is out of range, or a mixer does not exist.
+        InputError: A number is out of range, or a network does not exist.
     """
 
-    mixers: Sequence[str] = tuple(PAIRS)
+    networks: Sequence[str] = NAMES
     dim: int = ModelConfig.dim
     depth: int = ModelConfig.depth
     seconds: float = 8.0
@@ -69,9 +76,9 @@ class Options:
 
     def __post_init__(self) -> None:
         check_positive(self, "dim", "depth", "seconds", "training_seconds", "steps", "repeats", "threads")
-        for mixer in self.mixers:
-            if mixer not in PAIRS:
-                raise InputError(f"the mixer {mixer!r} does not exist; choose {', '.join(PAIRS)}")
+        for name in self.networks:
+            if name not in NAMES:
+                raise InputError(f"the network {name!r} does not exist; choose {', '.join(NAMES)}")
 
 
 def benchmark(options: Options) -> int:
@@ -95,22 +102,22 @@ def print_line(cells: Iterable[str]) -> None:
 def rows_of(options: Options, problems: Problems) -> Iterator[Row]:
     """Yields the row of each mixer that could be measured."""
     device = str(choose_device(options.device))
-    for name in options.mixers:
+    for name in options.networks:
         config = network_config(name, dim=options.dim, depth=options.depth)
         job = Job(config, device, options.threads, options.repeats, compile=False, seconds=options.seconds, batch=1)
         with problems.skipping(name):
-            (forward,) = in_new_process(measure_pass, job)
             yield {
-                "mixer": name,
+                "network": name,
                 **counts(config, options.seconds),
-                "seconds_per_second": 1 / forward["audio_per_second"],
-                "memory_mib": forward["over_weights_mib"],
+                **in_new_process(measure_pass, job),
                 **in_new_process(measure_training, replace(job, seconds=options.training_seconds), options.steps),
             }
 
 
 def network_config(name: str, **sizes: int) -> ModelConfig:
-    """Returns the network with a mixer, the other options at their defaults; in a small one, heads as wide as it is."""
+    """Returns a network for speech, or the one with a mixer; heads are at most as wide as a small one."""
+    if name in SPEECH_NETWORKS:
+        return config_of(PROJECT / "configs" / f"{name}.yaml")
     time_mixer, band_mixer = PAIRS[name]
     if "rwkv_headdim" in MIXER_OPTIONS[time_mixer]:
         sizes["rwkv_headdim"] = min(ModelConfig.rwkv_headdim, sizes.get("dim", ModelConfig.dim))
@@ -119,12 +126,28 @@ def network_config(name: str, **sizes: int) -> ModelConfig:
 
 def counts(config: ModelConfig, seconds: float) -> Row:
     """Returns the parameters of a network in millions, and its multiply-adds per second of audio in billions."""
-    everything = network_multiply_adds(config, seconds)["everything"]
+    with META:
+        network = make_network(config)
+    if isinstance(network, PrimeKnet):
+        spectrum = stft(torch.empty(1, round(seconds * config.sample_rate), device=META), **network.transform)
+        everything = multiply_adds(network.masked, spectrum)
+    else:
+        everything = network_multiply_adds(config, seconds)["everything"]
     return {
-        "million_parameters": sum(parameter.numel() for parameter in meta_network(config).parameters()) / 1e6,
+        "million_parameters": sum(parameter.numel() for parameter in network.parameters()) / 1e6,
         "billion_products_per_second": everything["products"] / seconds / 1e9,
         "billion_elementwise_per_second": everything["elementwise"] / seconds / 1e9,
     }
+
+
+def measure_pass(job: Job) -> Row:
+    """Returns the time of a pass per second of audio, and the memory that the first pass adds to the weights."""
+    place = job.place
+    torch.manual_seed(0)
+    run = work(job, make_network(job.config).to(place).eval())
+    memory, _ = memory_of(run, place)
+    seconds = median_seconds(run, job.repeats, place, warm_up=0)
+    return {"seconds_per_second": seconds / job.seconds, "memory_mib": memory["over_weights_mib"]}
 
 
 def measure_training(job: Job, steps: int) -> Row:

@@ -27,7 +27,7 @@ from benchmarks.command import Row
 from benchmarks.memory import peak_memory_mib, present_memory_mib
 from benchmarks.networks import autocast, random_network
 from benchmarks.timing import Timing, interleaved
-from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.model import BSMamba2, ModelConfig, Network
 from bsmamba2.separation.separator import Separator
 from bsmamba2.separation.settings import Precision
 
@@ -162,7 +162,7 @@ def measure(job: Job) -> list[Row]:
     place, config = job.place, job.config
     network = random_network(config, place)
     runs = {False: work(job, network)}
-    memory, result = _memory_of(runs[False], place)
+    memory, result = memory_of(runs[False], place)
     sdr_db = None
     if job.precision != "float32" and job.batch:
         exact = work(replace(job, precision="float32"), network)()
@@ -189,10 +189,10 @@ def measure(job: Job) -> list[Row]:
 def measure_compiled_memory(job: Job) -> Row:
     """Returns the peak memory of a first pass of the compiled network, with its compilation."""
     place = job.place
-    return _memory_of(work(job, random_network(job.config, place, compiled=True)), place)[0]
+    return memory_of(work(job, random_network(job.config, place, compiled=True)), place)[0]
 
 
-def work(job: Job, network: BSMamba2) -> Callable[[], Tensor]:
+def work(job: Job, network: Network) -> Callable[[], Tensor]:
     """Returns one pass of a network over noise, or the separation of a file of noise, read and dropped in blocks."""
     place, config = torch.device(job.device), network.config
     if job.batch is None:
@@ -209,7 +209,7 @@ def work(job: Job, network: BSMamba2) -> Callable[[], Tensor]:
     return one_pass
 
 
-def segments_of(network: BSMamba2, seconds: float) -> int:
+def segments_of(network: Network, seconds: float) -> int:
     """Returns the segments in which a `Separator` with its own settings separates a file."""
     separator = Separator(network, device=next(network.parameters()).device)
     samples = round(seconds * network.config.sample_rate)
@@ -243,7 +243,7 @@ def _inference(job: Job, place: torch.device) -> Iterator[None]:
         yield
 
 
-def _memory_of(run: Callable[[], Tensor], place: torch.device) -> tuple[Row, Tensor]:
+def memory_of(run: Callable[[], Tensor], place: torch.device) -> tuple[Row, Tensor]:
     """Returns the peak memory up to the end of a process's first run, the part that the run added, and the result."""
     loaded = present_memory_mib(place)
     result = run()

@@ -18,6 +18,7 @@ from typing import Literal
 
 import torch
 
+from benchmarks.bounds import META
 from benchmarks.command import Problems, Row, check_positive, print_table, run
 from benchmarks.memory import peak_memory_mib
 from benchmarks.networks import autocast, config_of, training_options
@@ -25,6 +26,7 @@ from benchmarks.processes import in_new_process
 from benchmarks.timing import elapsed
 from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.data.excerpts import Excerpts
+from bsmamba2.model.networks import make_network
 from bsmamba2.model.scan_names import Scan
 from bsmamba2.model.scans import kernel_problem
 from bsmamba2.separation.settings import Precision
@@ -90,13 +92,27 @@ def benchmark(options: Options) -> int:
 
 def rows_of(options: Options, problems: Problems) -> Iterator[Row]:
     """Yields the row of each setting that could be measured."""
-    scans = options.scans or (["chunked"] if kernel_problem() else ["kernel", "chunked"])
-    settings = (options.configs, options.batch_sizes, options.precisions, scans, options.recompute, options.compile)
-    for config, batch, precision, scan, recompute, compiled in itertools.product(*settings):
-        setting = Setting(config, batch, precision, scan, recompute == "yes", compiled == "yes")
-        with problems.skipping(setting):
-            measured = in_new_process(measure, setting, options.steps, options.device)
-            yield vars(setting) | {"config": config.stem} | measured
+    for config in options.configs:
+        scans = options.scans or scans_of(config)
+        settings = (options.batch_sizes, options.precisions, scans, options.recompute, options.compile)
+        for batch, precision, scan, recompute, compiled in itertools.product(*settings):
+            setting = Setting(config, batch, precision, scan, recompute == "yes", compiled == "yes")
+            with problems.skipping(setting):
+                measured = in_new_process(measure, setting, options.steps, options.device)
+                yield vars(setting) | {"config": config.stem} | measured
+
+
+def scans_of(config: Path) -> list[Scan]:
+    """Returns the scans that are measured for a file of training options; auto for a network that runs none.
+
+    Raises:
+        InputError: The file cannot be read or contains something else.
+    """
+    with META:
+        runs_one = bool(make_network(config_of(config)).recurrences)
+    if not runs_one:
+        return ["auto"]
+    return ["chunked"] if kernel_problem() else ["kernel", "chunked"]
 
 
 def measure(setting: Setting, steps: int, device: str) -> Row:

@@ -53,6 +53,7 @@ model:
 data: {epoch_excerpts: 12, batch_size: 2, workers: 0, validation_seconds: 0.5}
 trainer: {max_epochs: 3, accelerator: cpu, enable_progress_bar: false, enable_model_summary: false}
 resume: {every_steps: 2}
+pictures: {every_n_validations: 100}
 """
 
 

@@ -9,6 +9,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import contextlib
 import ctypes
+import multiprocessing.util
 import shutil
 import signal
 import sys
@@ -54,6 +55,16 @@ def pytest_collectstart() -> None:
     It logs to the standard error of the moment it is imported, which must not be that of a test: that is closed.
     """
     import lightning.pytorch  # noqa: F401
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ready_workers() -> Iterator[None]:
+    """Makes the processes of `multiprocessing` copies of one that has imported all that they need."""
+    from tests.programs import spawn
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multiprocessing.util, "spawnv_passfds", spawn)
+        yield
 
 
 # A safety net for processes that hang, far above what they take on the slowest machine.

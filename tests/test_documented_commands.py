@@ -87,6 +87,7 @@ MODELS_INSTEAD = {
     "mel-vocals-kim": "model.ckpt",
     "bs-vocals-viperx": "other.safetensors",
     "mel-instrumental-becruily": "other.safetensors",
+    "primek-net": "g_best",
 }
 # By how a command begins. Their options and values are checked in test_documents.py.
 NOT_RUN = {
@@ -121,6 +122,7 @@ NOT_RUN = {
     "bsmamba2 export": "tests/export/test_onnx_files.py exports tiny networks; the packaged one takes minutes",
     "python scripts/attack_": "tests/scripts/test_attacks.py makes a few of the attacks; all take minutes",
     "python scripts/fuzz_reading.py": "it takes an hour",
+    "python scripts/compare_mixers.py": "tests/scripts/test_compare_mixers.py runs it on a little noise",
     "python benchmark_mamba_ssm.py": "it measures for minutes",
     "python -m benchmarks.": "it measures for minutes",
 }

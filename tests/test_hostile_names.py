@@ -2,9 +2,7 @@
 
 import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import mutagen.flac
@@ -14,6 +12,7 @@ import torch
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.model import BSMamba2
 from bsmamba2.weights.checkpoint import save_model
+from tests import programs
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
@@ -56,8 +55,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def printed(folder: Path, *arguments: str | Path) -> str:
     """Returns all that a command prints, after checking that it controls no terminal."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / f"cache{HOSTILE}")}
-    command: Sequence[str | Path] = [sys.executable, "-m", "bsmamba2", *arguments]
-    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=600, check=False)
+    command: list[str | Path] = [sys.executable, "-m", "bsmamba2", *arguments]
+    process = programs.run(command, cwd=folder, env=environment, capture_output=True, timeout=600, check=False)
     for output in (process.stdout, process.stderr):
         text = output.decode()
         unsafe = {character for character in text if not character.isprintable()} - {"\n"}

@@ -45,44 +45,42 @@ def convert(model: str) -> Network:
 """
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> Path:
+def environment(root: Path) -> Path:
     """Returns the Python of an environment that has what this one has, except for this package."""
-    pytest.importorskip("mypy", reason="mypy is not installed")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
-    python = next(path for place in ("bin", "Scripts") for path in (tmp_path / "env" / place).glob("python*"))
-    folder = next((tmp_path / "env").glob("**/site-packages"))
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", root], check=True)
+    python = next(path for place in ("bin", "Scripts") for path in (root / place).glob("python*"))
+    folder = next(root.glob("**/site-packages"))
     (folder / "others.pth").write_text(sysconfig.get_path("purelib"))
     return python
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder for what the checker knows of other packages."""
-    return tmp_path_factory.mktemp("types")
+def test_a_script_of_a_user_passes_strict_type_checks(tmp_path: Path) -> None:
+    """Both ways to install the package in one test: the checker keeps what it knows of other packages."""
+    pytest.importorskip("mypy", reason="mypy is not installed")
+    for kind in ("editable", "wheel"):
+        (tmp_path / kind).mkdir()
+        check_script(kind, tmp_path / kind, tmp_path / "types")
 
 
-@pytest.mark.parametrize("kind", ["editable", "wheel"])
-def test_a_script_of_a_user_passes_strict_type_checks(
-    kind: str, environment: Path, tmp_path: Path, cache: Path
-) -> None:
+def check_script(kind: str, folder: Path, cache: Path) -> None:
+    python = environment(folder / "env")
     # A copy, because building writes into the sources.
-    sources = tmp_path / "sources"
+    sources = folder / "sources"
     ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "tests", "docs", "__pycache__")
     shutil.copytree(ROOT, sources, ignore=ignored)
-    install = f"-m pip --python {environment} install --quiet --no-deps --no-build-isolation".split()
+    install = f"-m pip --python {python} install --quiet --no-deps --no-build-isolation".split()
     commands = [
         [sys.executable, *install, *(["--editable"] if kind == "editable" else []), str(sources)],
-        [sys.executable, *f"-m mypy --strict --cache-dir {cache} --python-executable {environment} script.py".split()],
+        [sys.executable, *f"-m mypy --strict --cache-dir {cache} --python-executable {python} script.py".split()],
     ]
-    (tmp_path / "script.py").write_text(SCRIPT)
+    (folder / "script.py").write_text(SCRIPT)
     for command in commands:
         ended = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=PATIENCE_SECONDS
+            command, capture_output=True, text=True, check=False, cwd=folder, timeout=PATIENCE_SECONDS
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
     packaged = subprocess.run(
-        [environment, "-c", "from bsmamba2.training.configs import config_names; print(*config_names())"],
-        capture_output=True, text=True, check=True, cwd=tmp_path, timeout=PATIENCE_SECONDS,
+        [python, "-c", "from bsmamba2.training.configs import config_names; print(*config_names())"],
+        capture_output=True, text=True, check=True, cwd=folder, timeout=PATIENCE_SECONDS,
     )  # fmt: skip
     assert packaged.stdout.split() == sorted(path.stem for path in (ROOT / "configs").iterdir())

@@ -239,6 +239,20 @@ def sha256_of(path: Path) -> str:
         raise InputError(f"the file {path} cannot be read ({error.strerror}); check the path") from error
 
 
+def git_blob_of(path: Path) -> str:
+    """Returns the hash that git gives a file, in hexadecimal: SHA-1 of its size and content.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    try:
+        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: digest).hexdigest()
+    except OSError as error:
+        raise InputError(f"the file {path} cannot be read ({error.strerror}); check the path") from error
+
+
 def sha256_of_text(text: str) -> str:
     """Returns the SHA-256 of a text in hexadecimal; file names that are not UTF-8 may be in it."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

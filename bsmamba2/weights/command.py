@@ -7,6 +7,7 @@ from string import ascii_lowercase
 from textwrap import wrap
 
 from bsmamba2.errors import InputError
+from bsmamba2.system.files import sha256_of
 from bsmamba2.text_table import text_table
 from bsmamba2.weights.registry import PRESETS, PUBLISHED_MODELS, PublishedModel, published_model
 from bsmamba2.weights.store import NOT_DOWNLOADED, OK, damaged_file, download, place_of, verify
@@ -56,12 +57,12 @@ def download_models(names: Sequence[str], json: bool = False) -> str:
     if json:
         return _to_json(
             [
-                {"name": model.name, "path": str(path), "size_bytes": model.size_bytes, "sha256": model.sha256}
+                {"name": model.name, "path": str(path), "size_bytes": path.stat().st_size, "sha256": sha256_of(path)}
                 for model, path in paths
             ]
         )
     return "\n".join(
-        f"{model.name} is complete in {path} ({model.size_bytes:,} bytes, sha256 {model.sha256})"
+        f"{model.name} is complete in {path} ({path.stat().st_size:,} bytes, {' '.join(model.stated_hash)})"
         for model, path in paths
     )
 
@@ -115,7 +116,7 @@ def _overview(models: Sequence[PublishedModel]) -> str:
                 "yes" if _path_here(model) else "no",
             )
         )
-    lines = ["score: in dB, as published; different letters or stems cannot be compared"]
+    lines = ["score: as published, in dB but for PESQ; compare only the same letter and stem"]
     lines += [f"{letter}: {protocol}" for protocol, letter in letters.items()]
     lines += ["`bsmamba2 models NAME` prints all that is known about a model."]
     presets = _presets(models)
@@ -150,8 +151,8 @@ def _description(model: PublishedModel) -> str:
         ("licence", model.licence),
         ("source", model.source),
         *(("address", url) for url in model.urls),
-        ("file", f"{model.file_name}, {model.size_bytes:,} bytes"),
-        ("sha256", model.sha256),
+        ("file", f"{model.file_name}, {'' if model.exact_bytes else 'about '}{model.size_bytes:,} bytes"),
+        model.stated_hash,
         ("here", _path_here(model) or "no"),
     ]
     rows = [

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from bsmamba2.errors import InputError
 from bsmamba2.system.console import progress_bar
-from bsmamba2.system.files import flush_and_rename, sha256_of
+from bsmamba2.system.files import flush_and_rename, git_blob_of, sha256_of
 from bsmamba2.weights.registry import PublishedModel
 
 # Without a byte from the server for so long, the transfer counts as broken.
@@ -21,6 +21,7 @@ TIMEOUT_SECONDS = 30.0
 REQUEST_ATTEMPTS = 4
 PAUSE_SECONDS = 1.0
 READ_BYTES = 2**18
+LARGEST_OVER_ROUNDED = 2
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ class _OftenBrokenError(_FailedAddressError):
 def fetch(model: PublishedModel, path: Path) -> None:
     """Downloads a file that has the size and the hash of a model, from the first of its addresses that has it.
 
-    What was received before is in `*.part` next to it. Only one process may do this at a time.
+    What was received before is in `*.part` next to it; a file whose size is only known rounded is received from its
+    beginning. Only one process may do this at a time.
 
     Raises:
         InputError: No address can be reached, or each breaks off too often or has a different file.
@@ -69,6 +71,17 @@ def fetch(model: PublishedModel, path: Path) -> None:
                 return
     remedy = next((failure.remedy for failure in failures if failure.remedy), "")
     raise InputError(f"{'; '.join(map(str, failures))}; {remedy}{by_hand(model, path.parent)}") from failures[-1]
+
+
+def wrong_hash(model: PublishedModel, path: Path) -> str:
+    """Returns which hash a file has instead of that of a model, as a noun phrase; empty if it has that.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    kind, stated = model.stated_hash
+    found = sha256_of(path) if model.sha256 else git_blob_of(path)
+    return "" if found == stated else f"the {kind} {found} instead of {stated}"
 
 
 def by_hand(model: PublishedModel, folder: Path | None = None) -> str:
@@ -95,11 +108,11 @@ def _fetch_from(url: str, model: PublishedModel, part: Path, bar: "tqdm[Any]") -
                 raise _OftenBrokenError(done) from error
             log.warning("%s; trying again", done)
             time.sleep(PAUSE_SECONDS)
-    sha256 = sha256_of(part)
-    if sha256 == model.sha256:
+    wrong = wrong_hash(model, part)
+    if not wrong:
         return
     part.unlink()
-    wrong = f"what came from {url} has the sha256 {sha256} instead of {model.sha256} and was removed"
+    wrong = f"what came from {url} has {wrong} and was removed"
     if not resumed:
         raise _FailedAddressError(wrong)
     # The wrong bytes may be those of an earlier transfer, perhaps from a different address.
@@ -109,23 +122,26 @@ def _fetch_from(url: str, model: PublishedModel, part: Path, bar: "tqdm[Any]") -
 
 def _receive(model: PublishedModel, url: str, part: Path, bar: "tqdm[Any]") -> None:
     """Appends to the part file what is missing, in one request."""
-    if _size_bytes(part) > model.size_bytes:
-        part.unlink()
+    exact = model.exact_bytes
+    if exact is None or _size_bytes(part) > exact:
+        part.unlink(missing_ok=True)
     offset = _size_bytes(part)
-    if offset == model.size_bytes:
+    if offset == exact:
         return
     with _answer(url, part, offset) as answer:
         start, total = _range_of(answer)
         if start not in (0, offset):
             part.unlink(missing_ok=True)
             raise _BrokenTransferError(f"the server did not resume from byte {offset}")
-        if total not in (None, model.size_bytes):
+        if exact is not None and total not in (None, exact):
             raise _FailedAddressError(
                 f"{url} has {total} bytes instead of {model.size_bytes}, so it is not the published file"
             )
         received = start
+        # A file whose size is only known rounded may have any size near it.
+        largest = exact or LARGEST_OVER_ROUNDED * model.size_bytes
         with part.open("ab" if start else "wb") as file:
-            while received <= model.size_bytes:
+            while received <= largest:
                 bar.update(received - bar.n)
                 try:
                     # Returns what has arrived, so that little is lost if the connection breaks.
@@ -136,12 +152,12 @@ def _receive(model: PublishedModel, url: str, part: Path, bar: "tqdm[Any]") -> N
                     break
                 file.write(piece)
                 received += len(piece)
-    if received > model.size_bytes:
+    if received > largest:
         part.unlink()
         raise _FailedAddressError(
-            f"{url} has more than {model.size_bytes} bytes, so it is not the published file; what came was removed"
+            f"{url} has more than {largest} bytes, so it is not the published file; what came was removed"
         )
-    if received < model.size_bytes:
+    if received < (exact or total or 0):
         raise _BrokenTransferError("the server closed the connection")
 
 

@@ -44,8 +44,8 @@ class PublishedModel:
         network: The kind and size of the network.
         stems: The stems that it estimates, in the order of its outputs.
         parameters: Number of trained parameters.
-        size_bytes: Size of the file.
-        sha256: SHA-256 of the file in hexadecimal.
+        size_bytes: Size of the file; rounded if `sha256` is empty.
+        sha256: SHA-256 of the file in hexadecimal; empty if its publisher states only the hash that git gives it.
         urls: Addresses of the file, which are tried in this order; none if it cannot be downloaded.
         source: Where the weights come from: a web page, or this package.
         credit: Who made it.
@@ -57,6 +57,7 @@ class PublishedModel:
         residual: Name of the song without all its stems; empty if that has no name of its own.
         target: The publisher's name of its only stem; empty if it is not stated.
         packaged: Whether the file is part of this package.
+        git_blob: Hash that git gives the file, in hexadecimal, for an entry without `sha256`.
     """
 
     name: str
@@ -78,6 +79,17 @@ class PublishedModel:
     residual: str = ""
     target: str = ""
     packaged: bool = False
+    git_blob: str = ""
+
+    @property
+    def exact_bytes(self) -> int | None:
+        """Size of the file; None if it is only known rounded."""
+        return self.size_bytes if self.sha256 else None
+
+    @property
+    def stated_hash(self) -> tuple[str, str]:
+        """The kind of the hash that the file must have, and the hash."""
+        return ("sha256", self.sha256) if self.sha256 else ("git blob hash", self.git_blob)
 
     @property
     def available(self) -> tuple[str, ...]:

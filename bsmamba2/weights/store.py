@@ -9,14 +9,16 @@ from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from bsmamba2.errors import InputError
-from bsmamba2.system.files import make_folder, sha256_of
-from bsmamba2.weights.download import by_hand, fetch
+from bsmamba2.system.files import make_folder
+from bsmamba2.weights.download import by_hand, fetch, wrong_hash
 from bsmamba2.weights.registry import PUBLISHED_MODELS, PublishedModel, check_models_exist, published_model
 
 log = logging.getLogger(__name__)
 
 PACKAGED = Path(__file__).parent
 NOT_DOWNLOADED, OK = "not downloaded", "ok"
+# How far a rounded size may be from that of the file, as a share.
+ROUNDED = 0.1
 
 
 def place_of(model: PublishedModel, folder: Path | None = None) -> Path:
@@ -35,14 +37,14 @@ def state_of(model: PublishedModel, path: Path) -> str:
     """Returns the state of a model's file: `not downloaded`, `ok`, or `damaged: ` and what is wrong."""
     try:
         size_bytes = path.stat().st_size
-        if size_bytes != model.size_bytes:
+        if model.exact_bytes not in (None, size_bytes):
             return f"damaged: it has {size_bytes} bytes instead of {model.size_bytes}"
-        sha256 = sha256_of(path)
+        wrong = wrong_hash(model, path)
     except (FileNotFoundError, NotADirectoryError):
         return NOT_DOWNLOADED
     except (OSError, InputError) as error:
         return f"damaged: {error}"
-    return OK if sha256 == model.sha256 else f"damaged: it has the sha256 {sha256} instead of {model.sha256}"
+    return f"damaged: it has {wrong}" if wrong else OK
 
 
 def verify(folder: Path | None = None) -> dict[str, str]:
@@ -159,5 +161,10 @@ def recognised(path: Path) -> PublishedModel | None:
         size_bytes = path.stat().st_size
     except OSError as error:
         raise InputError(f"the file {path} cannot be read ({error.strerror}); check the path") from error
-    candidates = {model.sha256: model for model in PUBLISHED_MODELS.values() if model.size_bytes == size_bytes}
-    return candidates.get(sha256_of(path)) if candidates else None
+    for model in PUBLISHED_MODELS.values():
+        likely = model.exact_bytes == size_bytes or (
+            model.exact_bytes is None and abs(size_bytes / model.size_bytes - 1) < ROUNDED
+        )
+        if likely and not wrong_hash(model, path):
+            return model
+    return None

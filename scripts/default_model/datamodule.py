@@ -61,7 +61,7 @@ class RecordingMixes(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Reads all recordings."""
-        self.bank = Bank(self.root)
+        self.bank = self.read(self.root)
         self.data_hash = self.bank.data_hash
         self.training_songs = sorted({entry.name for entry in self.bank.entries if entry.kind != "valid"})
         self.mixer = RecordingMixer(self.bank, self.sampling, self.segment, self.seed)
@@ -73,6 +73,11 @@ class RecordingMixes(LightningDataModule):
             (name, {VOCALS: stems[VOCALS], ACCOMPANIMENT: _sum(stems[stem] for stem in stems if stem != VOCALS)})
             for name, stems in songs.items()
         ]
+
+    @staticmethod
+    def read(root: Path) -> Bank:
+        """Returns the recordings of a folder."""
+        return Bank(root)
 
     def train_dataloader(self) -> DataLoader[int]:
         """Returns batches of numbers of excerpts, which `transfer_batch_to_device` mixes."""

@@ -1,5 +1,4 @@
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from bsmamba2.audio.formats import INTEGER_BITS, LARGEST_WAV_BYTES, SUBTYPES, De
 from bsmamba2.audio.reading import AudioInfo, audio_info, read_audio
 from bsmamba2.audio.writing import audio_writer, quantise, write_audio
 from bsmamba2.errors import InputError
+from tests import programs
 
 RATE = 44100
 LOSSLESS: list[tuple[Format, Depth]] = [("wav", depth) for depth in SUBTYPES["wav"]]
@@ -239,9 +239,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on file sizes is tested on Linux only")
 def test_a_full_disk_is_reported_and_leaves_the_old_file(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    result = programs.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 

@@ -1,6 +1,7 @@
 """The check of a GPU, as far as it runs without one."""
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,12 +11,14 @@ import torch
 
 from benchmarks import gpu_check
 from bsmamba2.errors import InputError
+from tests import programs
 from tests.conftest import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up as Linux lists them")
 
 
-def test_a_training_is_resumed_and_the_results_are_written(tmp_path: Path) -> None:
+def test_a_training_is_resumed_and_the_results_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", programs.Popen)
     options = ["--output", str(tmp_path), "--minutes", "30", "--device", "cpu", "--quick"]
     assert gpu_check.main([*options, "--parts", "training and resuming"]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))

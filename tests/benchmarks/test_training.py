@@ -47,3 +47,11 @@ def test_a_config_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
 def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(InputError, match="is not allowed; give values above 0"):
         training.Options(**options)  # type: ignore[arg-type]
+
+
+def test_a_network_without_a_scan_is_measured_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "config.yaml"
+    mixers = "time_mixer: roformer, band_mixer: roformer, attention_heads: 1, attention_headdim: 8"
+    config.write_text(CONFIG.replace("headdim: 8, d_state: 8, expand: 1", mixers), encoding="utf-8")
+    assert training.main(["--configs", str(config), "--recompute", "no", "--device", "cpu", "--steps", "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[:4] == ["config", "1", "float32", "auto"]

@@ -15,6 +15,7 @@ from bsmamba2.data.decoding import decode_tracks
 from bsmamba2.data.musdb import SAMPLE_RATE, STREAMS
 from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.errors import InputError
+from tests import programs
 from tests.conftest import PATIENCE_SECONDS
 
 resource = pytest.importorskip("resource", reason="Windows has no limits for the size of a file")
@@ -115,7 +116,7 @@ decode_tracks([Path(file) for file in sys.argv[2:]], Path(sys.argv[1]))
 def test_a_killed_run_resumes(stem_files: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "decoded"
     command = [sys.executable, "-c", KILLED_AFTER_DRUMS, str(output), *map(str, stem_files)]
-    process = subprocess.run(command, stderr=subprocess.PIPE, timeout=PATIENCE_SECONDS, check=False)
+    process = programs.run(command, stderr=subprocess.PIPE, timeout=PATIENCE_SECONDS, check=False)
     assert process.returncode == -signal.SIGKILL, process.stderr
     finished = {path: path.stat().st_mtime_ns for path in output.glob("*/*/[!.]*.wav")}
     decoded = decode_tracks(stem_files, output)

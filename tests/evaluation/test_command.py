@@ -29,6 +29,7 @@ from bsmamba2.separation.separator import Separator
 from bsmamba2.stem_names import MIXTURE, MUSDB_STEMS
 from bsmamba2.weights.checkpoint import save_model
 from bsmamba2.weights.registry import ModelNames
+from tests import programs
 
 NAME = "Three - Third"
 # Kills the process when it is about to give the result of the second song its name.
@@ -317,7 +318,7 @@ def test_a_stopped_evaluation_resumes(
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_killed_evaluation_gives_the_same_table(tmp_path: Path, model: Path, songs: Path) -> None:
     options = ["--model", str(model), "--root", str(songs), "--device", "cpu", "--output", str(tmp_path / "run")]
-    job = subprocess.run([sys.executable, "-c", KILLED, "evaluate", *options], stderr=subprocess.DEVNULL, check=False)
+    job = programs.run([sys.executable, "-c", KILLED, "evaluate", *options], stderr=subprocess.DEVNULL, check=False)
     assert job.returncode == -signal.SIGKILL
     assert content(tmp_path / "run").keys() == {"a - 1.json"}
     assert len(list((tmp_path / "run" / "tracks").glob(".*"))) == 1, "the second result was being written"
@@ -570,9 +571,10 @@ def test_two_processes_share_the_songs(tmp_path: Path, model: Path, songs: Path)
         "2",
         "--no-report",
     ]
-    job = subprocess.run(
+    job = programs.run(
         [*command, "--output", str(tmp_path / "run")],
-        capture_output=True, text=True, timeout=600, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=600, check=False, starts_copies=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert job.returncode == 1
     assert job.stderr.count("bsmamba2: error: 1 of 3 tracks could not be scored; the first: b - 2: ") == 1

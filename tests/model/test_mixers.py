@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.mixers import PAIRS
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.bidirectional import BidirectionalMixer
@@ -17,6 +18,10 @@ from bsmamba2.separation.separator import Separator
 from tests.model.make_golden import CONFIG, MAMBA1, PARALLEL
 from tests.model.test_network import CORES, random_core, rms_ratio
 
+SMALL_SIZES = {
+    "expand": 2, "headdim": 16, "d_state": 16, "attention_heads": 4, "attention_headdim": 16, "rwkv_headdim": 16,
+    "mamba1_d_state": 8,
+}  # fmt: skip
 BIDIRECTIONAL = [(name, config) for name, (config, _) in CORES.items()]
 
 
@@ -124,3 +129,29 @@ def test_an_unknown_mixer_is_refused_with_those_there_are(name: str) -> None:
         InputError, match=re.escape(f"{name}='mamba3' does not exist; choose {', '.join(MIXER_OPTIONS)}")
     ):
         ModelConfig.from_dict({name: "mamba3"})
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_networks_with_each_mixer_learn_one_excerpt(name: str) -> None:
+    torch.manual_seed(0)
+    time_mixer, band_mixer = PAIRS[name]
+    read = {option for mixer in PAIRS[name] for option in MIXER_OPTIONS[mixer]}
+    options: dict[str, Any] = {option: value for option, value in SMALL_SIZES.items() if option in read}
+    for option in ("bands", "n_fft", "window_length", "hop_length", "mask_expand"):
+        options[option] = getattr(CONFIG, option)
+    network = BSMamba2(ModelConfig(dim=32, depth=2, time_mixer=time_mixer, band_mixer=band_mixer, **options))
+    seconds = torch.arange(4000) / 44100
+    hertz = torch.tensor([220.0, 554.4, 1318.5, 3520.0])
+    music = 0.15 * torch.sin(2 * torch.pi * hertz[:, None] * seconds).sum(0)
+    music = torch.stack([music, music.flip(0)])[None]
+    mixture = music + 0.2 * torch.randn(music.shape, generator=torch.Generator().manual_seed(1))
+    optimiser = torch.optim.AdamW(network.parameters(), 3e-3)
+    losses: list[float] = []
+    while len(losses) < 100 and (not losses or losses[-1] >= 0.1 * losses[0]):
+        optimiser.zero_grad()
+        loss = (network(mixture)[:, 0] - music).abs().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 3)
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.1 * losses[0]

@@ -1,19 +1,20 @@
 """A few of the attacks of the scripts, which the scripts make by the hundred."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import programs
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the scripts fork")
 
 
 def run(script: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(SCRIPTS / script), *arguments], capture_output=True, text=True, check=False
+    done = programs.run(
+        [sys.executable, str(SCRIPTS / script), *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -36,7 +37,7 @@ def test_a_run_that_loses_something_is_noticed(tmp_path: Path) -> None:
     forgetful = whole.replace(', "--ckpt_path", "last"', "")
     assert forgetful != whole
     (tmp_path / "attack_runs.py").write_text(forgetful, encoding="utf-8")
-    done = subprocess.run(
+    done = programs.run(
         [sys.executable, str(tmp_path / "attack_runs.py"), "--hits", "1", "--commands", "train", "--tracks", "3"],
         capture_output=True,
         text=True,

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,7 +14,6 @@ import soundfile
 import torch
 import yaml
 from safetensors.torch import load_file
-from torch import Tensor
 
 import train_default_model
 from bsmamba2 import load_model
@@ -32,45 +30,12 @@ from default_model.bank import FULL_SCALE, Bank
 from default_model.laying_out import HASHES, check_pack, lay_out, lay_out_muted, pack
 from default_model.mixing import Balance, Part, RecordingMixer, Sampling, compressed, equaliser, rooms
 from default_model.sources import ACCOMPANIMENT, INSTRUMENTS, Recording, recordings
+from tests import programs
 from tests.conftest import TINY
+from tests.scripts.conftest import noise
 
 CPU = torch.device("cpu")
 PROJECT = Path(__file__).parents[2]
-SECONDS = 0.8
-
-
-def noise(seed: int, seconds: float = SECONDS, level: float = 0.05) -> Tensor:
-    return level * torch.randn(2, round(seconds * SAMPLE_RATE), generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture(scope="module")
-def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder with a few short recordings of noise in every source."""
-    root = tmp_path_factory.mktemp("sources")
-    seed = 0
-    songs = {
-        "musdb18-7-cc/train": ["One - A", OFFICIAL_VALIDATION_TRACKS[0]],
-        "musdb18-7/train": ["Two - B", "Two - C"],
-        "musdb18-7/test": ["Three - D"],
-    }
-    for folder, names in songs.items():
-        for name in names:
-            for stem in MUSDB_STEMS:
-                seed += 1
-                write_audio(root / folder / name / f"{stem}.wav", noise(seed), SAMPLE_RATE)
-    for stem in MUSDB_STEMS:
-        write_audio(
-            root / sources.SONGS / "Four - E" / f"{stem}.ogg", noise(100, 1.2), SAMPLE_RATE, format="ogg", depth=None
-        )
-    write_audio(root / sources.SINGING / "Singer" / "phrase.ogg", noise(101)[:1], SAMPLE_RATE, format="ogg", depth=None)
-    write_audio(root / sources.SOLO_SINGING / "solo.wav", noise(102), SAMPLE_RATE)
-    write_audio(root / sources.INSTRUMENTALS / "Five - F.ogg", noise(103), SAMPLE_RATE, format="ogg", depth=None)
-    (root / sources.INSTRUMENTALS / "tracks.csv").write_text(
-        "file,artist,title\nFive - F.ogg,Five,F\n", encoding="utf-8"
-    )
-    for name in ("drums", "horns"):
-        write_audio(root / sources.MULTITRACK / f"{name}.mp3", noise(104), SAMPLE_RATE, format="mp3", depth=None)
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -371,7 +336,7 @@ def test_the_recipe_packs_trains_resumes_and_scores(
 
 def test_a_wrong_option_of_the_recipe_is_one_sentence(tmp_path: Path) -> None:
     command = [sys.executable, "scripts/train_default_model.py", str(tmp_path), str(tmp_path / "work")]
-    ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    ended = programs.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert "there is no folder" in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr

@@ -20,11 +20,24 @@ from bsmamba2.cli import main
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.system.files import sha256_of
 from bsmamba2.weights.checkpoint import save_model
+from tests import programs
 from tests.conftest import PATIENCE_SECONDS
 
 RATE = 44100
 # A file: Lightning starts the other process by the same command line.
 SCRIPT = str(Path(__file__).parents[2] / "scripts" / "separate.py")
+# Stops when the first stem of a longer song has been written and is about to get its name.
+STOPPING = """
+import os, signal, sys
+from bsmamba2.cli import main
+
+def stop(event, arguments):
+    if event == "os.rename" and os.path.getsize(arguments[0]) > 100_000:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+sys.addaudithook(stop)
+sys.exit(main(["separate", *sys.argv[1:]]))
+"""
 OPTIONS = ["--manifest", "songs.csv", "--model", "model.safetensors", "--device", "cpu"]
 
 
@@ -178,13 +191,15 @@ def test_failed_songs_are_those_of_a_manifest(capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture
 def killed() -> Iterator[Callable[..., None]]:
-    """Returns what runs a command until a condition, and then kills it and all that it has started."""
+    """Returns what runs a command until it has stopped and a condition holds, then kills all that it has started."""
     if sys.platform == "win32":
         pytest.skip("Windows has no groups of processes")
     running: list[subprocess.Popen[bytes]] = []
+    Path("stopping.py").write_text(STOPPING)
 
     def kill_once(is_reached: Callable[[], bool], *more: str) -> None:
-        process = subprocess.Popen([sys.executable, SCRIPT, *OPTIONS, *more], start_new_session=True)
+        command = [sys.executable, "stopping.py", *OPTIONS, *more]
+        process = programs.Popen(command, start_new_session=True, starts_copies=True)
         running.append(process)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not is_reached():
@@ -206,7 +221,7 @@ def being_written(name: str) -> bool:
 
 
 def test_a_killed_run_is_resumed(killed: Callable[..., None]) -> None:
-    write("b", 15)
+    write("b", 1)
     killed(lambda: being_written("b"))
     assert statuses() == {"a": "done"}
     assert separate() == 0
@@ -232,7 +247,7 @@ def test_stems_whose_result_was_torn_by_a_kill_are_made_again() -> None:
 def test_two_processes_are_killed_and_resumed_without_mixing_lines(killed: Callable[..., None]) -> None:
     names = [*"abcdef"]
     for name in ("c", "d"):
-        write(name, 15)
+        write(name, 1)
     for name in ("e", "f"):
         write(name)
     Path("songs.csv").write_text("path\n" + "".join(f"{name}.wav\n" for name in names))
@@ -244,7 +259,8 @@ def test_two_processes_are_killed_and_resumed_without_mixing_lines(killed: Calla
     }
     with Path("stems.results/songs.1.jsonl").open("a") as torn:
         torn.write('{"number": 4, "pa')
-    ended = subprocess.run([sys.executable, SCRIPT, *OPTIONS, *two], timeout=PATIENCE_SECONDS, check=False)
+    command = [sys.executable, SCRIPT, *OPTIONS, *two]
+    ended = programs.run(command, timeout=PATIENCE_SECONDS, check=False, starts_copies=True)
     assert ended.returncode == 0
     assert sorted(result["name"] for result in results()) == names
     assert [result["number"] for result in results("stems.results/songs.0.jsonl")] == [1, 3, 5]
@@ -260,7 +276,7 @@ def test_two_processes_are_killed_and_resumed_without_mixing_lines(killed: Calla
 def test_two_runs_of_one_manifest_do_not_write_to_one_file(
     killed: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write("a", 60)
+    write("a", 1)
     found: list[int] = []
 
     def second_is_refused() -> bool:

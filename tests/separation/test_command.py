@@ -34,6 +34,7 @@ from bsmamba2.separation.settings import StemSettings
 from bsmamba2.stem_names import MIXTURE
 from bsmamba2.weights.checkpoint import load_model
 from bsmamba2.weights.registry import ModelNames
+from tests import programs
 
 RATE = 44100
 # Programs in the background of a shell, or below nohup, ignore some signals, and so do tests run there.
@@ -497,7 +498,7 @@ def run(
         limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_bytes}, {limit_bytes})); "
     command = [COMMAND[0], "-c", limited + COMMAND[2], *COMMAND[3:], *arguments]
     given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
-    return subprocess.run(command, capture_output=True, check=False, timeout=600, **given)
+    return programs.run(command, capture_output=True, check=False, timeout=600, **given)
 
 
 def test_compiling_without_a_compiler_is_one_sentence(
@@ -593,10 +594,38 @@ def test_a_full_disk_fails_one_song_only() -> None:
     assert "Traceback" not in stderr
 
 
+# Stops when the first stem of a song called long has been written and is about to get its name.
+STOPPING = """
+import os, signal, sys
+
+def stop(event, arguments):
+    if event == "os.rename" and "/long/" in os.fspath(arguments[1]) and not stopped:
+        stopped.append(True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+stopped = []
+sys.addaudithook(stop)
+"""
+
+
+@contextlib.contextmanager
+def written(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Gives a process of the command that has written a song called long, and is stopped before that appears."""
+    command = [*COMMAND[:2], STOPPING + CODE, *COMMAND[3:], *arguments]
+    with programs.Popen(command, stderr=subprocess.PIPE) as process:
+        try:
+            change = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            assert change is not None
+            assert change.si_code == os.CLD_STOPPED
+            yield process
+        finally:
+            process.kill()
+
+
 @contextlib.contextmanager
 def begun(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """Gives a process of the command once it has begun to write a song called long."""
-    with subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE) as process:
+    with programs.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE) as process:
         try:
             deadline = time.monotonic() + 600
             while not any(path.stat().st_size > 10_000 for path in Path("stems").glob("long/**/*")):
@@ -657,10 +686,9 @@ def test_a_run_that_skips_removes_what_a_killed_one_left() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("option", [None, "--skip-existing", "--overwrite"])
 def test_of_two_processes_that_write_one_song_one_says_that_it_does_not(option: str | None) -> None:
-    songs("long.wav", seconds=20)
+    songs("long.wav")
     options = [option] if option else []
-    with begun("long.wav", *options) as process:
-        process.send_signal(signal.SIGSTOP)
+    with written("long.wav", *options) as process:
         second = run("long.wav", *options)
         process.send_signal(signal.SIGCONT)
         assert process.communicate(timeout=600)[1]
@@ -670,13 +698,14 @@ def test_of_two_processes_that_write_one_song_one_says_that_it_does_not(option: 
     assert files() == both("long")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_stems_that_appear_meanwhile_are_kept() -> None:
-    songs("b.wav")
-    songs("long.wav", seconds=20)
+    songs("b.wav", "long.wav")
     stem = Path("stems/b/vocals.wav")
-    with begun("long.wav", "b.wav") as process:
+    with written("long.wav", "b.wav") as process:
         stem.parent.mkdir()
         stem.write_bytes(b"of another process")
+        process.send_signal(signal.SIGCONT)
         stderr = process.communicate(timeout=600)[1].decode()
     assert process.returncode == 1
     assert "failed: stems/b/vocals.wav already exists" in stderr
@@ -692,7 +721,7 @@ def test_a_terminal_gets_a_bar_with_the_place_in_the_album_and_the_time_left() -
 
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
-    with subprocess.Popen([*COMMAND, "first.wav", "second.wav"], stderr=theirs) as process:
+    with programs.Popen([*COMMAND, "first.wav", "second.wav"], stderr=theirs) as process:
         os.close(theirs)
         shown = b""
         # Linux raises an error at the end.

@@ -8,6 +8,7 @@ import pytest
 
 from bsmamba2.errors import OutputError
 from bsmamba2.system.output import checked_output
+from tests import programs
 
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
 COMMANDS = [
@@ -18,7 +19,7 @@ COMMANDS = [
 
 def run(command: list[str], stdout: int | None, **environment: str) -> tuple[int, list[str]]:
     """Runs a command and returns its status and the lines of its standard error."""
-    done = subprocess.run(
+    done = programs.run(
         [sys.executable, "-m", "bsmamba2", *command],
         stdout=stdout,
         stderr=subprocess.PIPE,

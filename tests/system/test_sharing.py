@@ -19,6 +19,7 @@ from bsmamba2.separation.paths import Destination
 from bsmamba2.separation.settings import SeparationSettings
 from bsmamba2.system.processes import Processes
 from bsmamba2.system.sharing import share_out
+from tests import programs
 
 # A file: Lightning starts the other process by the same command line.
 SCRIPT = str(Path(__file__).parents[2] / "scripts" / "separate.py")
@@ -96,7 +97,7 @@ def test_a_stopped_program_takes_the_other_process_with_it() -> None:
     for name in ("x", "y"):
         write(Path(f"{name}.wav"), 44100 * 120)
     command = [sys.executable, SCRIPT, *OPTIONS, "x.wav", "y.wav"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with programs.Popen(command, stderr=subprocess.PIPE, text=True, starts_copies=True) as process:
         try:
             deadline = time.monotonic() + 600
             while sum(path.stat().st_size > 10_000 for path in Path("stems").glob("*/.*")) < 4:

@@ -63,6 +63,23 @@ def test_other_networks_train_from_their_configs(name: str, musdb_root: Path, tm
     assert train(options) == tmp_path.absolute()
 
 
+@pytest.mark.parametrize("name", ["tiny", "rwkv6-tiny", "rwkv6-mamba2-tiny"])
+def test_tiny_networks_train_score_and_separate(name: str, musdb_root: Path, tmp_path: Path) -> None:
+    config = network_of(f"{name}.yaml")
+    options = [f"--config={name}", *SMALL, *SMALL_MIXERS[config.time_mixer], f"--data.root={musdb_root}"]
+    options += [f"--data.cache={tmp_path / 'cache'}", "--data.epoch_excerpts=4", "--trainer.max_epochs=1"]
+    options += [f"--trainer.default_root_dir={tmp_path}", "--trainer.enable_progress_bar=false"]
+    model = train(options)
+    assert model.suffix == ".ckpt"
+    folder = tmp_path / "scores"
+    assert main(["evaluate", "--model", str(model), "--root", str(musdb_root), "--output", str(folder)]) == 0
+    song = next((musdb_root / "test").iterdir())
+    assert (
+        main(["separate", str(song / "mixture.wav"), "--model", str(model), "--output", str(tmp_path / "stems")]) == 0
+    )
+    assert {path.name for path in tmp_path.glob("stems/*/*.wav")} == {"vocals.wav", "instrumental.wav"}
+
+
 def bomb(line: str, last: str) -> str:
     """Returns ten levels of aliases, each with ten of the level before: ten billion values."""
     lines = [line.format(name="a", before=", ".join("1" * 10))]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from bsmamba2.training.resuming import CompleteCheckpointIO, find_resume_point
 from bsmamba2.version import __version__
 from bsmamba2.weights.checkpoint import WeightsFile, save_model
 from bsmamba2.weights.conversion import convert
+from tests import programs
 from tests.conftest import PATIENCE_SECONDS, TINY, full_disk
 from tests.training.test_command import options
 
@@ -37,6 +39,8 @@ pytestmark = pytest.mark.usefixtures("no_figures")
 
 BATCHES = 4
 EPOCHS = 3
+# Few parameters: every step writes a checkpoint.
+SMALL = replace(TINY, bands=(65, 64))
 
 PROJECT = Path(__file__).parents[2]
 
@@ -108,26 +112,29 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def training(tiny_config: ModelConfig, musdb_root: Path, cache: Path) -> Train:
+def training(musdb_root: Path, cache: Path) -> Train:
     """Returns a function that trains three epochs of four batches into a folder."""
 
     def run(output: Path, *more: str) -> Path:
-        return train(arguments(tiny_config, musdb_root, cache, output, *more))
+        return train(arguments(SMALL, musdb_root, cache, output, *more))
 
     return run
 
 
 @pytest.fixture
-def script(tiny_config: ModelConfig, musdb_root: Path, cache: Path) -> Script:
-    """Returns a function that does the same in a process of its own."""
+def script(musdb_root: Path, cache: Path) -> Script:
+    """Returns a function that does the same in a process of its own; if fresh, in one of a new interpreter."""
 
     def run(
-        output: Path, *more: str, program: Path = PROJECT / "scripts" / "train.py"
+        output: Path, *more: str, program: Path = PROJECT / "scripts" / "train.py", fresh: bool = False
     ) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, str(program), *arguments(tiny_config, musdb_root, cache, output, *more)]
+        line = [sys.executable, str(program), *arguments(SMALL, musdb_root, cache, output, *more)]
         # As many threads as here give the same rounding; the path makes the callback above importable.
         environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(PROJECT)}
-        return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=PATIENCE_SECONDS)
+        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": PATIENCE_SECONDS}
+        if fresh:
+            return subprocess.run(line, env=environment, **options)
+        return programs.run(line, env=environment, starts_copies=True, **options)
 
     return run
 
@@ -195,7 +202,7 @@ def straight(
     def end(*more: str) -> dict[str, Any]:
         if more not in ends:
             output = tmp_path_factory.mktemp("straight")
-            train(arguments(TINY, musdb_root, cache, output, *more))
+            train(arguments(SMALL, musdb_root, cache, output, *more))
             ends[more] = results(last_of(output))
         return ends[more]
 
@@ -206,7 +213,7 @@ def straight(
 def finished(tmp_path_factory: pytest.TempPathFactory, musdb_root: Path, cache: Path) -> Path:
     """Returns the folder of a run of one epoch, whose checkpoints no test changes."""
     output = tmp_path_factory.mktemp("finished")
-    train(arguments(TINY, musdb_root, cache, output, "--trainer.max_epochs=1"))
+    train(arguments(SMALL, musdb_root, cache, output, "--trainer.max_epochs=1"))
     return output
 
 
@@ -308,7 +315,7 @@ def test_a_stopped_run_is_resumed_from_its_last_step(
     number, (kind, value) = signal.Signals[name], stop.split("=")
     send = ("--trainer.callbacks=tests.training.test_resuming.Signal", f"--trainer.callbacks.number={int(number)}",
             f"--trainer.callbacks.{kind}={value}")  # fmt: skip
-    line = arguments(TINY, musdb_root, cache, tmp_path, *rare)
+    line = arguments(SMALL, musdb_root, cache, tmp_path, *rare)
     status: Any = None
     try:
         status = main(["train", *line, *send])
@@ -338,12 +345,10 @@ class StoppedLoader(DataLoader[Excerpts]):
         raise SystemExit(143)
 
 
-def test_a_run_that_is_stopped_while_data_loading_starts(
-    tiny_config: ModelConfig, musdb_root: Path, cache: Path, tmp_path: Path
-) -> None:
+def test_a_run_that_is_stopped_while_data_loading_starts(musdb_root: Path, cache: Path, tmp_path: Path) -> None:
     """Lightning's clean-up fails then."""
     with pytest.raises(SystemExit) as stop:
-        train(arguments(tiny_config, musdb_root, cache, tmp_path), StoppedLoading)
+        train(arguments(SMALL, musdb_root, cache, tmp_path), StoppedLoading)
     assert stop.value.code == 143
 
 
@@ -366,11 +371,9 @@ def test_resume_with_different_optimiser_options(training: Train, tmp_path: Path
         training(tmp_path, "--model.decayed=matrices", "--ckpt_path=last")
 
 
-def test_resume_does_not_need_the_weights_it_once_started_from(
-    training: Train, tmp_path: Path, tiny_network: BSMamba2
-) -> None:
+def test_resume_does_not_need_the_weights_it_once_started_from(training: Train, tmp_path: Path) -> None:
     start = tmp_path / "start.safetensors"
-    save_model(tiny_network, start)
+    save_model(BSMamba2(SMALL), start)
     training(tmp_path, f"--model.init_from={start}", "--trainer.max_epochs=1")
     start.unlink()
     training(tmp_path, f"--model.init_from={start}", "--ckpt_path=last")
@@ -428,7 +431,7 @@ def test_resume_after_kill_9(
     more = ("--data.epoch_excerpts=16", "--trainer.max_epochs=2", "--resume.every_steps=3")
     workers = ("--data.workers=1", "--ckpt_path=last")
     kill = (STOP_AT, "--trainer.callbacks.killed_after=5")
-    killed = script(tmp_path, *more, *workers, *kill)
+    killed = script(tmp_path, *more, *workers, *kill, fresh=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert "starting afresh" in killed.stderr
     assert last_of(tmp_path)["global_step"] == 3
@@ -617,7 +620,7 @@ class Intruder(Callback):
             (last,) = Path(trainer.default_root_dir).rglob("last.ckpt")
             before = {path: path.read_bytes() for path in last.parent.parent.rglob("*") if path.is_file()}
             try:
-                train(arguments(TINY, Path("none"), Path("none"), Path(trainer.default_root_dir), "--ckpt_path=last"))
+                train(arguments(SMALL, Path("none"), Path("none"), Path(trainer.default_root_dir), "--ckpt_path=last"))
             except InputError as error:
                 type(self).error = error
             assert {path: path.read_bytes() for path in last.parent.parent.rglob("*") if path.is_file()} == before
@@ -629,9 +632,9 @@ def test_a_run_that_is_running_is_not_started_a_second_time(training: Train, tmp
     training(tmp_path, "--ckpt_path=last")
 
 
-def test_a_run_that_fails_at_its_start_leaves_nothing(tiny_config: ModelConfig, tmp_path: Path) -> None:
+def test_a_run_that_fails_at_its_start_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no folder"):
-        train(arguments(tiny_config, tmp_path / "none", tmp_path, tmp_path / "run"))
+        train(arguments(SMALL, tmp_path / "none", tmp_path, tmp_path / "run"))
     assert [path.name for path in (tmp_path / "run").rglob("*") if path.name != "lightning_logs"] == []
 
 
@@ -773,7 +776,6 @@ def test_a_checkout_that_is_not_installed_trains_and_resumes(
 
 def test_a_full_disk_keeps_the_old_checkpoint(
     training: Train,
-    tiny_config: ModelConfig,
     musdb_root: Path,
     cache: Path,
     tmp_path: Path,
@@ -783,7 +785,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(
     training(tmp_path, "--trainer.max_epochs=1", "--trainer.logger=false")
     (last,) = tmp_path.rglob("last.ckpt")
     before = {path.name: path.read_bytes() for path in last.parent.iterdir()}
-    line = arguments(tiny_config, musdb_root, cache, tmp_path, "--ckpt_path=last", "--trainer.logger=false")
+    line = arguments(SMALL, musdb_root, cache, tmp_path, "--ckpt_path=last", "--trainer.logger=false")
     capsys.readouterr()
     with full_disk(last.stat().st_size // 2):
         assert main(["train", *line, "--trainer.limit_val_batches=0"]) == 0

@@ -14,8 +14,8 @@ import pytest
 import bsmamba2
 from bsmamba2.errors import InputError
 from bsmamba2.weights import download as downloading
-from bsmamba2.weights.registry import PublishedModel
-from bsmamba2.weights.store import download
+from bsmamba2.weights.registry import PUBLISHED_MODELS, PublishedModel
+from bsmamba2.weights.store import OK, download, recognised, state_of
 from tests.system.test_files import Spy, needs_folder_fsync
 from tests.weights.model_server import CONTENT, Remote, files_in, part_of
 
@@ -61,6 +61,37 @@ def test_a_broken_transfer_is_resumed_in_the_same_call(
     assert remote.asked_ranges == [None, "bytes=120000-", "bytes=240000-"]
     assert sum(remote.sent) == len(CONTENT)
     assert "broke off after 240000 of 300000 bytes: the server closed the connection; trying again" in caplog.text
+
+
+def test_a_file_of_unknown_size_is_known_by_the_hash_that_git_gives_it(
+    tmp_path: Path, remote: Remote, model: PublishedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git_blob = hashlib.sha1(f"blob {len(CONTENT)}\0".encode() + CONTENT).hexdigest()
+    rounded = replace(model, size_bytes=310_000, sha256="", git_blob=git_blob)
+    path = download(rounded, tmp_path)
+    assert path.read_bytes() == CONTENT
+    assert state_of(rounded, path) == OK
+    monkeypatch.setitem(PUBLISHED_MODELS, model.name, rounded)
+    assert recognised(path) == rounded
+    path.write_bytes(CONTENT[:-1] + b"\0")
+    assert state_of(rounded, path).startswith("damaged: it has the git blob hash ")
+    assert state_of(rounded, path).endswith(f" instead of {git_blob}")
+    assert recognised(path) is None
+    # What is left of a transfer is not continued, since nothing says where the file ends.
+    path.unlink()
+    remote.requests.clear()
+    remote.breaks_after = 120_000
+    with pytest.raises(InputError, match="broke off after 120000 of"):
+        download(rounded, tmp_path)
+    assert set(remote.asked_ranges) == {None}
+    remote.breaks_after = 10**9
+    for content, refusal in ((CONTENT[::-1], "has the git blob hash"), (3 * CONTENT, "has more than 620000 bytes")):
+        remote.content = content
+        with pytest.raises(InputError, match=refusal):
+            download(rounded, tmp_path)
+    assert not path.exists()
+    remote.content = CONTENT
+    assert download(rounded, tmp_path).read_bytes() == CONTENT
 
 
 @needs_folder_fsync

@@ -9,14 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.networks import PROJECT, config_of
+from bsmamba2.audio.reading import read_audio
+from bsmamba2.audio.writing import write_audio
+from bsmamba2.cli import main
 from bsmamba2.errors import InputError
 from bsmamba2.model import ModelConfig, PrimeKnet
+from bsmamba2.system.files import git_blob_of
 from bsmamba2.training.module import SeparationModule
 from bsmamba2.weights.checkpoint import load_model, save_model
 from bsmamba2.weights.conversion import convert
 from bsmamba2.weights.primek_net import GAINS, PRODUCTS, STAGE_NAMES, renamed
+from bsmamba2.weights.registry import PUBLISHED_MODELS
 from tests.model.make_golden import PRIMEKNET
 from tests.model.test_primeknet import SPEECH, TINY, noise, random_network
+from tests.weights.model_server import Remote
 
 # What shapes do not determine is as published.
 SMALL = replace(SPEECH, dense_channel=4, dense_depth=2, num_tsblock=2, time_block_num=1, freq_block_kernel=(3, 11))
@@ -79,6 +86,48 @@ def test_a_published_file_loads(tmp_path: Path, caplog: pytest.LogCaptureFixture
         torch.testing.assert_close(loaded(noise(1, 1, 999)), network(noise(1, 1, 999)))
     assert "parameters" in convert(tmp_path / "g_best", tmp_path / "ours.safetensors")
     assert load_model(tmp_path / "ours.safetensors").config == CONFIGS["prime"]
+
+
+def test_the_entry_of_the_registry_is_complete() -> None:
+    model = PUBLISHED_MODELS["primek-net"]
+    with torch.device("meta"):
+        network = PrimeKnet(config_of(PROJECT / "configs" / "primek-net.yaml"))
+    # The published file has 3072 numbers that nothing uses.
+    assert sum(parameter.numel() for parameter in network.parameters()) + 3072 == model.parameters
+    assert 1 < model.size_bytes / (4 * model.parameters) < 1.02
+    config = network.config
+    assert (model.stems, model.residual) == (config.stems, config.residual)
+    assert (model.hop_length, model.segment_seconds) == (config.hop_length, config.segment_seconds)
+    assert len(model.git_blob) == 40
+    assert int(model.git_blob, 16)
+
+
+def test_the_entry_comes_from_a_server_and_separates_a_call(
+    tmp_path: Path, cache: Path, remote: Remote, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"generator": published(random_network(CONFIGS["prime"]).state_dict())}, "served")
+    remote.content = Path("served").read_bytes()
+    model = replace(
+        PUBLISHED_MODELS["primek-net"],
+        size_bytes=round(len(remote.content), -4),
+        git_blob=git_blob_of(Path("served")),
+        urls=(remote.url,),
+    )
+    monkeypatch.setitem(PUBLISHED_MODELS, model.name, model)
+    call = noise(1, 1, 20000)[0]
+    write_audio(Path("call.wav"), call, 16000, depth="float")
+    assert main(["separate", "call.wav", "--model", model.name]) == 0
+    assert "licence of its weights: MIT" in capsys.readouterr().err
+    stems = {path.stem: read_audio(path) for path in Path("stems/call").iterdir()}
+    assert set(stems) == {"speech", "noise"}
+    torch.testing.assert_close(stems["speech"] + stems["noise"], call, rtol=0, atol=1e-6)
+    assert main(["models", "download", model.name]) == 0
+    assert f"({len(remote.content):,} bytes, git blob hash {model.git_blob})" in capsys.readouterr().out
+    assert main(["models", model.name]) == 0
+    assert f"about {model.size_bytes:,} bytes" in capsys.readouterr().out
+    assert main(["separate", "call.wav", "--model", "served", "--overwrite"]) == 0
+    assert "model served, which is primek-net" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("time_stage", TINY)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.bounds import network_multiply_adds
+from benchmarks.mixers import counts
+from benchmarks.networks import PROJECT, config_of
 from bsmamba2 import load_model
 from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import write_audio
@@ -110,7 +112,7 @@ def published_config(name: str) -> ModelConfig:
 
 
 def test_the_registry_has_the_entries_whose_origin_is_known() -> None:
-    assert list(PUBLISHED_MODELS)[3:] == list(NETWORKS)
+    assert list(PUBLISHED_MODELS)[3:] == [*NETWORKS, "primek-net"]
     text = (Path(__file__).parents[2] / "bsmamba2" / "weights" / "registry.toml").read_text(encoding="utf-8").lower()
     assert not any(word in text for word in ("resurrection", "sw-fixed", "roformer-sw", "frazer"))
     files = [(model.file_name, model.sha256) for model in PUBLISHED_MODELS.values()]
@@ -166,6 +168,9 @@ def test_an_entry_is_complete(name: str) -> None:
 
 def multiply_adds_per_second(config: ModelConfig) -> float:
     """Returns those of a segment as it is published, without overlap; layers and mask heads are alike."""
+    if config.kind == "primeknet":
+        found = counts(config, config.segment_seconds)
+        return 1e9 * (found["billion_products_per_second"] + found["billion_elementwise_per_second"])
     one, two = (
         network_multiply_adds(replace(config, depth=1, stems=stems, residual=""), config.segment_seconds)
         for stems in (("a",), ("a", "b"))
@@ -181,6 +186,7 @@ def test_the_document_has_all_models_with_their_costs() -> None:
         [cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `") and " G |" in line
     ]
     configs = {name: published_config(name) for name in NETWORKS} | {DEFAULT_MODEL: load_model(DEFAULT_MODEL).config}
+    configs["primek-net"] = config_of(PROJECT / "configs" / "primek-net.yaml")
     assert rows == [
         [
             f"`{model.name}`",
