@@ -29,7 +29,8 @@ USUAL_SPAWN = multiprocessing.util.spawnv_passfds
 
 def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
     """Returns the variables that Python and its libraries read when they start."""
-    beginnings, given_to_copies = ("PYTHON", "LC_", "LANG", "MPL", "TORCH_"), ("PYTHONPATH", "PYTHONUNBUFFERED")
+    beginnings = ("PYTHON", "LC_", "LANG", "MPL", "TORCH", "CXX", "KMP_", "MKL_")
+    given_to_copies = ("PYTHONPATH", "PYTHONUNBUFFERED")
     return {
         name: value
         for name, value in environment.items()

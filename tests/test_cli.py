@@ -95,9 +95,14 @@ def test_a_track_that_fails_changes_only_the_exit_status(
     (tmp_path / "songs" / "a - 1" / "vocals.wav").unlink()
     assert main(["evaluate", "--model", str(model), *run[:-1]]) == 1
     shown = capsys.readouterr()
-    assert shown.err.splitlines()[-1].startswith(
-        "bsmamba2: error: no track could be scored; the first: a - 1: the track"
+    assert shown.err.splitlines()[-1] == (
+        "bsmamba2: error: the songs have none of the stems vocals, only drums, bass, other; rename their files, or "
+        "choose with --stems"
     )
+    (tmp_path / "songs" / "a - 1" / "vocals.wav").write_text("no audio")
+    assert main(["evaluate", "--model", str(model), *run[:-1]]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.splitlines()[-1].startswith("bsmamba2: error: no track could be scored; the first: a - 1: ")
     assert not re.search("^a - 1 ", shown.out, re.MULTILINE)
     assert not (tmp_path / "run" / "report.html").exists()
 

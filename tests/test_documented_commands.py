@@ -80,6 +80,7 @@ INSTEAD = {
     "NAME": "small-vocals",
     "FILE": "index.json",
     "ROOT": "MUSDB18-HQ",
+    "VOICES": "SPEECH",
 }
 # Small models in place of those that would be downloaded.
 MODELS_INSTEAD = {
@@ -123,6 +124,7 @@ NOT_RUN = {
     "python scripts/attack_": "tests/scripts/test_attacks.py makes a few of the attacks; all take minutes",
     "python scripts/fuzz_reading.py": "it takes an hour",
     "python scripts/compare_mixers.py": "tests/scripts/test_compare_mixers.py runs it on a little noise",
+    "python scripts/lay_out_voices.py": "its own test lays out a few tones",
     "python benchmark_mamba_ssm.py": "it measures for minutes",
     "python -m benchmarks.": "it measures for minutes",
 }
