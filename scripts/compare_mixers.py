@@ -1,7 +1,7 @@
 """Trains one small network with each mixer on equal processor time and scores them, as in docs/mixers.md.
 
     python scripts/compare_mixers.py SOURCES WORK
-    python scripts/compare_mixers.py SOURCES WORK --mixers mamba2 roformer --minutes 2 --seeds 1
+    python scripts/compare_mixers.py SOURCES WORK --mixers mamba2 roformer --minutes 1 --seeds 1
 
 The data are those of scripts/train_default_model.py, laid out in WORK/data; the scores are those on the 14 official
 validation songs. A first short training tells how much processor time a step of each mixer takes, with mixing, loss and
@@ -13,6 +13,7 @@ import argparse
 import functools
 import json
 import logging
+import math
 import statistics
 import sys
 import time
@@ -38,6 +39,7 @@ from bsmamba2.training.command import train
 from default_model.bank import Bank
 from default_model.datamodule import RecordingMixes
 from default_model.laying_out import lay_out
+from exit_status import exit_status
 
 FRAME = Path(__file__).parents[1] / "configs" / "tiny.yaml"
 MAMBA2 = {"expand": 2, "headdim": 32, "d_state": 32}
@@ -135,8 +137,10 @@ def compare_mixers(sources: Path, work: Path, mixers: Sequence[str], minutes: fl
         seeds: Start of all randomness of each run.
 
     Raises:
-        InputError: A source is missing, or a training run failed.
+        InputError: A source is missing, the time is none, a training run failed, or a song could not be scored.
     """
+    if not 0 < minutes < math.inf:
+        raise InputError(f"minutes={minutes} is not allowed; give a number above 0")
     torch.set_num_threads(1)
     lay_out(sources, work / "data")
     step_seconds = {mixer: _step_seconds(mixer, work) for mixer in mixers}
@@ -162,12 +166,18 @@ def network_of(mixer: str) -> dict[str, Any]:
     return {name: value for name, value in frame.items() if name not in MAMBA2} | chosen
 
 
-def _options(mixer: str, data: Path, folder: Path) -> list[str]:
-    """Returns the options of a training; those with several values are written to a file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "network.yaml"
-    config.write_text(yaml.safe_dump(TRAINING | {"model": MODEL | {"network": network_of(mixer)}}), encoding="utf-8")
-    return [f"--config={config}", f"--data.root={data}", f"--trainer.default_root_dir={folder}", "--ckpt_path=last"]
+def _options(mixer: str, work: Path, folder: str) -> list[str]:
+    """Returns the options of a training in a folder of a mixer; those with several values are written to a file."""
+    config, root = work / mixer / "network.yaml", work / mixer / folder
+    with complete_file(config) as temporary:
+        content = TRAINING | {"model": MODEL | {"network": network_of(mixer)}}
+        temporary.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return [
+        f"--config={config}",
+        f"--data.root={work / 'data'}",
+        f"--trainer.default_root_dir={root}",
+        "--ckpt_path=last",
+    ]
 
 
 def _seconds(options: Sequence[str], steps: int) -> float:
@@ -183,7 +193,7 @@ def _step_seconds(mixer: str, work: Path) -> float:
     if not path.exists():
         spent = []
         for steps in SHORT_STEPS:
-            options = _options(mixer, work / "data", work / mixer / f"{steps} steps")
+            options = _options(mixer, work, f"{steps} steps")
             spent.append(_seconds([*options, "--trainer.limit_val_batches=0"], steps))
         seconds = (spent[-1] - spent[-2]) / (SHORT_STEPS[-1] - SHORT_STEPS[-2])
         with complete_file(path) as temporary:
@@ -193,14 +203,17 @@ def _step_seconds(mixer: str, work: Path) -> float:
 
 def _run(mixer: str, seed: int, steps: int, work: Path) -> Run:
     """Returns the scores of a network after it was trained, which is done only once."""
-    folder = work / mixer / f"seed {seed}"
+    name = f"seed {seed}, {steps} steps"
+    folder = work / mixer / name
     spent = folder / "seconds.json"
     if not spent.exists():
-        seconds = _seconds([*_options(mixer, work / "data", folder), f"--seed_everything={seed}"], steps)
+        seconds = _seconds([*_options(mixer, work, name), f"--seed_everything={seed}"], steps)
         with complete_file(spent) as temporary:
             temporary.write_text(json.dumps(seconds), encoding="utf-8")
     (checkpoint,) = folder.glob("**/last.ckpt")
     results = evaluate(work / "data", folder / "scores", checkpoint, selection=Selection("valid"))
+    if results.failures:
+        raise InputError(f"songs could not be scored: {', '.join(results.failures)}; the reasons are printed above")
     return Run(results, json.loads(spent.read_text(encoding="utf-8")))
 
 
@@ -278,18 +291,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--mixers", nargs="+", choices=MIXERS, default=list(MIXERS), help="which; the first is compared with"
     )
-    parser.add_argument("--minutes", type=float, default=6.0, help="processor time of one training")
+    parser.add_argument("--minutes", type=float, default=3.0, help="processor time of one training")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="one training for each")
     options = parser.parse_args(arguments)
-    try:
-        compare_mixers(**vars(options))
-    except InputError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: stopped", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(parser.prog, lambda: compare_mixers(**vars(options)))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.musdb import Split
 from bsmamba2.errors import InputError
 from bsmamba2.stem_names import NOISE, SPEECH
+from exit_status import exit_status
 
 SINGING, INSTRUMENTALS = "singing-2", "instrumental-cc"
 SAMPLE_RATE = 16000
@@ -98,15 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("sources", type=Path, help="folder with the sources")
     parser.add_argument("root", type=Path, help="folder of the dataset to write")
-    try:
-        lay_out_voices(**vars(parser.parse_args(arguments)))
-    except InputError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: stopped", file=sys.stderr)
-        return 130
-    return 0
+    options = parser.parse_args(arguments)
+    return exit_status(parser.prog, lambda: lay_out_voices(**vars(options)))
 
 
 if __name__ == "__main__":

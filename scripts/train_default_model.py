@@ -15,8 +15,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentError
-
 from bsmamba2.data.musdb import Split
 from bsmamba2.errors import InputError
 from bsmamba2.evaluation.command import evaluate
@@ -25,12 +23,12 @@ from bsmamba2.evaluation.runs import REPORT
 from bsmamba2.evaluation.settings import ScoringSettings, Selection
 from bsmamba2.evaluation.table import results_table
 from bsmamba2.report.page import write_report
-from bsmamba2.system.stopping import stopped_by_exception
 from bsmamba2.training.command import train
 from bsmamba2.weights.checkpoint import WeightsFile, save_model
 from default_model.datamodule import RecordingMixes
 from default_model.laying_out import HASHES, check_pack, lay_out, lay_out_muted, pack
 from default_model.sources import TEST_FOLDER
+from exit_status import exit_status
 
 NAME = "small-vocals"
 CONFIG = Path(__file__).parents[1] / "configs" / "default_model.yaml"
@@ -112,19 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", action="store_true", help="also score the test songs, with and without vocals")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to train")
     options = parser.parse_args(own)
-    try:
-        with stopped_by_exception():
-            make(**vars(options), training=training)
-    except InputError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 1
-    except ArgumentError as error:
-        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: stopped", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(parser.prog, lambda: make(**vars(options), training=training))
 
 
 if __name__ == "__main__":

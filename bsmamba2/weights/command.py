@@ -57,7 +57,12 @@ def download_models(names: Sequence[str], json: bool = False) -> str:
     if json:
         return _to_json(
             [
-                {"name": model.name, "path": str(path), "size_bytes": path.stat().st_size, "sha256": sha256_of(path)}
+                {
+                    "name": model.name,
+                    "path": str(path),
+                    "size_bytes": path.stat().st_size,
+                    "sha256": model.sha256 or sha256_of(path),
+                }
                 for model, path in paths
             ]
         )

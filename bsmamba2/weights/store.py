@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from bsmamba2.errors import InputError
-from bsmamba2.system.files import make_folder
+from bsmamba2.system.files import git_blob_of, make_folder, sha256_of
 from bsmamba2.weights.download import by_hand, fetch, wrong_hash
 from bsmamba2.weights.registry import PUBLISHED_MODELS, PublishedModel, check_models_exist, published_model
 
@@ -161,10 +161,12 @@ def recognised(path: Path) -> PublishedModel | None:
         size_bytes = path.stat().st_size
     except OSError as error:
         raise InputError(f"the file {path} cannot be read ({error.strerror}); check the path") from error
+    exact: dict[str, PublishedModel] = {}
+    rounded: dict[str, PublishedModel] = {}
     for model in PUBLISHED_MODELS.values():
-        likely = model.exact_bytes == size_bytes or (
-            model.exact_bytes is None and abs(size_bytes / model.size_bytes - 1) < ROUNDED
-        )
-        if likely and not wrong_hash(model, path):
-            return model
-    return None
+        if model.exact_bytes == size_bytes:
+            exact[model.sha256] = model
+        elif model.exact_bytes is None and abs(size_bytes / model.size_bytes - 1) < ROUNDED:
+            rounded[model.git_blob] = model
+    found = exact.get(sha256_of(path)) if exact else None
+    return found or (rounded.get(git_blob_of(path)) if rounded else None)

@@ -236,7 +236,10 @@ def test_the_published_medians_of_sisec(tmp_path: Path, test_data: Path, method:
     sisec = test_data / "data" / "sisec2018"
     with tarfile.open(sisec / f"{method}.tar.xz") as archive:
         # The first versions of Python 3.11 have no filter.
-        archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+        if hasattr(tarfile, "data_filter"):
+            archive.extractall(tmp_path, filter="data")
+        else:
+            archive.extractall(tmp_path)
     files = sorted((tmp_path / method).rglob("*.json"))
     tracks = {path.stem: museval_medians(MusevalScores(path.read_text(encoding="utf-8"))) for path in files}
     expected = published(sisec)[method]

@@ -9,6 +9,7 @@ import torch
 from matplotlib.image import imread
 
 import compare_mixers
+from benchmarks.mixers import PAIRS
 from bsmamba2.evaluation.results import ESTIMATE, Results, TrackResult
 from bsmamba2.evaluation.scores import StemScores
 from bsmamba2.model import BSMamba2, ModelConfig
@@ -28,6 +29,7 @@ def run(*usdr: float) -> Run:
 
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_networks_differ_in_the_mixers_alone(mixer: str) -> None:
+    assert MIXERS[mixer][:2] == PAIRS[mixer]
     network, mamba2 = (ModelConfig.from_dict(network_of(name)) for name in (mixer, "mamba2"))
     assert (network.time_mixer, network.band_mixer) == MIXERS[mixer][:2]
     assert (network.dim, network.depth, network.bands) == (mamba2.dim, mamba2.depth, mamba2.bands)
@@ -55,14 +57,24 @@ def test_a_mixer_is_trained_scored_and_not_trained_again(
 ) -> None:
     monkeypatch.setattr(compare_mixers, "SHORT_STEPS", (1, 1, 2))
     monkeypatch.setitem(compare_mixers.SIZES, "segment_seconds", 0.2)
+    # As measured, so that the number of steps does not depend on this machine.
+    (tmp_path / "mamba2").mkdir()
+    (tmp_path / "mamba2" / "step_seconds.json").write_text("0.06")
     options = [str(made_up), str(tmp_path), "--mixers", "mamba2", "--seeds", "1", "--minutes", "0.002"]
     assert compare_mixers.main(options) == 0
     table = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out.endswith(table)
-    assert math.isfinite(float(table.splitlines()[2].split("|")[8]))
-    checkpoints = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.ckpt")}
-    assert len(checkpoints) >= 3
+    row = [cell.strip() for cell in table.splitlines()[2].split("|")[1:-1]]
+    assert row[3:5] == ["0.06", "2"]
+    assert math.isfinite(float(row[7]))
+    (checkpoint,) = tmp_path.glob("mamba2/seed 1, 2 steps/**/last.ckpt")
+    written = checkpoint.stat().st_mtime_ns
     assert compare_mixers.main(options) == 0
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.ckpt")} == checkpoints
+    assert checkpoint.stat().st_mtime_ns == written
+    capsys.readouterr()
     assert compare_mixers.main([str(tmp_path / "nothing"), str(tmp_path / "other")]) == 1
     assert "error: there is no folder" in capsys.readouterr().err
+    assert compare_mixers.main([*options, "--minutes", "0"]) == 1
+    assert "minutes=0.0 is not allowed" in capsys.readouterr().err
+    assert math.isfinite(compare_mixers._step_seconds("roformer", tmp_path))
+    assert (tmp_path / "roformer" / "step_seconds.json").exists()
