@@ -78,3 +78,7 @@ def test_a_mixer_is_trained_scored_and_not_trained_again(
     assert "minutes=0.0 is not allowed" in capsys.readouterr().err
     assert math.isfinite(compare_mixers._step_seconds("roformer", tmp_path))
     assert (tmp_path / "roformer" / "step_seconds.json").exists()
+    (vocals,) = tmp_path.glob("data/valid/*/vocals.wav")
+    vocals.write_text("no audio")
+    assert compare_mixers.main(options) == 1
+    assert "error: songs could not be scored: " in capsys.readouterr().err
