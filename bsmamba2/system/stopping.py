@@ -57,6 +57,21 @@ class DeferredStop:
 
 
 @contextlib.contextmanager
+def handlers_restored() -> Iterator[None]:
+    """Restores the handlers of signals that stop the program at the end of the block, which a library may replace."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Only the main thread can handle signals.
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            if handler is not None:  # It is not Python's.
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def stopped_by_exception(numbers: Sequence[int] = SIGNALS) -> Iterator[None]:
     """Turns signals into SystemExit while the block runs, except those that are ignored, as under nohup.
 
@@ -65,17 +80,17 @@ def stopped_by_exception(numbers: Sequence[int] = SIGNALS) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Only the main thread can handle signals.
         return
-    caught = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-    previous = {number: signal.signal(number, stop) for number in caught}
     hooks = sys.excepthook, sys.unraisablehook
     sys.excepthook = lambda kind, error, trace: None if kind is KeyboardInterrupt else hooks[0](kind, error, trace)
     sys.unraisablehook = lambda ignored: _send_again() if ignored.exc_type is KeyboardInterrupt else hooks[1](ignored)
-    try:
-        yield
-    finally:
-        sys.excepthook, sys.unraisablehook = hooks
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with handlers_restored():
+        for number in numbers:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            sys.excepthook, sys.unraisablehook = hooks
 
 
 def _send_again() -> None:

@@ -25,6 +25,7 @@ from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.errors import InputError
 from bsmamba2.system.files import LOCK, check_writable, locked
 from bsmamba2.system.processes import is_first_process
+from bsmamba2.system.stopping import handlers_restored
 from bsmamba2.training.averaging import Averaging
 from bsmamba2.training.best import BestCheckpoints
 from bsmamba2.training.configs import load_config, with_config_files
@@ -319,7 +320,8 @@ def _first_exception() -> Iterator[None]:
 def _fit(cli: TrainingCLI) -> None:
     try:
         # Lightning draws its bar on the standard output, whose reader may stop before the run does.
-        with _first_exception(), contextlib.redirect_stdout(sys.stderr):
+        # Its clean-up, which restores the handlers of signals, may fail.
+        with _first_exception(), handlers_restored(), contextlib.redirect_stdout(sys.stderr):
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.resume_point, weights_only=True)
     except SystemExit as stop:
         last = cli.config_init.resume.path

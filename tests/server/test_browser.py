@@ -155,7 +155,7 @@ def test_a_song_is_cancelled_and_a_reload_comes_back(page: Any, served: Running,
     page.get_by_label("Format").select_option("flac")
     page.reload()
     found.get_by_text("Separating").wait_for()
-    assert row(page, "half").get_attribute("aria-current") == "true"
+    row(page, "half").and_(page.locator("[aria-current=true]")).wait_for()
     assert page.evaluate("document.body.page.choices.fields.format") == "flac"
     other = page.context.new_page()
     other.goto(served.address)

@@ -26,6 +26,7 @@ from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.data.excerpts import Excerpts
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
+from bsmamba2.system.stopping import SIGNALS
 from bsmamba2.training.command import train
 from bsmamba2.training.resuming import CompleteCheckpointIO, find_resume_point
 from bsmamba2.version import __version__
@@ -316,6 +317,7 @@ def test_a_stopped_run_is_resumed_from_its_last_step(
     send = ("--trainer.callbacks=tests.training.test_resuming.Signal", f"--trainer.callbacks.number={int(number)}",
             f"--trainer.callbacks.{kind}={value}")  # fmt: skip
     line = arguments(SMALL, musdb_root, cache, tmp_path, *rare)
+    handler = signal.getsignal(signal.SIGTERM)
     status: Any = None
     try:
         status = main(["train", *line, *send])
@@ -325,7 +327,7 @@ def test_a_stopped_run_is_resumed_from_its_last_step(
     (last,) = tmp_path.rglob("last.ckpt")
     assert f"run the same command with --ckpt_path last to resume from {last}" in capsys.readouterr().err
     assert last_of(tmp_path)["global_step"] == steps
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == handler
     assert main(["train", *line, "--ckpt_path=last"]) == 0
     assert differences(results(last_of(tmp_path)), straight(*rare)) == []
 
@@ -347,9 +349,11 @@ class StoppedLoader(DataLoader[Excerpts]):
 
 def test_a_run_that_is_stopped_while_data_loading_starts(musdb_root: Path, cache: Path, tmp_path: Path) -> None:
     """Lightning's clean-up fails then."""
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)]
     with pytest.raises(SystemExit) as stop:
         train(arguments(SMALL, musdb_root, cache, tmp_path), StoppedLoading)
     assert stop.value.code == 143
+    assert [signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)] == handlers
 
 
 def test_a_second_signal_stops_at_once(training: Train, tmp_path: Path) -> None:
