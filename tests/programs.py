@@ -30,7 +30,8 @@ USUAL_SPAWN = multiprocessing.util.spawnv_passfds
 def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
     """Returns the variables that Python and its libraries read when they start."""
     beginnings = ("PYTHON", "LC_", "LANG", "MPL", "TORCH", "CXX", "KMP_", "MKL_")
-    given_to_copies = ("PYTHONPATH", "PYTHONUNBUFFERED")
+    # PyTorch sets the last one here as soon as a test compiles something, and reads it whenever it compiles.
+    given_to_copies = ("PYTHONPATH", "PYTHONUNBUFFERED", "TORCHINDUCTOR_CACHE_DIR")
     return {
         name: value
         for name, value in environment.items()
