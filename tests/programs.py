@@ -46,7 +46,7 @@ def without_flags(arguments: Sequence[str]) -> list[str]:
 
 
 def interpreter_flags() -> list[str]:
-    return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined, no-any-return]
+    return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
 
 
 class Server:
