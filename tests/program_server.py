@@ -17,6 +17,7 @@ import runpy
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -117,6 +118,8 @@ def become(program: Program) -> None:
     os.chdir(program.folder)
     os.environ.clear()
     os.environ.update(program.environment)
+    # It may have been looked up before.
+    tempfile.tempdir = None
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Not the standard error: handlers of logs keep the one they found when they were imported.
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0)), sys.stdin.encoding, sys.stdin.errors)

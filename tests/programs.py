@@ -30,12 +30,23 @@ USUAL_SPAWN = multiprocessing.util.spawnv_passfds
 def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
     """Returns the variables that Python and its libraries read when they start."""
     beginnings = ("PYTHON", "LC_", "LANG", "MPL", "TORCH", "CXX", "KMP_", "MKL_")
-    given_to_copies = ("PYTHONPATH", "PYTHONUNBUFFERED")
+    # PyTorch sets the last one here as soon as a test compiles something, and reads it whenever it compiles.
+    given_to_copies = ("PYTHONPATH", "PYTHONUNBUFFERED", "TORCHINDUCTOR_CACHE_DIR")
     return {
         name: value
         for name, value in environment.items()
         if name.startswith(beginnings) and name not in given_to_copies
     }
+
+
+def without_flags(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments of an interpreter without the flags of this one, which `multiprocessing` repeats."""
+    flags = interpreter_flags()
+    return list(arguments[len(flags) :] if list(arguments[: len(flags)]) == flags else arguments)
+
+
+def interpreter_flags() -> list[str]:
+    return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
 
 
 class Server:
@@ -48,11 +59,12 @@ class Server:
 
     def can_start(self, command: Sequence[str], environment: Mapping[str, str]) -> bool:
         """Returns whether a copy does what a new interpreter would."""
+        arguments = without_flags(command[1:])
         return (
             sys.platform == "linux"
             and command[0] == sys.executable
-            and len(command) > 1
-            and (not command[1].startswith("-") or command[1] in ("-c", "-m"))
+            and len(arguments) > 0
+            and (not arguments[0].startswith("-") or arguments[0] in ("-c", "-m"))
             and read_at_start(environment) == read_at_start(self._environment)
         )
 
@@ -77,7 +89,7 @@ class Server:
         """
         connection = self.connection or self._connected()
         program = {
-            "arguments": list(command[1:]), "folder": folder, "environment": dict(environment),
+            "arguments": without_flags(command[1:]), "folder": folder, "environment": dict(environment),
             "numbers": list(files), "new_session": new_session, "starts_copies": starts_copies,
         }  # fmt: skip
         libc = ctypes.CDLL(None)
@@ -92,8 +104,8 @@ class Server:
     def _connected(self) -> socket.socket:
         self.connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         process = USUAL_POPEN(
-            [sys.executable, "-m", "tests.program_server", str(theirs.fileno())], cwd=PROJECT, env=self._environment,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
+            [sys.executable, *interpreter_flags(), "-m", "tests.program_server", str(theirs.fileno())], cwd=PROJECT,
+            env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
         )  # fmt: skip
         theirs.close()
         atexit.register(_end, self.connection, process)

@@ -34,6 +34,7 @@ from bsmamba2.doctor import (
 from bsmamba2.model.scans import kernel_problem
 from bsmamba2.model.selective import selective_chunked, selective_sequential
 from bsmamba2.model.ssd import ssd_chunked, ssd_sequential
+from tests import programs
 
 REPOSITORY = Path(__file__).parent.parent
 NO_IMAGE = "CUDA error: no kernel image is available for execution on the device"
@@ -53,11 +54,12 @@ def install(folder: Path, package: str, source: str) -> None:
 
 
 def in_subprocess(path: Path) -> tuple[dict[str, Check], Report]:
-    program = "from bsmamba2.commands import doctor; print(doctor(json=True)[0])"
-    environment = {**os.environ, "PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, env=environment, check=True
+    program = (
+        "import warnings; warnings.simplefilter('error')\n"
+        "from bsmamba2.commands import doctor; print(doctor(json=True)[0])"
     )
+    environment = {**os.environ, "PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
+    result = programs.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
     content = json.loads(result.stdout)
     healthy = content.pop("healthy")
     devices = tuple(Device(**device) for device in content.pop("devices"))

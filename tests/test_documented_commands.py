@@ -55,6 +55,7 @@ SMALLER = {
         "--data.workers=0",
         "--data.validation_seconds=0.25",
         "--trainer.max_epochs=1",
+        "--trainer.num_sanity_val_steps=0",
         "--trainer.accelerator=cpu",
         "--trainer.devices=1",
         "--trainer.precision=32",

@@ -1,6 +1,7 @@
 """Which part of the package imports which: the folders, and the modules next to them, are its units."""
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "bsmamba2"
 ROOT = "__init__"
 
 
+@functools.cache
 def rooms() -> dict[str, set[str]]:
     """Returns the rooms that each room imports, wherever in a module it does so."""
     found: dict[str, set[str]] = defaultdict(set)

@@ -79,6 +79,26 @@ def test_a_copy_has_imported_what_the_commands_need() -> None:
     assert programs.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
 
 
+def test_a_compiler_that_was_used_here_needs_no_new_process() -> None:
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "environ", os.environ.copy())
+        cache_dir()
+        used = dict(os.environ)
+    code = "import sys; print('torch' in sys.modules)"
+    assert programs.run([sys.executable, "-c", code], capture_output=True, text=True, env=used).stdout == "True\n"
+
+
+def test_flags_of_this_python_need_no_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of variables such as PYTHONDONTWRITEBYTECODE, too."""
+    monkeypatch.setattr(programs, "interpreter_flags", lambda: ["-B"])
+    code = "import sys; print('torch' in sys.modules, sys.argv)"
+    for flags, copied in (["-B"], True), (["-I"], False):
+        ended = programs.run([sys.executable, *flags, "-c", code, "given"], capture_output=True, text=True)
+        assert ended.stdout == f"{copied} ['-c', 'given']\n"
+
+
 def test_what_changes_python_itself_needs_a_new_process() -> None:
     code = "import sys; print('torch' in sys.modules, sys.flags.optimize)"
     changed = os.environ | {"PYTHONOPTIMIZE": "1"}

@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from bsmamba2.evaluation.statistics import Summary
-from bsmamba2.player.palette import DARK, FONTS, LIGHT, Palette
+from bsmamba2.player.palette import DARK, FONTS, LIGHT
 from bsmamba2.printable import printable
 from bsmamba2.report.style import SERIES_COLOURS, drawing
 
@@ -39,9 +40,10 @@ class Series:
     label: str
     number: int | None = None
 
-    def colour(self, palette: Palette) -> str:
-        """Returns its colour in a palette."""
-        return palette["muted" if self.number is None else f"series-{self.number % SERIES_COLOURS}"]
+    @property
+    def colour(self) -> str:
+        """Its colour on a light page."""
+        return LIGHT["muted" if self.number is None else f"series-{self.number % SERIES_COLOURS}"]
 
     @property
     def css_class(self) -> str:
@@ -114,17 +116,17 @@ def box_plot(title: str, axis: str, values: Mapping[Series, Sequence[float]]) ->
         return None
     labels = [_short(series.label) for series in shown]
 
-    def draw(palette: Palette) -> Figure:
+    def draw() -> Figure:
         figure, axes = _panel(PANEL_WIDTH, 54 + 26 * len(shown), left=14 + 6.4 * max(map(len, labels)), bottom=42)
         for row, (series, scores) in enumerate(shown.items()):
             if not scores:
                 at_left = axes.get_yaxis_transform()
-                axes.text(0.01, row, "undefined", transform=at_left, color=palette["muted"], fontsize=10, va="center")
+                axes.text(0.01, row, "undefined", transform=at_left, color=LIGHT["muted"], fontsize=10, va="center")
                 continue
-            _box(axes, row, scores, series.colour(palette))
+            _box(axes, row, scores, series.colour)
         axes.set_yticks(range(len(shown)), labels)
         axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.tick_params(axis="y", labelcolor=palette["ink"], length=0)
+        axes.tick_params(axis="y", labelcolor=LIGHT["ink"], length=0)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(axis)
         return figure
@@ -151,10 +153,10 @@ def interval_plot(
     if not any(map(math.isfinite, every)):
         return None
 
-    def draw(palette: Palette) -> Figure:
+    def draw() -> Figure:
         figure, axes = _panel(PANEL_WIDTH, 260, left=52, bottom=46)
         for order, (series, summaries) in enumerate(values.items()):
-            colour = series.colour(palette)
+            colour = series.colour
             at = [place + 0.05 * (order - (len(values) - 1) / 2) for place in range(len(places))]
             axes.plot(
                 at,
@@ -198,13 +200,13 @@ def difference_plot(title: str, axis: str, differences: Mapping[str, float], ser
     shown = finite if len(finite) <= MOST_BARS else finite[: MOST_BARS // 2] + finite[-MOST_BARS // 2 :]
     labels = [_short(name) for name, _ in shown]
 
-    def draw(palette: Palette) -> Figure:
+    def draw() -> Figure:
         figure, axes = _panel(PANEL_WIDTH, 52 + 16 * len(shown), left=14 + 5.9 * max(map(len, labels)), bottom=42)
-        axes.barh(range(len(shown)), [value for _, value in shown], height=0.7, color=series.colour(palette))
-        axes.axvline(0, color=palette["ink"], linewidth=1)
+        axes.barh(range(len(shown)), [value for _, value in shown], height=0.7, color=series.colour)
+        axes.axvline(0, color=LIGHT["ink"], linewidth=1)
         axes.set_yticks(range(len(shown)), labels, fontsize=10)
         axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.tick_params(axis="y", labelcolor=palette["ink"], length=0)
+        axes.tick_params(axis="y", labelcolor=LIGHT["ink"], length=0)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(axis)
         return figure
@@ -236,14 +238,14 @@ def timeline(
     seconds = max(len(active) / 10, *(len(scores) for scores in windows.values()))
     low, high = limits
 
-    def draw(palette: Palette) -> Figure:
+    def draw() -> Figure:
         figure, axes = _panel(TIMELINE_WIDTH, 190, left=52, bottom=58)
         for series, scores in windows.items():
             axes.stairs(
                 np.clip(np.asarray(scores, dtype=float), low, high),
                 np.arange(len(scores) + 1),
                 baseline=None,
-                color=series.colour(palette),
+                color=series.colour,
                 linestyle=series.line_style,
                 linewidth=1.5,
             )
@@ -253,7 +255,7 @@ def timeline(
         axes.xaxis.set_major_locator(MultipleLocator(_tick_seconds(seconds)))
         axes.tick_params(axis="x", labelbottom=False, length=0)
         axes.set_ylabel(axis)
-        _activity_strip(axes, active, palette)
+        _activity_strip(axes, active)
         return figure
 
     counts = {
@@ -274,43 +276,57 @@ def shared_limits(scores: Sequence[float]) -> tuple[float, float]:
     return 5.0 * math.floor(low / 5), max(5.0 * math.ceil(high / 5), 5.0 * math.floor(low / 5) + 5)
 
 
-def _settings(palette: Palette) -> dict[str, Any]:
-    return {
-        # Text stays text, which the browser draws in the fonts of the page; ids are the same every time.
-        "svg.fonttype": "none",
-        "svg.hashsalt": "bsmamba2",
-        "font.family": "DejaVu Sans",
-        "font.size": 11,
-        "text.color": palette["ink"],
-        "axes.edgecolor": palette["grid"],
-        "axes.labelcolor": palette["ink"],
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.axisbelow": True,
-        "axes.grid": True,
-        "grid.color": palette["grid"],
-        "grid.linewidth": 0.8,
-        "xtick.color": palette["grid"],
-        "ytick.color": palette["grid"],
-        "xtick.labelcolor": palette["muted"],
-        "ytick.labelcolor": palette["muted"],
-    }
+# Text stays text, which the browser draws in the fonts of the page; ids are the same every time.
+DRAWING_SETTINGS: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "bsmamba2",
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "text.color": LIGHT["ink"],
+    "axes.edgecolor": LIGHT["grid"],
+    "axes.labelcolor": LIGHT["ink"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": LIGHT["grid"],
+    "grid.linewidth": 0.8,
+    "xtick.color": LIGHT["grid"],
+    "ytick.color": LIGHT["grid"],
+    "xtick.labelcolor": LIGHT["muted"],
+    "ytick.labelcolor": LIGHT["muted"],
+}
+# The colours of plots, by those for light pages; no two of them are alike.
+DARK_COLOURS = {
+    LIGHT[name]: DARK[name] for name in ("ink", "muted", "grid", *(f"series-{n}" for n in range(SERIES_COLOURS)))
+}
 
 
-def _plot(title: str, draw: Callable[[Palette], Figure], note: str) -> Plot:
-    """Returns a plot of what is drawn with each palette."""
-    light, dark = (_svg(draw, palette) for palette in (LIGHT, DARK))
-    return Plot(printable(title), light, dark, note)
+def _plot(title: str, draw: Callable[[], Figure], note: str) -> Plot:
+    light = _svg(draw)
+    return Plot(printable(title), light, _for_dark_pages(light), note)
 
 
-def _svg(draw: Callable[[Palette], Figure], palette: Palette) -> str:
+def _svg(draw: Callable[[], Figure]) -> str:
     written = io.StringIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with drawing(_settings(palette)):
-        draw(palette).savefig(written, format="svg", transparent=True, metadata=no_metadata)
+    with drawing(DRAWING_SETTINGS):
+        draw().savefig(written, format="svg", transparent=True, metadata=no_metadata)
     # The first of these elements is that of matplotlib's own style.
     start, definitions, rest = written.getvalue().partition("<defs>")
     return f"{start}{definitions}<style>text {{ font-family: {FONTS} !important }}</style>{rest}"
+
+
+def _for_dark_pages(svg: str) -> str:
+    """Returns the same drawing in the colours of dark pages: drawing it again would take as long as the first time.
+
+    Only the tags are changed: a song may have the name of a colour.
+    """
+
+    def recoloured(tag: re.Match[str]) -> str:
+        return re.sub("#[0-9a-f]{6}", lambda colour: DARK_COLOURS.get(colour[0], colour[0]), tag[0])
+
+    return re.sub("<[^>]*>", recoloured, svg)
 
 
 def _panel(width: float, height: float, left: float, bottom: float) -> tuple[Figure, Axes]:
@@ -342,11 +358,11 @@ def _box(axes: Axes, row: int, scores: Sequence[float], colour: str) -> None:
     axes.plot(scores, rows, "o", color=colour, alpha=0.45, markersize=3.6, markeredgewidth=0)
 
 
-def _activity_strip(axes: Axes, active: Sequence[int], palette: Palette) -> None:
+def _activity_strip(axes: Axes, active: Sequence[int]) -> None:
     """Draws when a stem is active below axes, with the labels of their time."""
     left, bottom, width, _ = axes.get_position().bounds
     strip = axes.figure.add_axes((left, bottom - 14 / 190, width, 9 / 190), sharex=axes)
-    strip.broken_barh(_spans(active), (0, 1), facecolor=palette["ink"], linewidth=0)
+    strip.broken_barh(_spans(active), (0, 1), facecolor=LIGHT["ink"], linewidth=0)
     strip.set_ylim(0, 1)
     strip.set_yticks([0.5], ["active"], fontsize=10)
     strip.tick_params(axis="y", length=0)

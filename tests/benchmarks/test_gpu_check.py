@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,17 +28,31 @@ def test_a_training_is_resumed_and_the_results_are_written(tmp_path: Path, monke
     assert "resuming from" in (tmp_path / "training-and-resuming.log").read_text(encoding="utf-8")
 
 
-def test_a_command_is_stopped_at_its_limit_with_what_it_started(tmp_path: Path) -> None:
+def test_a_command_is_stopped_at_its_limit_with_what_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
     program = "import subprocess, sys, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
-    with (tmp_path / "log").open("w") as log:
-        # Long enough for Python to start, however busy the machine is.
-        status = gpu_check.run_until(("-c", program), log.fileno(), time.monotonic() + 10)
-    assert status == "stopped at its limit"
-    started = int((tmp_path / "log").read_text())
+
+    class Begun(programs.Popen):
+        """A program that has started its own before its time is looked at, however busy the machine is."""
+
+        def __init__(self, *given: Any, **options: Any) -> None:
+            super().__init__(*given, **options)
+            wait_until(lambda: path.read_text().endswith("\n"))
+
+    monkeypatch.setattr(subprocess, "Popen", Begun)
+    with path.open("w") as log:
+        assert gpu_check.run_until(("-c", program), log.fileno(), time.monotonic()) == "stopped at its limit"
+    started = int(path.read_text())
+    wait_until(lambda: not is_running(started))
+
+
+def wait_until(true: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE_SECONDS
-    while is_running(started):
+    while not true():
         assert time.monotonic() < end
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 def is_running(process: int) -> bool:

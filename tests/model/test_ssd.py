@@ -1,4 +1,3 @@
-import subprocess
 import sys
 from collections.abc import Callable
 
@@ -11,6 +10,7 @@ from bsmamba2.errors import InputError
 from bsmamba2.model.scan_names import Scan
 from bsmamba2.model.scans import choose_scan, kernel_module, kernel_problem, ssd
 from bsmamba2.model.ssd import GPU_MULTIPLE, SegmentSums, chunking, segment_sums, ssd_chunked, ssd_sequential
+from tests import programs
 
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -158,7 +158,7 @@ def test_the_choice_is_logged_once() -> None:
         "from bsmamba2.model.scans import Scan, choose_scan\n"
         "for _ in range(3): choose_scan(torch.device('cpu'))"
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    result = programs.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stderr.count("scan: chunked on cpu") == 1
 
 

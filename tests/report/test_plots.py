@@ -46,6 +46,13 @@ def test_text_is_not_mathematics() -> None:
     assert plot.note == "1 infinite differences are left out."
 
 
+def test_a_song_may_have_the_name_of_a_colour() -> None:
+    plot = difference_plot("title", "dB", {LIGHT["ink"]: 1.0}, FIRST)
+    assert plot is not None
+    assert f">{LIGHT['ink']}<" in plot.dark
+    assert LIGHT["ink"] not in plot.dark.replace(f">{LIGHT['ink']}<", "")
+
+
 def test_nothing_to_draw_gives_no_plot() -> None:
     undefined = {FIRST: [math.nan, math.inf]}
     assert box_plot("title", "dB", undefined) is None

@@ -314,9 +314,10 @@ def test_the_recipe_packs_trains_resumes_and_scores(
     assert str(tmp_path / "work" / "pack") in capsys.readouterr().out
     small = [f"--model.network={json.dumps(TINY.to_dict())}", "--model.compile=false", "--model.warmup_steps=0"]
     small += ["--trainer.precision=32", "--data.batch_size=2", "--data.epoch_excerpts=4"]
-    arguments = [str(made_up), str(tmp_path / "work"), "--report", "--", *small]
-    assert train_default_model.main([*arguments, "--trainer.max_epochs=1"]) == 0
-    assert train_default_model.main([*arguments, "--trainer.max_epochs=2"]) == 0
+    small += ["--trainer.num_sanity_val_steps=0", "--pictures.every_n_validations=100"]
+    places = [str(made_up), str(tmp_path / "work")]
+    assert train_default_model.main([*places, "--", *small, "--trainer.max_epochs=1"]) == 0
+    assert train_default_model.main([*places, "--report", "--", *small, "--trainer.max_epochs=2"]) == 0
     last = next((tmp_path / "work" / "training").rglob("last.ckpt"))
     assert WeightsFile.read(last).content["global_step"] == 4
     weights = tmp_path / "work" / f"{train_default_model.NAME}.safetensors"

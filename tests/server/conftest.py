@@ -39,6 +39,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, song: Track) -> Path:
 
 @pytest.fixture(scope="session")
 def served(folder: Path) -> Iterator[Running]:
-    """Gives the command with a tiny model."""
-    with running(folder, *MODEL) as started:
+    """Gives the command with a tiny model, started as users do."""
+    with running(folder, *MODEL, fresh=True) as started:
         yield started

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from tests import programs
 from tests.conftest import PATIENCE_SECONDS
 
 REPOSITORY = Path(__file__).parents[2]
@@ -89,12 +90,13 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *arguments: str, **options: Any) -> Iterator[Running]:
+def running(folder: Path, *arguments: str, fresh: bool = False, **options: Any) -> Iterator[Running]:
     """Gives the command while it runs in a folder, with a folder for temporary files in it; then ends it.
 
     Args:
         folder: Where it runs.
         arguments: Its arguments.
+        fresh: Whether it and the process that computes are new interpreters, instead of copies of one.
         options: More of `subprocess.Popen`.
     """
     temporary = folder / "temporary"
@@ -104,10 +106,11 @@ def running(folder: Path, *arguments: str, **options: Any) -> Iterator[Running]:
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         environment.pop(name, None)
     with log.open("wb") as written:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bsmamba2", "open", "--no-browser", "--port", "0", *arguments],
-            cwd=folder, env=environment, stdout=written, stderr=written, start_new_session=True, **options,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "bsmamba2", "open", "--no-browser", "--port", "0", *arguments]
+        options |= {"cwd": folder, "env": environment, "stdout": written, "stderr": written, "start_new_session": True}
+        process = (
+            subprocess.Popen(command, **options) if fresh else programs.Popen(command, starts_copies=True, **options)
+        )
     try:
         yield Running(process, log)
     finally:

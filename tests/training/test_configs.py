@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torch import Tensor
 
+from bsmamba2.audio.writing import write_audio
 from bsmamba2.cli import main
+from bsmamba2.data.musdb import SAMPLE_RATE
 from bsmamba2.model import BSMamba2, ModelConfig, make_network
 from bsmamba2.model.mel import mel_bands
 from bsmamba2.training.command import train
 from bsmamba2.training.configs import MOST_CHARACTERS, load_config
+
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 PROJECT = Path(__file__).parents[2]
 CONFIGS = sorted(path.name for path in (PROJECT / "configs").glob("*.yaml"))
@@ -58,22 +63,36 @@ def test_other_networks_train_from_their_configs(name: str, musdb_root: Path, tm
     options = [f"--config={PROJECT / 'configs' / name}", *SMALL]
     options += [option for mixer in {config.time_mixer, config.band_mixer} for option in SMALL_MIXERS[mixer]]
     options += [f"--data.root={musdb_root}", f"--data.cache={tmp_path}", "--data.workers=0"]
+    options += ["--data.batch_size=2", "--data.validation_seconds=0.25"]
     options += ["--trainer.accelerator=cpu", "--trainer.precision=32", "--trainer.fast_dev_run=1"]
     options += [f"--trainer.default_root_dir={tmp_path}", "--trainer.enable_progress_bar=false"]
     assert train(options) == tmp_path.absolute()
 
 
+@pytest.fixture(scope="module")
+def second_of_song(tmp_path_factory: pytest.TempPathFactory, song_stems: dict[str, Tensor]) -> Path:
+    """Returns a MUSDB18-HQ folder with one second of the song to test on."""
+    root = tmp_path_factory.mktemp("second")
+    for name, audio in song_stems.items():
+        write_audio(root / "test" / "Three - Third" / f"{name}.wav", audio[:, :SAMPLE_RATE], SAMPLE_RATE)
+    return root
+
+
 @pytest.mark.parametrize("name", ["tiny", "rwkv6-tiny", "rwkv6-mamba2-tiny"])
-def test_tiny_networks_train_score_and_separate(name: str, musdb_root: Path, tmp_path: Path) -> None:
+def test_tiny_networks_train_score_and_separate(
+    name: str, musdb_root: Path, second_of_song: Path, tmp_path: Path
+) -> None:
     config = network_of(f"{name}.yaml")
     options = [f"--config={name}", *SMALL, *SMALL_MIXERS[config.time_mixer], f"--data.root={musdb_root}"]
     options += [f"--data.cache={tmp_path / 'cache'}", "--data.epoch_excerpts=4", "--trainer.max_epochs=1"]
+    options += ["--data.workers=0", "--data.validation_seconds=0.25", "--trainer.num_sanity_val_steps=0"]
     options += [f"--trainer.default_root_dir={tmp_path}", "--trainer.enable_progress_bar=false"]
     model = train(options)
     assert model.suffix == ".ckpt"
     folder = tmp_path / "scores"
-    assert main(["evaluate", "--model", str(model), "--root", str(musdb_root), "--output", str(folder)]) == 0
-    song = next((musdb_root / "test").iterdir())
+    scoring = ["evaluate", "--model", str(model), "--root", str(second_of_song), "--output", str(folder)]
+    assert main([*scoring, "--no-report"]) == 0
+    song = next((second_of_song / "test").iterdir())
     assert (
         main(["separate", str(song / "mixture.wav"), "--model", str(model), "--output", str(tmp_path / "stems")]) == 0
     )

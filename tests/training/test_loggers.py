@@ -14,6 +14,8 @@ from bsmamba2.training.command import train
 from bsmamba2.training.loggers import LOGGER_EXTRAS, make_loggers
 from tests.training.test_command import options
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 # As much of the package wandb as Lightning uses.
 WANDB = """
 run = None
@@ -91,11 +93,11 @@ def test_a_run_is_logged_to_a_package_that_is_installed_and_resumed(
     monkeypatch.chdir(tmp_path)
     logger = ("--trainer.logger=WandbLogger", f"--trainer.logger.save_dir={tmp_path / 'wandb'}")
     given = options(tiny_config, musdb_root, tmp_path, *logger)
-    first = train([*given, "--trainer.max_epochs=1"])
+    first = train(given)
     assert first.parent == tmp_path / "wandb" / "lightning_logs" / "stand-in" / "checkpoints"
     assert "val/usdr" in (tmp_path / "logged").read_text(encoding="utf-8")
     sys.modules["wandb"].run = None  # type: ignore[attr-defined]
-    assert train([*given, "--ckpt_path=last"]).parent == first.parent
+    assert train([*given, "--trainer.max_epochs=2", "--ckpt_path=last"]).parent == first.parent
     for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
         del sys.modules[name]
 
@@ -120,10 +122,10 @@ def test_the_last_run_is_resumed_though_a_logger_has_made_a_new_one(
 ) -> None:
     logger = (f"--trainer.logger={__name__}.NumberedLogger", f"--trainer.logger.save_dir={tmp_path / 'runs'}")
     given = options(tiny_config, musdb_root, tmp_path / "root", *logger)
-    first = train([*given, "--trainer.max_epochs=1"]).parent
-    assert train([*given, "--ckpt_path=last"]).parent == first
+    first = train(given).parent
+    assert train([*given, "--trainer.max_epochs=2", "--ckpt_path=last"]).parent == first
     # A run that is named is not another one.
-    named = train([*given, "--trainer.logger.run_id=mine", "--trainer.max_epochs=1", "--ckpt_path=last"]).parent
+    named = train([*given, "--trainer.logger.run_id=mine", "--ckpt_path=last"]).parent
     assert named == tmp_path / "runs" / "experiment" / "mine" / "checkpoints"
 
 

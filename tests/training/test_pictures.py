@@ -53,7 +53,7 @@ def test_every_validation_is_logged_in_images_and_audio(
 
 
 def test_a_training_run_logs_them_by_default(tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path) -> None:
-    train(options(tiny_config, musdb_root, tmp_path, "--trainer.max_epochs=1"))
+    train(options(tiny_config, musdb_root, tmp_path))
     assert events(tmp_path).Tags()["images"] == ["val_pictures/Leaf - Summerghost/vocals: mixture, estimate, reference"]
 
 

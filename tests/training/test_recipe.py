@@ -139,7 +139,7 @@ def test_the_average_decays_by_a_thousandth_per_step(clipped: list[Path]) -> Non
 
 
 def test_the_four_best_checkpoints_are_kept(tmp_path: Path, tiny_config: ModelConfig, musdb_root: Path) -> None:
-    more = ("--trainer.max_epochs=6", "--data.epoch_excerpts=2", "--trainer.num_sanity_val_steps=0")
+    more = ("--trainer.max_epochs=6", "--data.epoch_excerpts=2")
     train(options(tiny_config, musdb_root, tmp_path, *more, "--model.learning_rate=0.01", "--ema.decay=0.5"))
     events = EventAccumulator(str(next(tmp_path.rglob("events.out.tfevents.*")).parent)).Reload()
     scores = {event.step: event.value for event in events.Scalars("val/usdr")}

@@ -148,7 +148,6 @@ def arguments(config: ModelConfig, root: Path, cache: Path, output: Path, *more:
         f"--data.cache={cache}",
         f"--data.epoch_excerpts={2 * BATCHES}",
         f"--trainer.max_epochs={EPOCHS}",
-        "--trainer.num_sanity_val_steps=0",
         "--ema.decay=0.9",
         "--checkpoint.save_top_k=2",
         "--resume.every_steps=1",
@@ -633,7 +632,7 @@ class Intruder(Callback):
 def test_a_run_that_is_running_is_not_started_a_second_time(training: Train, tmp_path: Path) -> None:
     training(tmp_path, "--trainer.callbacks=tests.training.test_resuming.Intruder", "--trainer.max_epochs=1")
     assert re.search(r"another training run is writing to .*version_0.checkpoints; wait for it", str(Intruder.error))
-    training(tmp_path, "--ckpt_path=last")
+    training(tmp_path, "--trainer.max_epochs=2", "--ckpt_path=last")
 
 
 def test_a_run_that_fails_at_its_start_leaves_nothing(tmp_path: Path) -> None:
@@ -721,7 +720,7 @@ def test_resume_points_need_an_interval(training: Train, tmp_path: Path, option:
 
 
 def test_checkpoints_record_what_made_them(training: Train, tmp_path: Path) -> None:
-    best = training(tmp_path, "--model.learning_rate=0.003")
+    best = training(tmp_path, "--model.learning_rate=0.003", "--trainer.max_epochs=1")
     for path in (best, *tmp_path.rglob("last.ckpt")):
         record = torch.load(path, weights_only=True)["bsmamba2"]
         assert record["seed"] == 42
@@ -774,7 +773,7 @@ def test_a_checkout_that_is_not_installed_trains_and_resumes(
 
     monkeypatch.setattr(metadata, "version", version)
     training(tmp_path, "--trainer.max_epochs=1")
-    training(tmp_path, "--ckpt_path=last")
+    training(tmp_path, "--trainer.max_epochs=2", "--ckpt_path=last")
     assert last_of(tmp_path)["bsmamba2"]["version"] == __version__
 
 
@@ -789,7 +788,8 @@ def test_a_full_disk_keeps_the_old_checkpoint(
     training(tmp_path, "--trainer.max_epochs=1", "--trainer.logger=false")
     (last,) = tmp_path.rglob("last.ckpt")
     before = {path.name: path.read_bytes() for path in last.parent.iterdir()}
-    line = arguments(SMALL, musdb_root, cache, tmp_path, "--ckpt_path=last", "--trainer.logger=false")
+    more = ("--ckpt_path=last", "--trainer.logger=false", "--trainer.max_epochs=2")
+    line = arguments(SMALL, musdb_root, cache, tmp_path, *more)
     capsys.readouterr()
     with full_disk(last.stat().st_size // 2):
         assert main(["train", *line, "--trainer.limit_val_batches=0"]) == 0
