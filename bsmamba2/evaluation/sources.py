@@ -20,6 +20,7 @@ from bsmamba2.evaluation.songs import Song
 from bsmamba2.evaluation.training_songs import TrainingSongs
 from bsmamba2.separation.common_stems import Gives
 from bsmamba2.separation.models import LoadedModels, load_models
+from bsmamba2.separation.separator import precision_on
 from bsmamba2.separation.settings import SeparationSettings
 from bsmamba2.separation.song_separator import SongSeparator, without
 from bsmamba2.stem_names import INSTRUMENTAL, VOCALS
@@ -121,7 +122,7 @@ class ModelSource:
             "chunk_seconds": sorted(self.chunk_seconds),
             "overlap": settings.overlap,
             "device": device.type,
-            "precision": settings.precision,
+            "precision": precision_on(device, settings.precision),
             "scan": _one_or_all([network.scan_on(device, settings.scan) for network in networks]),
         }
 

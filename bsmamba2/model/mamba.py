@@ -69,9 +69,9 @@ class Mamba(nn.Module):
         """
         weight = self.out_proj.weight
         return FoldedMamba(
-            self.in_proj.weight * before,
-            self._taps(),
-            self.out_map() if after is None else after @ self.out_map(),
+            _in_precision(self.in_proj.weight * before),
+            _in_precision(self._taps()),
+            _in_precision(self.out_map() if after is None else after @ self.out_map()),
             # Chosen here, outside of what torch.compile traces.
             choose_scan(weight.device, self.scan, weight.dtype, *self.recurrences),
         )
@@ -97,16 +97,24 @@ class Mamba(nn.Module):
     def convolved(self, x: Tensor, taps: Tensor) -> Tensor:
         """Returns the depthwise convolution over time (b, l, channels) of x (b, l, channels)."""
         reach, length = len(taps) - 1, x.shape[1]
+        # Of one dtype: a processor would convert x for every product.
+        taps, bias = taps.to(x.dtype), cast(Tensor, self.conv1d.bias).to(x.dtype)
         padded = F.pad(x, (0, 0, 0, reach) if self.reverse else (0, 0, reach, 0))
-        convolved = torch.addcmul(cast(Tensor, self.conv1d.bias), padded[:, :length], taps[0])
+        convolved = torch.addcmul(bias, padded[:, :length], taps[0])
         for step, tap in enumerate(taps[1:], start=1):
             convolved.addcmul_(padded[:, step : step + length], tap)
-        return convolved.to(x.dtype)
+        return convolved
 
     def _taps(self) -> Tensor:
         """Returns the weights of the convolution (d_conv, channels), by step, contiguous as they are used."""
         taps = self.conv1d.weight[:, 0].mT
         return (taps.flip(0) if self.reverse else taps).contiguous()
+
+
+def _in_precision(weight: Tensor) -> Tensor:
+    """Returns a weight in the dtype that autocast multiplies in, which would convert it for every tile again."""
+    device = weight.device.type
+    return weight.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else weight
 
 
 def initial_dt_bias(count: int) -> Tensor:

@@ -56,5 +56,5 @@ class Mamba2(Mamba):
         dtype = torch.promote_types(dt.dtype, torch.float32)
         dt = F.softplus(dt.to(dtype) + self.dt_bias)
         A = -torch.exp(self.A_log.to(dtype))
-        y = torch.addcmul(ssd(x, dt, A, B, C, scan, reverse=self.reverse), self.D[:, None], x)
+        y = torch.addcmul(ssd(x, dt, A, B, C, scan, reverse=self.reverse), self.D.to(x.dtype)[:, None], x)
         return rms_normalized(y * F.silu(z), dims=2).flatten(2)

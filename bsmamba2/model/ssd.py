@@ -65,19 +65,20 @@ def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, rever
     x = rearrange(x, "b c q (g r) p -> b c g r q p", r=heads_per_group)
     B, C = (rearrange(t, "b c q g n -> b c g 1 q n") for t in (B, C))
     log_decay = dt * rearrange(A.to(dtype), "(g r) -> g r 1", r=heads_per_group)  # (b, c, g, r, q)
-    dtx = dt[..., None] * x  # (b, c, g, r, q, p)
+    # What is multiplied with x is first brought to its dtype: a processor would convert all of x instead.
+    dtx = dt[..., None].to(x.dtype) * x  # (b, c, g, r, q, p)
 
     # 1. Inside a chunk: y_i = Σ_j (C_i · B_j) L_ij dt_j x_j over j <= i, where the heads of a group share C Bᵀ.
     #    L_ij = exp(Σ_m dt_m A) over j < m <= i, in reverse over i <= m < j for j >= i.
     L = torch.exp(SegmentSums.apply(log_decay, reverse))  # (b, c, g, r, q, q)
     products = C @ B.mT  # (b, c, g, 1, q, q)
     scores = L * (products.triu() if reverse else products.tril())
-    y = scores.to(x.dtype) @ dtx.to(x.dtype)  # (b, c, g, r, q, p)
+    y = scores.to(x.dtype) @ dtx  # (b, c, g, r, q, p)
     if x.shape[1] > 1:
         # 2. From chunk to chunk: y_i += exp(Σ_m dt_m A) C_i H over m <= i, where H is the state before the chunk, and
         #    H <- exp(Σ_m dt_m A) H + Σ_j exp(Σ_m dt_m A) B_j ⊗ dt_j x_j over m > j; in reverse the other way round.
         first, last = (-1, 0) if reverse else (0, -1)
-        weighted = L[..., last, :, None] * dtx  # (b, c, g, r, q, p)
+        weighted = L[..., last, :, None].to(x.dtype) * dtx  # (b, c, g, r, q, p)
         decay_from_start = (L[..., first] * log_decay[..., first, None].exp())[..., None]  # (b, c, g, r, q, 1)
         y = _with_carried(y, C, B, weighted, decay_from_start, reverse)
     else:
@@ -152,10 +153,11 @@ def _with_carried(y: Tensor, C: Tensor, B: Tensor, weighted: Tensor, decay_from_
     results = list(y.unbind(1))
     state = None
     order = range(len(results))
+    decays = decay_from_start.to(C.dtype)
     for chunk in reversed(order) if reverse else order:
         if state is not None:
-            results[chunk] = torch.addcmul(results[chunk], decay_from_start[:, chunk], C[:, chunk] @ state.to(C.dtype))
-        added = B[:, chunk].mT @ weighted[:, chunk].to(B.dtype)
+            results[chunk] = torch.addcmul(results[chunk], decays[:, chunk], C[:, chunk] @ state.to(C.dtype))
+        added = (B[:, chunk].mT @ weighted[:, chunk]).to(decay_from_start.dtype)
         chunk_decay = decay_from_start[:, chunk, :, :, 0 if reverse else -1, :, None]
-        state = added.to(weighted.dtype) if state is None else torch.addcmul(added, chunk_decay, state)
+        state = added if state is None else torch.addcmul(added, chunk_decay, state)
     return torch.stack([rearrange(result, "b g r q p -> b q g r p") for result in results], dim=1)

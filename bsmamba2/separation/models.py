@@ -50,7 +50,7 @@ class LoadedModels:
         for separator in separators:
             log.info(
                 "%s · segments %g s, %d in a pass · overlap %g %%",
-                *(settings.precision, separator.segment_seconds, separator.batch_size, 100 * settings.overlap),
+                *(separator.precision, separator.segment_seconds, separator.batch_size, 100 * settings.overlap),
             )
         if len(separators) == 1:
             return separators[0]

@@ -22,7 +22,14 @@ from bsmamba2.model import ModelConfig, Network
 from bsmamba2.separation.overlap_add import overlap_add
 from bsmamba2.separation.settings import Precision, SeparationSettings
 from bsmamba2.separation.song_separator import SongSeparator
-from bsmamba2.system.devices import allow_forks, check_not_forked, choose_device, out_of_memory, return_memory
+from bsmamba2.system.devices import (
+    allow_forks,
+    check_not_forked,
+    choose_device,
+    multiplies_bfloat16,
+    out_of_memory,
+    return_memory,
+)
 from bsmamba2.weights.checkpoint import load_model
 
 # Segments in one pass by kind of device, 1 elsewhere: one is enough to keep the cores of a CPU busy.
@@ -48,6 +55,7 @@ class Separator(SongSeparator):
         segment: Length of a segment in samples at the network's sampling rate.
         hop: Distance between the starts of segments in samples.
         batch_size: Segments in one pass; halved when memory runs out. The result does not depend on it.
+        precision: Precision of the matrix products on the device; None is that of a surrounding torch.autocast.
 
     Raises:
         InputError: A setting is out of its range, or this machine lacks the device or the scan.
@@ -64,6 +72,7 @@ class Separator(SongSeparator):
         self.hop = max(1, self.segment - round(self.segment * settings.overlap))
         allow_forks()
         self.device = choose_device(settings.device)
+        self.precision = precision_on(self.device, settings.precision)
         network.scan_on(self.device, settings.scan)
         self.batch_size = settings.batch_size or BATCH_SIZES.get(self.device.type, 1)
         self.network = network.to(self.device)
@@ -128,7 +137,7 @@ class Separator(SongSeparator):
         self.network.set_scan(self.settings.scan)
         while True:
             try:
-                with torch.inference_mode(), _autocast(self.device, self.settings.precision):
+                with torch.inference_mode(), _autocast(self.device, self.precision):
                     estimates = torch.cat(
                         [self.network(part.to(weight)) for part in segments.split(self.batch_size)]
                     ).to(segments)
@@ -157,6 +166,13 @@ class Separator(SongSeparator):
                 "the network returned values that are not finite; choose the precision float32, or check the weights"
             )
         return estimates
+
+
+def precision_on(device: torch.device, precision: Precision | None) -> Precision | None:
+    """Returns the precision that a setting means on a device: what auto chooses there, or the setting."""
+    if precision == "auto":
+        return "bfloat16" if multiplies_bfloat16(device) else "float32"
+    return precision
 
 
 def _autocast(device: torch.device, precision: Precision | None) -> contextlib.AbstractContextManager[object]:

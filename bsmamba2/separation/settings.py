@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 BitDepth = Literal["source", "16", "24", "float"]
 Peak = Literal["clip", "rescale", "float"]
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 # Where a page has its sound: inside it, or in the stem files next to it.
 Page = Literal["inside", "linked"]
 # How the estimates of several models are combined.
@@ -34,7 +34,8 @@ class SeparationSettings:
         overlap: Share of a segment that overlaps the next one, from 0 (the published test protocol) to below 1.
         batch_size: Segments in one pass, by default 8 on CUDA and 1 elsewhere; halved when memory runs out.
         device: Where to compute: auto (the first available of cuda, mps and cpu), cpu, cuda, cuda:1, mps.
-        precision: Precision of the matrix products; None in Python is that of a surrounding torch.autocast.
+        precision: Precision of the matrix products: auto is bfloat16 where the device has units for products of it, and
+            float32 elsewhere; None in Python is that of a surrounding torch.autocast.
         scan: Scan to run; auto chooses the fastest for the device.
         compile: Compile the network with torch.compile; faster after about a minute of compilation. It needs a C++
             compiler on a CPU and Triton on a GPU.

@@ -53,6 +53,16 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
         raise InputError(f"this machine has no device '{device}'; choose auto or cpu") from error
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Returns whether a device has units for matrix products of bfloat16: AMX on a CPU, tensor cores on CUDA.
+
+    They are several times as fast as products of float32; a CPU that only has instructions for them gains little.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+
+
 def out_of_memory(error: RuntimeError) -> bool:
     """Returns whether an error of torch means that memory ran out."""
     return isinstance(error, torch.OutOfMemoryError) or bool(OUT_OF_MEMORY.search(str(error)))

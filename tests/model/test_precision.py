@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bsmamba2.data.tracks import Track
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.norms import L2Norm, rms_normalized
 from bsmamba2.model.ssd import ssd_chunked, ssd_sequential
@@ -53,6 +54,15 @@ def test_the_network_computes_norms_and_decays_in_single_precision(
     assert set(decays) | {"linalg_vector_norm"} <= seen.keys()
     assert {"mean", "_fused_rms_norm", "rms_norm"} & seen.keys()
     assert {name: found for name, found in seen.items() if found != {torch.float32}} == {}
+
+
+def test_the_packaged_model_in_bfloat16_is_exact_to_35_db_on_real_music(song: Track) -> None:
+    mixture = song.read("mixture", 0, 3 * 44100)
+    exact, coarse = (
+        Separator("small-vocals", device="cpu", precision=precision)(mixture, 44100)["vocals"]
+        for precision in ("float32", "bfloat16")
+    )
+    assert 35 < 20 * torch.log10(exact.norm() / (coarse - exact).norm()) < 70
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.02), (torch.bfloat16, 0.05), (torch.float64, 1e-5)])

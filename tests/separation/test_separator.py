@@ -24,9 +24,11 @@ from bsmamba2.data.tracks import Track
 from bsmamba2.errors import InputError
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.separation.ensemble import Ensemble
+from bsmamba2.separation.models import LoadedModels
 from bsmamba2.separation.overlap_add import overlap_add
 from bsmamba2.separation.separator import Separator
 from bsmamba2.separation.settings import SeparationSettings
+from bsmamba2.system.devices import multiplies_bfloat16
 from bsmamba2.training.losses import LossConfig, SeparationLoss
 from bsmamba2.weights.checkpoint import load_model, save_model
 from tests.conftest import TINY
@@ -208,6 +210,17 @@ def test_precision_and_scan(tiny_network: BSMamba2) -> None:
     assert not torch.equal(sequential, exact)
 
 
+def test_the_precision_follows_the_device(tiny_network: BSMamba2, caplog: pytest.LogCaptureFixture) -> None:
+    mixture = noise(6000)
+    chosen = "bfloat16" if multiplies_bfloat16(torch.device("cpu")) else "float32"
+    with caplog.at_level("INFO", "bsmamba2"):
+        models = LoadedModels(("tiny",), (), (tiny_network,), "mean")
+        separator = models.separator(SeparationSettings(precision="auto"), "cpu")
+    assert caplog.messages[-1].startswith(f"{chosen} · segments")
+    expected = Separator(tiny_network, precision=chosen)(mixture, RATE)["vocals"]
+    assert torch.equal(separator(mixture, RATE)["vocals"], expected)
+
+
 def test_choices_replace_fields_of_the_settings(tiny_network: BSMamba2) -> None:
     shared = SeparationSettings(overlap=0.5, batch_size=3, device="cpu")
     separator = Separator(tiny_network, shared, overlap=0.75)
@@ -303,7 +316,7 @@ def test_silence_separates_to_silence(tiny_network: BSMamba2) -> None:
         ({"overlap": "0.25"}, "overlap='0.25' is not a number; give one"),
         ({"batch_size": "4"}, "batch_size='4' is not a number"),
         ({"segment_seconds": "1"}, "segment_seconds='1' is not a number"),
-        ({"precision": "int8"}, "precision='int8' does not exist; choose float32, bfloat16, float16"),
+        ({"precision": "int8"}, "precision='int8' does not exist; choose auto, float32, bfloat16, float16"),
         ({"scan": "fast"}, "scan='fast' does not exist"),
         ({"device": "abacus"}, "there is no device 'abacus'"),
     ],

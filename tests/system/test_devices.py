@@ -1,10 +1,11 @@
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from bsmamba2.errors import InputError
-from bsmamba2.system.devices import choose_device, out_of_memory, return_memory
+from bsmamba2.system.devices import choose_device, multiplies_bfloat16, out_of_memory, return_memory
 
 
 def test_devices_by_name() -> None:
@@ -14,6 +15,15 @@ def test_devices_by_name() -> None:
         choose_device("cuda:99")
     with pytest.raises(InputError, match="there is no device 'abacus'; choose auto, cpu, cuda, cuda:1 or mps"):
         choose_device("abacus")
+
+
+PROCESSOR = Path("/proc/cpuinfo")
+
+
+@pytest.mark.skipif(not PROCESSOR.exists(), reason="the system does not list the features of the processor")
+def test_a_processor_with_units_for_bfloat16() -> None:
+    assert multiplies_bfloat16(torch.device("cpu")) == ("amx_bf16" in PROCESSOR.read_text().split())
+    assert not multiplies_bfloat16(torch.device("mps"))
 
 
 def test_the_allocator_of_torch_is_out_of_memory() -> None:
