@@ -8,8 +8,9 @@ RUN pip install --no-cache-dir uv==0.13.9 \
     && uv build --wheel --out-dir /wheels .
 
 FROM python:3.13-slim AS base
-# Downloaded models are kept in a volume: --volume bsmamba2:/cache
-ENV PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/cache
+# Downloaded models are kept in a volume: --volume bsmamba2:/cache. A user without a home can write there too, which
+# Triton does.
+ENV PYTHONUNBUFFERED=1 HOME=/cache XDG_CACHE_HOME=/cache
 RUN mkdir --mode=1777 /cache
 COPY --from=package /wheels /wheels
 COPY constraints.txt /

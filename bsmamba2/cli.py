@@ -10,7 +10,7 @@ from typing import Any, get_args
 from bsmamba2.errors import InputError, UsageError
 from bsmamba2.options import CommandParser, command_parser, named_as_typed, one_of
 from bsmamba2.printable import printable
-from bsmamba2.suggestions import meant
+from bsmamba2.suggestions import meant, nearest
 from bsmamba2.system.console import log_shown, open_missing_streams
 from bsmamba2.system.output import ReaderGoneError, checked_output
 from bsmamba2.system.stopping import stopped_by_exception
@@ -187,7 +187,9 @@ def _print(text: str) -> None:
 def _no_command(given: str, commands: Sequence[str]) -> str:
     """Returns the error for a command that does not exist."""
     if given.startswith("-"):
-        return f"there is no option {given} before a command; see bsmamba2 --help"
+        near = nearest(given, ["--help", "--version", "--print-completion"], 0.7)
+        advice = f"did you mean {near}?" if near else "see bsmamba2 --help"
+        return f"there is no option {given} before a command; {advice}"
     if os.path.exists(given):
         return f"{given!r} is not a command; did you mean bsmamba2 separate {given}?"
     return f"there is no command {given!r}; {meant(given, [name for name in commands if not name.startswith('-')])}"
@@ -314,8 +316,8 @@ def _train(arguments: Sequence[str]) -> None:
         print(training_help(), end="")
         # As argparse does for the others.
         sys.exit(0)
-    arguments = with_underscores(arguments)
     check_training_options(arguments)
+    arguments = with_underscores(arguments)
     _require("lightning", "tensorboard")
     # The two import what the others can do without.
     from jsonargparse import ArgumentError

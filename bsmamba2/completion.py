@@ -1,7 +1,7 @@
 """What completes the command lines of `bsmamba2` in a shell."""
 
 import argparse
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bsmamba2.options import CommandParser
@@ -54,12 +54,15 @@ def completion(shell: str, commands: Iterable[CommandParser], training: Sequence
     for option in training:
         values = {"action": "store_true"} if option.kind == "flag" else {"choices": option.choices or None}
         _complete(train.add_argument(f"--{option.name}", help=option.help.replace("%", "%%"), **values), option.name)
-    lists = {"models": PUBLISHED_MODELS, "configs": config_names()}
-    return shtab.complete(top, shell, preamble=_offers(_OFFER.get(shell, ""), lists))
+    return shtab.complete(top, shell, preamble=_offers(_OFFER.get(shell, "")))
 
 
-def _offers(form: str, lists: Mapping[str, Collection[str]]) -> str:
-    return "".join(form.format(title=title, names=" ".join(names)) for title, names in lists.items())
+def _lists() -> dict[str, str]:
+    return {"models": " ".join(PUBLISHED_MODELS), "configs": " ".join(config_names())}
+
+
+def _offers(form: str) -> str:
+    return "".join(form.format(title=title, names=names) for title, names in _lists().items())
 
 
 def _complete(action: argparse.Action, name: str) -> None:
@@ -70,7 +73,9 @@ def _complete(action: argparse.Action, name: str) -> None:
         return
     if name in NAMED:
         offer = f"_bsmamba2_{NAMED[name]}"
-        action.complete = {"bash": offer, "zsh": offer, "tcsh": "f:*", "fish": shtab.FILE["fish"]}  # type: ignore[attr-defined]
+        # tcsh can offer either names or files.
+        fish = f"{_lists()[NAMED[name]]} {shtab.FILE['fish']}"
+        action.complete = {"bash": offer, "zsh": offer, "tcsh": "f:*", "fish": fish}  # type: ignore[attr-defined]
     elif name in FOLDERS:
         action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     elif action.type is Path or name in ("input", "inputs", "ckpt_path", "data.index"):

@@ -54,7 +54,7 @@ def command_parser(
         examples: Command lines that the help begins with.
         foreign: Options that other programs have, and what to use here instead.
     """
-    parser = CommandParser(command, function, examples, foreign or {})
+    parser = CommandParser(command, function, examples, {"--version": "bsmamba2 --version", **(foreign or {})})
     left = {name: dict(options) for name, options in (special or {}).items()}
     groups = _groups(function)
     sources: list[Callable[..., Any]] = [function, *groups.values()]

@@ -26,6 +26,8 @@ COMMANDS = {
     ("doctor",): None,
     ("train", "--help"): "lightning",
     ("report", "run"): "matplotlib",
+    ("open",): "starlette",
+    ("export", "vocals.onnx"): "onnx",
     ("demo",): "stempeg",
 }
 

@@ -1,5 +1,6 @@
 """Completion of command lines, in a real shell where there is one."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -70,3 +71,13 @@ def test_every_shell_gets_a_program_that_knows_the_commands(shell: str, capsys: 
     assert main(["--print-completion", shell]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("check-data", "bit-depth", "mel-karaoke-aufr33", "model.network.depth"))
+
+
+def test_fish_offers_names_and_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--print-completion", "fish"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for command, option, name in (("separate", "model", "mel-karaoke-aufr33"), ("train", "config", "rwkv6-tiny")):
+        (line,) = (line for line in lines if f"_using {command}'" in line and f"-l {option} " in line)
+        offered = re.search('-xka "(.*)\\(__fish_complete_path', line)
+        assert offered is not None
+        assert name in offered[1].split()

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -99,7 +100,9 @@ NOT_RUN = {
     "python3 -m venv .venv && source .venv/bin/activate": "scripts/check_installation.sh runs it",
     "pip install .": "scripts/check_installation.sh runs it",
     'pip install ".': "scripts/check_installation.sh runs it",
-    'pip install "bsmamba2[': "scripts/check_installation.sh installs this extra from the wheel",
+    'pip install "bsmamba2[wandb]"': "no test needs this logger",
+    'pip install "bsmamba2[mlflow]"': "no test needs this logger",
+    'pip install "bsmamba2[': "scripts/check_installation.sh installs this extra",
     "pip install uv": "the build that it chooses is not in the package index",
     "uv pip install": "the build that it chooses is not in the package index",
     "pip install wheel setuptools packaging ninja": "it needs an NVIDIA GPU",
@@ -256,6 +259,11 @@ def test_commands_that_are_run_elsewhere_are() -> None:
         where, _, end = (reason(command) or "").partition(" ")
         if end == "runs it":
             assert command.replace("bsmamba2 demo", "make demo") in read(where)
+        if end == "installs this extra":
+            extras = tomllib.loads(read("pyproject.toml"))["project"]["optional-dependencies"]
+            installed = set(re.findall(r"\w+", " ".join(re.findall(r"\[([\w,]+)\]\"", read(where)))))
+            installed |= set(re.findall(r"\w+", extras["all"][0])) if "all" in installed else set()
+            assert set(re.findall(r"\w+", command.partition("[")[2])) <= installed
 
 
 def examples(name: str) -> list[str]:

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import subprocess
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -101,6 +102,7 @@ def test_a_command_without_its_extra_names_it(core: Path, folder: Path) -> None:
         ("evaluate", *model, "--root", ".", "--output", "scores"): "matplotlib",
         ("separate", "song.wav", *model, "--devices", "2"): "lightning",
         ("open",): "starlette",
+        ("export", "vocals.onnx", *model): "onnx",
         ("demo",): "stempeg",
         ("demo", "--train"): "lightning",
     }
@@ -144,6 +146,30 @@ def test_every_folder_is_a_package_and_every_other_file_is_installed() -> None:
         if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
     }
     assert data == others
+
+
+def test_the_sources_contain_every_file_of_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("this is no repository of git")
+    filelist = pytest.importorskip("setuptools.command.egg_info", reason="setuptools is not installed").FileList
+    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, check=True, cwd=ROOT)
+    # A file that is deleted, but not yet committed, is listed too.
+    tracked = {name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()}
+    monkeypatch.chdir(ROOT)
+    sources = filelist()
+    for line in (ROOT / "MANIFEST.in").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            sources.process_template_line(line)
+    # These setuptools adds.
+    added = {
+        "MANIFEST.in",
+        "pyproject.toml",
+        "setup.py",
+        PROJECT["project"]["readme"],
+        *PROJECT["project"]["license-files"],
+    }
+    package = {name for name in tracked if name.startswith("bsmamba2/")}
+    assert tracked - package - added - {Path(name).as_posix() for name in sources.files} == set()
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "configs").iterdir()))

@@ -33,6 +33,7 @@ def usages() -> Iterator[tuple[list[str], int]]:
         yield ["--print-completion", shell], 0
     wrong_values = (
         *(["separate", "song.wav", *more] for more in (["-f", "mp4"], ["--overlap", "2"], ["--batch-size", "x"])),
+        *([*command, "--device", "gpu"] for command in (["separate", "song.wav"], ["open"], [*EVALUATION, "run"])),
         *(
             ["separate", "song.wav", *more]
             for more in (["--manifest", "songs.csv"], ["--retry-failed"], ["--upload", "s3://a"])

@@ -64,10 +64,15 @@ def test_a_script_of_a_user_passes_strict_type_checks(tmp_path: Path) -> None:
 
 def check_script(kind: str, folder: Path, cache: Path) -> None:
     python = environment(folder / "env")
-    # A copy, because building writes into the sources.
+    # A copy, because building writes into the sources; the Dockerfile builds the wheel from the same files.
     sources = folder / "sources"
-    ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "tests", "docs", "__pycache__")
-    shutil.copytree(ROOT, sources, ignore=ignored)
+    sources.mkdir()
+    for name in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines():
+        path = ROOT / name.removeprefix("!")
+        if name.startswith("!") and path.is_dir():
+            shutil.copytree(path, sources / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif name.startswith("!"):
+            shutil.copy(path, sources)
     install = f"-m pip --python {python} install --quiet --no-deps --no-build-isolation".split()
     commands = [
         [sys.executable, *install, *(["--editable"] if kind == "editable" else []), str(sources)],

@@ -79,6 +79,10 @@ class Separator(SongSeparator):
         if settings.compile:
             network.compile()
 
+    def __repr__(self) -> str:
+        config = self.network.config
+        return f"<Separator: {', '.join(config.stems)}; {config.sample_rate} Hz, on {self.device}>"
+
     @property
     def segment_seconds(self) -> float:
         """Length of a segment in seconds."""

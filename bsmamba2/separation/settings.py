@@ -12,6 +12,7 @@ from bsmamba2.model.config import ModelConfig
 from bsmamba2.model.scan_names import Scan
 from bsmamba2.separation.common_stems import Gives
 from bsmamba2.stem_names import RESIDUAL
+from bsmamba2.system.device_names import check_device_name
 
 if TYPE_CHECKING:
     from bsmamba2.model import Network
@@ -55,6 +56,7 @@ class SeparationSettings:
     def __post_init__(self) -> None:
         # A torch.device is accepted too.
         object.__setattr__(self, "device", str(self.device))
+        check_device_name(self.device)
         _check_numbers(self, "overlap", "batch_size", "segment_seconds")
         if not 0 <= self.overlap < 1:
             raise InputError(f"overlap={self.overlap} is not allowed; give a share of a segment from 0 to below 1")

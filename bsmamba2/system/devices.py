@@ -9,6 +9,7 @@ import sys
 import torch
 
 from bsmamba2.errors import InputError
+from bsmamba2.system.device_names import check_device_name
 
 # Out-of-memory messages of CUDA, MPS, the CPU allocator and oneDNN.
 OUT_OF_MEMORY = re.compile(
@@ -42,12 +43,9 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    check_device_name(str(device))
     try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"there is no device '{device}'; choose auto, cpu, cuda, cuda:1 or mps") from error
-    try:
-        return torch.empty(1, device=chosen).device
+        return torch.empty(1, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         check_not_forked(error)
         raise InputError(f"this machine has no device '{device}'; choose auto or cpu") from error

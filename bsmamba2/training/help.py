@@ -17,7 +17,7 @@ GENERAL = {
 LIGHTNING = {
     "trainer.default_root_dir": "Folder below which runs are written.",
     "trainer.accelerator": "cpu, gpu, mps or auto.",
-    "trainer.devices": "How many devices, or which: [0, 2].",
+    "trainer.devices": "How many, or which: [0, 2].",
     "trainer.num_nodes": "Machines that train together.",
     "trainer.precision": "32-true, bf16-mixed or 16-mixed.",
     "trainer.max_epochs": "Epochs after which training ends.",
@@ -60,7 +60,6 @@ EXAMPLES = (
 )
 DESCRIPTION = "Train a network on a folder of songs with stems, such as MUSDB18."
 WARNING = "A config is a program: it can name any Python class, which is then run. Read one from someone else first."
-OPTION_COLUMNS = 42
 
 
 def training_help() -> str:
@@ -72,9 +71,7 @@ def _help() -> Iterator[str]:
     columns = min(HELP_COLUMNS, shutil.get_terminal_size().columns - 2)
     yield "usage: bsmamba2 train --config NAME --data.root FOLDER [options]"
     yield ""
-    yield from textwrap.wrap(DESCRIPTION, columns)
-    yield ""
-    yield from textwrap.wrap(WARNING, columns)
+    yield from textwrap.wrap(f"{DESCRIPTION} {WARNING}", columns)
     yield ""
     yield "examples:"
     yield from (f"  {example}" for example in EXAMPLES)
@@ -92,8 +89,10 @@ def _help() -> Iterator[str]:
 def _lines(title: str, options: Sequence[TrainingOption], columns: int) -> Iterator[str]:
     yield ""
     yield f"{title}:"
+    # As narrow as the names of a section allow, which leaves more room for what their options do.
+    width = max(len(option.name) for option in options)
     for option in options:
         default = f"[{option.default}] " if option.default else ""
         text = (GENERAL | LIGHTNING).get(option.name) or option.help
-        name = f"  --{option.name} ".ljust(OPTION_COLUMNS)
+        name = f"  --{option.name.ljust(width)}  "
         yield name + textwrap.shorten(default + text, columns - len(name), placeholder=" …")

@@ -19,6 +19,19 @@ TABLE = Path(__file__).with_name("options.json")
 # Spellings that read as true or false.
 TRUTHS = ("true", "false", "yes", "no", "on", "off", "1", "0")
 SEE = "see bsmamba2 train --help"
+# Options of other programs that train, MSST among them, and ours.
+ELSEWHERE = {
+    "lr": "model.learning_rate",
+    "epochs": "trainer.max_epochs",
+    "gpus": "trainer.devices",
+    "device_ids": "trainer.devices",
+    "num_workers": "data.workers",
+    "seed": "seed_everything",
+    "data_path": "data.root",
+    "config_path": "config",
+    "results_path": "trainer.default_root_dir",
+    "start_check_point": "model.init_from",
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,7 @@ def check_training_options(arguments: Sequence[str]) -> None:
     """Checks a command line as far as that is possible before Lightning is imported.
 
     Args:
-        arguments: The command line behind `bsmamba2 train`, with options in the spelling of Lightning.
+        arguments: The command line behind `bsmamba2 train`; names of options may have hyphens.
 
     Raises:
         UsageError: An option does not exist, lacks a value, or has one that is not allowed; or there is no --data.root.
@@ -92,10 +105,10 @@ def _given(arguments: Sequence[str]) -> Iterator[tuple[TrainingOption, str, str]
         typed = CONFIG if typed == CONFIG_SHORT else typed
         if not typed.startswith("--"):
             raise UsageError(f"{argument!r} was not expected; {SEE}")
-        name = typed[2:].removesuffix("+")
+        name = typed[2:].removesuffix("+").replace("-", "_")
         option = options.get(name) or _owner(name, options)
         if option is None:
-            near = nearest(name, list(options), 0.7)
+            near = ELSEWHERE.get(name) or nearest(name, list(options), 0.7)
             raise UsageError(f"there is no option {typed}; {f'did you mean --{near}?' if near else SEE}")
         if not equals and option.kind != "flag":
             following = next(left, None)

@@ -43,6 +43,7 @@ def test_a_song_has_its_stems_as_attributes(separator: Separator, file: Path) ->
     assert torch.equal(song.instrumental, mixture - song.vocals)
     assert {"vocals", "instrumental"} <= set(dir(song))
     assert done[-1] == 1
+    assert repr(separator) == f"<Separator: vocals; 44100 Hz, on {separator.device}>"
     assert repr(song) == "<A & B: vocals, instrumental; 0.9 s, stereo, 32000 Hz>"
     with pytest.raises(AttributeError, match="there is no 'drums' here; there are vocals, instrumental"):
         song.drums  # noqa: B018
