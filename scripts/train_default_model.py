@@ -23,6 +23,7 @@ from bsmamba2.evaluation.runs import REPORT
 from bsmamba2.evaluation.settings import ScoringSettings, Selection
 from bsmamba2.evaluation.table import results_table
 from bsmamba2.report.page import write_report
+from bsmamba2.system.processes import is_first_process
 from bsmamba2.training.command import train
 from bsmamba2.weights.checkpoint import WeightsFile, save_model
 from default_model.datamodule import RecordingMixes
@@ -74,6 +75,8 @@ def make(
     options = [f"--config={CONFIG}", f"--data.root={data}", f"--trainer.default_root_dir={work / 'training'}"]
     options += [f"--trainer.accelerator={device}", "--ckpt_path=last", *training]
     checkpoint = train(options, RecordingMixes)
+    if not is_first_process():
+        return
     weights = work / f"{NAME}.safetensors"
     # The averaged weights of the validation that scored best, in half precision.
     file = WeightsFile.read(checkpoint)

@@ -114,7 +114,8 @@ class Mamba(nn.Module):
 def _in_precision(weight: Tensor) -> Tensor:
     """Returns a weight in the dtype that autocast multiplies in, which would convert it for every tile again."""
     device = weight.device.type
-    return weight.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else weight
+    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return weight.to(torch.get_autocast_dtype(device)) if enabled else weight
 
 
 def initial_dt_bias(count: int) -> Tensor:
