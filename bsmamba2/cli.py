@@ -114,8 +114,10 @@ EXTRAS = {
     "onnxscript": "onnx",
     "onnxruntime": "onnx",
     "starlette": "page",
+    "anyio": "page",
     "uvicorn": "page",
     "python_multipart": "page",
+    "huggingface_hub": "hub",
 }
 
 
