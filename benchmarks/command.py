@@ -13,8 +13,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from docstring_parser import parse
 from jsonargparse import ArgumentParser
 
-from bsmamba2.cli import with_underscores
 from bsmamba2.errors import InputError
+from bsmamba2.options import with_underscores
 from bsmamba2.system.files import complete_file
 from bsmamba2.text_table import text_table
 

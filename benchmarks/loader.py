@@ -13,11 +13,11 @@ from typing import Any
 
 from benchmarks.command import Row, check_positive, exit_status, parser_of, print_table
 from benchmarks.timing import elapsed
-from bsmamba2.cli import with_underscores
 from bsmamba2.data.augment import Augmentation
 from bsmamba2.data.datamodule import MusdbDataModule
 from bsmamba2.errors import InputError
 from bsmamba2.model import ModelConfig
+from bsmamba2.options import with_underscores
 
 PROGRAM = "loader.py"
 

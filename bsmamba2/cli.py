@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from bsmamba2.errors import InputError, UsageError
-from bsmamba2.options import CommandParser, command_parser, named_as_typed, one_of
+from bsmamba2.options import CommandParser, command_parser, named_as_typed, one_of, with_underscores
 from bsmamba2.printable import printable
 from bsmamba2.suggestions import meant, nearest
 from bsmamba2.system.console import log_shown, open_missing_streams
@@ -498,14 +498,3 @@ def _require(*packages: str) -> None:
 def _positional(**options: Any) -> dict[str, Any]:
     """Returns the options of an argument that is given without a name."""
     return {"positional": True, "type": str, **options}
-
-
-def with_underscores(arguments: Sequence[str]) -> list[str]:
-    """Returns arguments with options spelled `--batch_size` that may be given as `--batch-size`; not behind `--`."""
-    options = list(arguments).index("--") if "--" in arguments else len(arguments)
-    return [_with_underscore(argument) for argument in arguments[:options]] + list(arguments[options:])
-
-
-def _with_underscore(argument: str) -> str:
-    name, equals, value = argument.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument

@@ -329,3 +329,14 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 def _hyphenated(argument: str) -> str:
     name, equals, value = argument.partition("=")
     return "--" + name[2:].replace("_", "-") + equals + value if name.startswith("--") else argument
+
+
+def with_underscores(arguments: Sequence[str]) -> list[str]:
+    """Returns arguments with options spelled `--batch_size` that may be given as `--batch-size`; not behind `--`."""
+    options = list(arguments).index("--") if "--" in arguments else len(arguments)
+    return [_with_underscore(argument) for argument in arguments[:options]] + list(arguments[options:])
+
+
+def _with_underscore(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument

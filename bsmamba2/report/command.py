@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bsmamba2.errors import InputError, UsageError
+from bsmamba2.errors import InputError
 from bsmamba2.evaluation.results import Results
 from bsmamba2.evaluation.runs import REPORT
+from bsmamba2.report.page_names import check_page_name
 from bsmamba2.system.files import check_can_be_made
 
 
@@ -36,13 +37,3 @@ def report(
     from bsmamba2.report.page import write_report
 
     return write_report(runs, output, audio=not no_audio)
-
-
-def check_page_name(output: Path) -> None:
-    """Checks the name of a page.
-
-    Raises:
-        UsageError: It does not end in .html.
-    """
-    if output.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"the report cannot be written to {output}; give a name that ends in .html")

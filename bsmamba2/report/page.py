@@ -16,11 +16,11 @@ from bsmamba2.evaluation.scores import ACTIVITY_SCORES, MUSEVAL_SCORES, SCORES, 
 from bsmamba2.evaluation.statistics import CONFIDENCE, FEWEST_TRACKS
 from bsmamba2.player.sources import player_script, player_style, source_hash
 from bsmamba2.report import published, texts
-from bsmamba2.report.command import check_page_name
 from bsmamba2.report.comparison import RunComparison, compare_runs, compare_scores, incomparable
 from bsmamba2.report.facts import ReportedRun, read_runs
 from bsmamba2.report.figures import Timeline, chunk_figures, sparse_figures, spread_figures, timelines
 from bsmamba2.report.listening import ShownTrack, lost_excerpts, shown_tracks
+from bsmamba2.report.page_names import check_page_name
 from bsmamba2.report.plots import CaptionedPlot
 from bsmamba2.report.tables import (
     MAIN_SCORES,
