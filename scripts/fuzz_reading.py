@@ -62,10 +62,6 @@ class Case:
     path: Path
 
 
-# Number of a case, state and remark of its separation, and the samples of its shortest stem.
-Answer = tuple[int, str, str, int]
-
-
 @dataclass(frozen=True)
 class Verdict:
     """What became of a case, in one word, and the reason if there is one."""
