@@ -17,7 +17,7 @@ from bsmamba2.model.ssd import ssd_chunked, ssd_sequential
 from bsmamba2.separation.settings import Precision
 
 SCANS = {"sequential": ssd_sequential, "chunked": ssd_chunked, "kernel": ssd_kernel}
-LENGTHS = (1, 5, 17, 62, 130, 401)
+SCAN_LENGTHS = (1, 5, 17, 62, 130, 401)
 # The kernel multiplies float32 in TF32, which keeps 10 bits of the mantissa.
 TOLERANCES = {"sequential": 1e-5, "chunked": 1e-5, "kernel": 5e-3}
 # A small network in the sizes that the kernels want.

@@ -44,7 +44,7 @@ from bsmamba2.system.versions import hardware, versions
 # The multiply-adds of a training step over those of a forward pass: the gradients of both factors of every product.
 TRAINING_PASSES = 3
 AUTHORS = "authors"
-COLUMNS = (
+PASS_COLUMNS = (
     "arrangement",
     "scan",
     "compile",
@@ -57,7 +57,7 @@ COLUMNS = (
     "peak_gib",
     "over_authors",
 )
-Kind = Literal["forward", "training"]
+PassKind = Literal["forward", "training"]
 MakeBlock = Callable[[], nn.Module]
 
 
@@ -87,7 +87,7 @@ class Options:
     scans: Sequence[Literal["kernel", "chunked"]] = ("kernel", "chunked")
     compile: Sequence[Literal["no", "yes"]] = ("no", "yes")
     precisions: Sequence[Precision] = ("float32", "bfloat16")
-    kinds: Sequence[Kind] = ("forward", "training")
+    kinds: Sequence[PassKind] = ("forward", "training")
     authors_precision: Precision = "float16"
     repeats: int = 5
     minutes: float = 4.0
@@ -108,7 +108,7 @@ class Setting:
     scan: Scan
     compile: bool
     precision: Precision
-    kind: Kind
+    kind: PassKind
     batch: int
 
 
@@ -214,7 +214,7 @@ def benchmark(options: Options) -> int:
     print_facts(environment)
     title = "A small network against the recurrence in float64: RMS of the difference over that of the value"
     agreement = print_table(title, agreements(options, device, problems))
-    rows = print_table("Passes", passes(config, options, rate, problems), COLUMNS)
+    rows = print_table("Passes", passes(config, options, rate, problems), PASS_COLUMNS)
     files = []
     if options.minutes:
         title = (
@@ -263,13 +263,13 @@ def passes(config: ModelConfig, options: Options, rate: float, problems: Problem
     for setting in settings(options, problems):
         # Kernels fail in many ways, and lack of memory is one; the other settings are still worth measuring.
         with problems.skipping(setting, Exception):
-            row = measured(setting, config, options, rate)
+            row = measured_pass(setting, config, options, rate)
             done.append(row | over_authors(row, done))
             yield done[-1]
         release()
 
 
-def measured(setting: Setting, config: ModelConfig, options: Options, rate: float) -> Row:
+def measured_pass(setting: Setting, config: ModelConfig, options: Options, rate: float) -> Row:
     """Returns the median time of a pass in seconds, and what follows from it."""
     run, audio = prepared(setting, config, options.seconds)
     for _ in range(WARM_UP_RUNS):
@@ -294,7 +294,7 @@ def prepared(setting: Setting, config: ModelConfig, seconds: float) -> tuple[Cal
     network = network_of(setting, config).train(setting.kind == "training")
     samples = max(1, round(seconds * config.sample_rate))
     mixture = 0.1 * torch.randn(setting.batch, config.channels, samples, device="cuda")
-    make = training_step if setting.kind == "training" else forward
+    make = training_pass if setting.kind == "training" else forward
     return make(network, mixture, setting), samples / config.sample_rate
 
 
@@ -318,7 +318,7 @@ def forward(network: BSMamba2, mixture: Tensor, setting: Setting) -> Callable[[]
     return run
 
 
-def training_step(network: BSMamba2, mixture: Tensor, setting: Setting) -> Callable[[], object]:
+def training_pass(network: BSMamba2, mixture: Tensor, setting: Setting) -> Callable[[], object]:
     """Returns a training step; its loss is the mean absolute error of the waveform."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5)
     scaler = torch.amp.GradScaler(mixture.device.type, enabled=setting.precision == "float16")

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.command import Row, check_positive, print_facts, print_table, run, write_json
+from benchmarks.networks import PROJECT
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.data.musdb import OFFICIAL_VALIDATION_TRACKS, SAMPLE_RATE
 from bsmamba2.errors import InputError
@@ -31,9 +32,8 @@ from bsmamba2.system.files import check_writable
 from bsmamba2.system.versions import hardware, versions
 from bsmamba2.weights.checkpoint import save_model
 
-PROJECT = Path(__file__).parents[1]
 # How long a stopped command may take to end.
-END_SECONDS = 5.0
+GRACE_SECONDS = 5.0
 SONGS = ("One - First", "Two - Second", min(OFFICIAL_VALIDATION_TRACKS))
 
 
@@ -67,7 +67,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Part:
+class CheckPart:
     """A part of the check.
 
     Args:
@@ -81,7 +81,7 @@ class Part:
     commands: tuple[tuple[str, ...], ...]
 
 
-def parts_of(options: Options) -> list[Part]:
+def parts_of(options: Options) -> list[CheckPart]:
     """Returns all parts, the most valuable first; the kernels are last, since they tune for minutes at first use."""
     output, device = options.output, ("--device", options.device)
     small = options.quick
@@ -96,10 +96,10 @@ def parts_of(options: Options) -> list[Part]:
     )  # fmt: skip
     steps = 2 if small else 20
     return [
-        Part(
+        CheckPart(
             "chunked", 3, ((*gpu, "--scans", "chunked", "--profile", "--json", str(output / "chunked.json")),)
         ),
-        Part(
+        CheckPart(
             "training step", 3,
             ((
                 "-m", "benchmarks.training", "--configs", f"configs/{'tiny' if small else 'default_model'}.yaml",
@@ -107,29 +107,29 @@ def parts_of(options: Options) -> list[Part]:
                 "--scans", "chunked", "--recompute", "no", "--compile", *(("no",) if small else ("no", "yes")), *device,
             ),),
         ),
-        Part(
+        CheckPart(
             "training and resuming", 1,
             ((*train, f"--trainer.max_steps={steps}"), (*train, f"--trainer.max_steps={2 * steps}")),
         ),
-        Part(
+        CheckPart(
             "too little memory", 1,
             ((
                 "-m", "bsmamba2", "separate", str(output / "long.wav"), "--model", str(output / "full.safetensors"),
                 "--output", str(output / "stems"), "--batch-size", "4096", "--overwrite", *device,
             ),),
         ),
-        Part(
+        CheckPart(
             "mixers", 2,
             ((
                 "-m", "benchmarks.mixers", "--steps", "20", *device,
                 *(("--dim", "16", "--depth", "1", "--seconds", "0.5", "--training_seconds", "0.5") if small else ()),
             ),),
         ),
-        Part(
+        CheckPart(
             "kernels", 4,
             ((*gpu, "--scans", "kernel", "--compile", "no", "--json", str(output / "kernels.json")),),
         ),
-        Part("doctor", 1, (("-m", "bsmamba2", "doctor"),)),
+        CheckPart("doctor", 1, (("-m", "bsmamba2", "doctor"),)),
     ]  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def benchmark(options: Options) -> int:
     return int(any(row["status"] != 0 for row in rows))
 
 
-def run_part(part: Part, output: Path, seconds: float) -> Row:
+def run_part(part: CheckPart, output: Path, seconds: float) -> Row:
     """Returns the name of a part, its status (that of the last command, or why there is none), time and limit."""
     begun = time.monotonic()
     status: int | str = 0
@@ -194,7 +194,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(END_SECONDS)
+            process.wait(GRACE_SECONDS)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

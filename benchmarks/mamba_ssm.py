@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.agreement import LENGTHS, available_scans, check, errors_of
+from benchmarks.agreement import SCAN_LENGTHS, available_scans, check, errors_of
 from benchmarks.bounds import COPY_BYTES
 from benchmarks.command import Row, check_positive, print_facts, print_table, run, write_json
 from benchmarks.memory import memory_meaning
-from benchmarks.networks import QUICK, config_of
+from benchmarks.networks import QUICK, config_in
 from benchmarks.parts import Job, measure, measure_compiled_memory, measure_parts
 from benchmarks.processes import in_new_process
 from bsmamba2.errors import InputError
@@ -101,7 +101,7 @@ def benchmark(options: Options) -> None:
     for file in filter(None, (options.json, options.plot)):
         check_writable(file.parent)
     place = choose_device(options.device)
-    config = config_of(options.config) if options.config else QUICK if options.quick else ModelConfig()
+    config = config_in(options.config) if options.config else QUICK if options.quick else ModelConfig()
     files = [FILE_SEGMENTS * config.segment_seconds] if options.files is None else options.files
     chosen = compilation(place, options.quick) if options.compile is None else (options.compile, "as requested")
     results: dict[str, Any] = {"environment": environment(place, *chosen)}
@@ -111,7 +111,7 @@ def benchmark(options: Options) -> None:
         "Agreement in float32 with the recurrence in float64: RMS of the difference / RMS, of y and of all gradients",
         (
             errors_of(name, length, reverse, place)
-            for length in LENGTHS
+            for length in SCAN_LENGTHS
             for reverse in (False, True)
             for name in available_scans(place)
         ),
@@ -140,9 +140,9 @@ def benchmark(options: Options) -> None:
     write_json(options.json, results)
     if options.plot:
         # Imported here because this process has to stay small while the others are measured.
-        from benchmarks.plots import draw
+        from benchmarks.plots import draw_results
 
-        draw(results, options.plot)
+        draw_results(results, options.plot)
 
 
 def compilation(device: torch.device, quick: bool) -> tuple[bool, str]:

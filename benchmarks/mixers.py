@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.bounds import META, multiply_adds, network_multiply_adds
 from benchmarks.command import Problems, Row, cell, check_positive, run
-from benchmarks.networks import PROJECT, config_of
+from benchmarks.networks import PROJECT, config_in
 from benchmarks.parts import Job, memory_of, work
 from benchmarks.processes import in_new_process
 from benchmarks.timing import elapsed, median_seconds
@@ -42,7 +42,7 @@ PAIRS = {
 }
 # Networks without such mixers, by the names of their configs.
 SPEECH_NETWORKS = ("primeknet-mamba", "primek-net")
-NAMES = (*PAIRS, *SPEECH_NETWORKS)
+NETWORK_NAMES = (*PAIRS, *SPEECH_NETWORKS)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Options:
         InputError: A number is out of range, or a network does not exist.
     """
 
-    networks: Sequence[str] = NAMES
+    networks: Sequence[str] = NETWORK_NAMES
     dim: int = ModelConfig.dim
     depth: int = ModelConfig.depth
     seconds: float = 8.0
@@ -77,8 +77,8 @@ class Options:
     def __post_init__(self) -> None:
         check_positive(self, "dim", "depth", "seconds", "training_seconds", "steps", "repeats", "threads")
         for name in self.networks:
-            if name not in NAMES:
-                raise InputError(f"the network {name!r} does not exist; choose {', '.join(NAMES)}")
+            if name not in NETWORK_NAMES:
+                raise InputError(f"the network {name!r} does not exist; choose {', '.join(NETWORK_NAMES)}")
 
 
 def benchmark(options: Options) -> int:
@@ -117,7 +117,7 @@ def rows_of(options: Options, problems: Problems) -> Iterator[Row]:
 def network_config(name: str, **sizes: int) -> ModelConfig:
     """Returns a network for speech, or the one with a mixer; heads are at most as wide as a small one."""
     if name in SPEECH_NETWORKS:
-        return config_of(PROJECT / "configs" / f"{name}.yaml")
+        return config_in(PROJECT / "configs" / f"{name}.yaml")
     time_mixer, band_mixer = PAIRS[name]
     if "rwkv_headdim" in MIXER_OPTIONS[time_mixer]:
         sizes["rwkv_headdim"] = min(ModelConfig.rwkv_headdim, sizes.get("dim", ModelConfig.dim))

@@ -13,10 +13,10 @@ from bsmamba2.separation.settings import Precision
 PROJECT = Path(__file__).parents[1]
 QUICK = ModelConfig(dim=16, depth=1, headdim=16, d_state=8, segment_seconds=1.0)
 
-PARTS = ("model", "data", "trainer")
+CONFIG_SECTIONS = ("model", "data", "trainer")
 
 
-def training_options(path: Path) -> dict[str, dict[str, Any]]:
+def config_sections(path: Path) -> dict[str, dict[str, Any]]:
     """Returns the parts model, data and trainer of a YAML file of training options; a missing one is empty.
 
     Raises:
@@ -26,21 +26,21 @@ def training_options(path: Path) -> dict[str, dict[str, Any]]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise _not_options(path, error) from error
-    found: dict[str, Any] = content if isinstance(content, dict) else dict.fromkeys(PARTS, content)
-    parts = {name: found.get(name, {}) for name in PARTS}
+    found: dict[str, Any] = content if isinstance(content, dict) else dict.fromkeys(CONFIG_SECTIONS, content)
+    parts = {name: found.get(name, {}) for name in CONFIG_SECTIONS}
     if not all(isinstance(part, dict) for part in parts.values()):
-        raise _not_options(path, f"its {' or '.join(PARTS)} is not a mapping")
+        raise _not_options(path, f"its {' or '.join(CONFIG_SECTIONS)} is not a mapping")
     return parts
 
 
-def config_of(path: Path) -> ModelConfig:
+def config_in(path: Path) -> ModelConfig:
     """Returns the architecture in a YAML file of training options.
 
     Raises:
         InputError: It cannot be read or contains something else.
     """
     try:
-        return ModelConfig.from_dict(training_options(path)["model"].get("network") or {})
+        return ModelConfig.from_dict(config_sections(path)["model"].get("network") or {})
     except TypeError as error:
         raise _not_options(path, error) from error
 

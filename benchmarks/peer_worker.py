@@ -22,14 +22,14 @@ from torch import Tensor, nn
 from benchmarks.memory import peak_memory_mib, present_memory_mib
 from benchmarks.timing import CPU, elapsed
 
-SAMPLE_RATE = 44100
+MUSIC_RATE = 44100
 # What HT Demucs was released with; it pads shorter inputs to this length.
 DEMUCS_SEGMENT = Fraction(39, 5)
-PACKAGES = ("torch", "bsmamba2", "BS-RoFormer", "demucs")
+REPORTED_PACKAGES = ("torch", "bsmamba2", "BS-RoFormer", "demucs")
 SMALLER = {"small": "small.yaml", "mini": "default_model.yaml"}
 
 Request = dict[str, Any]
-Network = tuple[nn.Module, Callable[[Tensor], Tensor], float]
+Runnable = tuple[nn.Module, Callable[[Tensor], Tensor], float]
 
 
 def main() -> None:
@@ -45,13 +45,13 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(request["threads"])
     network, estimates, seconds = BUILDERS[request["name"]](request)
-    mixture = 0.1 * torch.randn(1, 2, max(1, round(seconds * SAMPLE_RATE)))
+    mixture = 0.1 * torch.randn(1, 2, max(1, round(seconds * MUSIC_RATE)))
     loaded = present_memory_mib(CPU) or peak_memory_mib(CPU)
     answer = {
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "input_seconds": mixture.shape[-1] / SAMPLE_RATE,
+        "input_seconds": mixture.shape[-1] / MUSIC_RATE,
         "threads": torch.get_num_threads(),
-        "versions": versions(),
+        "versions": reported_versions(),
     }
     print(json.dumps(answer), file=answers, flush=True)
     for _ in sys.stdin:
@@ -63,7 +63,7 @@ def main() -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def bsroformer(request: Request) -> Network:
+def bsroformer(request: Request) -> Runnable:
     """Returns BS-RoFormer in the sizes of its paper, as far as the package has them."""
     from bs_roformer import BSRoformer  # type: ignore[import-not-found]
 
@@ -80,19 +80,19 @@ def bsroformer(request: Request) -> Network:
     return network, network, request["seconds"]
 
 
-def demucs(request: Request) -> Network:
+def demucs(request: Request) -> Runnable:
     """Returns HT Demucs as it was released: what differs from the defaults is the bottleneck and the segment."""
     from demucs.htdemucs import HTDemucs  # type: ignore[import-not-found]
 
-    segment = min(Fraction(max(1, round(request["seconds"] * SAMPLE_RATE)), SAMPLE_RATE), DEMUCS_SEGMENT)
+    segment = min(Fraction(max(1, round(request["seconds"] * MUSIC_RATE)), MUSIC_RATE), DEMUCS_SEGMENT)
     sizes = {"channels": 8, "bottom_channels": 64, "t_layers": 1} if request["quick"] else {"bottom_channels": 512}
     network = HTDemucs(["drums", "bass", "other", "vocals"], segment=segment, **sizes).eval()
     return network, network, float(segment)
 
 
-def ours(request: Request) -> Network:
+def ours(request: Request) -> Runnable:
     """Returns our network with random weights."""
-    from benchmarks.networks import PROJECT, QUICK, config_of, random_network
+    from benchmarks.networks import PROJECT, QUICK, config_in, random_network
     from bsmamba2.model import ModelConfig
 
     config, file = ModelConfig(), SMALLER.get(request["name"])
@@ -102,23 +102,23 @@ def ours(request: Request) -> Network:
     elif request["quick"]:
         config = QUICK
     elif file:
-        config = config_of(PROJECT / "configs" / file)
+        config = config_in(PROJECT / "configs" / file)
     network = random_network(config, compiled=request["compile"])
     network.set_scan(request["scan"])
     return network, network, request["seconds"]
 
 
-BUILDERS: dict[str, Callable[[Request], Network]] = {
+BUILDERS: dict[str, Callable[[Request], Runnable]] = {
     "bsroformer": bsroformer,
     "demucs": demucs,
     **dict.fromkeys(("full", "roformer", *SMALLER), ours),
 }
 
 
-def versions() -> dict[str, str]:
+def reported_versions() -> dict[str, str]:
     """Returns the versions of what computes here."""
     found = {"Python": sys.version.split()[0]}
-    for package in PACKAGES:
+    for package in REPORTED_PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found

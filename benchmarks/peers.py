@@ -25,13 +25,12 @@ import torch
 
 from benchmarks.command import Problems, Row, check_positive, print_facts, print_table, run, write_json
 from benchmarks.networks import PROJECT
+from benchmarks.processes import END_SECONDS
 from bsmamba2.errors import InputError
 from bsmamba2.system.versions import hardware, package_version
 
 # Workers find this project by its path, and no other package of this environment.
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "PYTHONUTF8": "1", "PYTHONPATH": str(PROJECT)}
-# How long a process may take to end once its input has.
-END_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -242,7 +241,7 @@ def started(name: str, options: Options, cache: Path, scan: str | None = None) -
         own, python = OURS[name], Path(sys.executable)
         request |= {"name": own.network, "compile": own.compile, "precision": own.precision}
     else:
-        python = environment(name, options.folder)
+        python = python_of(name, options.folder)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         process = subprocess.Popen(
             [str(python), "-m", "benchmarks.peer_worker", json.dumps(request)],
@@ -266,7 +265,7 @@ def started(name: str, options: Options, cache: Path, scan: str | None = None) -
                 process.communicate()
 
 
-def environment(name: str, folder: Path) -> Path:
+def python_of(name: str, folder: Path) -> Path:
     """Returns the Python of a peer's environment, which is made or completed if need be.
 
     Raises:

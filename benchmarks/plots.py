@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 
 from benchmarks.command import Row, run
 from bsmamba2.errors import InputError
+from bsmamba2.report.plots import MARKERS
 from bsmamba2.system.files import complete_file
 
 # What varies from left to right, and at which of its values the other columns are.
-COLUMNS = {
+PANEL_COLUMNS = {
     "audio_seconds": ("length of audio in s", max),
     "batch": ("pieces of audio in a batch", min),
     "threads": ("threads", max),
@@ -27,8 +28,7 @@ LINES = {
     "audio_per_second": "seconds of audio per second",
     "peak_memory_mib": "peak memory in MiB",
 }
-TABLES = {"network": "one pass", "files": "file"}
-MARKERS = "os^Dv<>P"
+CURVES = {"network": "one pass", "files": "file"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Options:
     figure: Path
 
 
-def draw(results: dict[str, Any], path: Path) -> None:
+def draw_results(results: dict[str, Any], path: Path) -> None:
     """Writes a figure of the tables of the network and of whole files, as PNG.
 
     Args:
@@ -55,13 +55,13 @@ def draw(results: dict[str, Any], path: Path) -> None:
         InputError: The results have nothing to draw, or the file cannot be written.
     """
     figure = Figure(figsize=(12, 9), layout="constrained")
-    panels = figure.subplots(len(LINES), len(COLUMNS), squeeze=False)
+    panels = figure.subplots(len(LINES), len(PANEL_COLUMNS), squeeze=False)
     try:
-        curves = [(name, rows) for table, name in TABLES.items() if (rows := results.get(table))]
+        curves = [(name, rows) for table, name in CURVES.items() if (rows := results.get(table))]
         if not curves:
             raise InputError("the results have no times of the network or of files; measure some with --seconds")
         for row, (value, label) in enumerate(LINES.items()):
-            for column, (axis, (axis_label, _)) in enumerate(COLUMNS.items()):
+            for column, (axis, (axis_label, _)) in enumerate(PANEL_COLUMNS.items()):
                 axes = panels[row][column]
                 lines = [line for name, rows in curves for line in curves_of(name, rows, axis, value)]
                 for (name, xs, ys), marker in zip(lines, MARKERS * len(lines), strict=False):
@@ -89,7 +89,7 @@ def curves_of(name: str, rows: list[Row], axis: str, value: str) -> list[tuple[s
 
     The other axes are held at the longest audio, the smallest batch and the most threads.
     """
-    held = {other: choose(row[other] for row in rows) for other, (_, choose) in COLUMNS.items() if other != axis}
+    held = {other: choose(row[other] for row in rows) for other, (_, choose) in PANEL_COLUMNS.items() if other != axis}
     curves: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         if row[value] is not None and all(row[other] == setting for other, setting in held.items()):
@@ -108,7 +108,7 @@ def benchmark(options: Options) -> None:
         results = json.loads(options.results.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{options.results} cannot be read as JSON ({error}); give a file of the benchmark") from error
-    draw(results, options.figure)
+    draw_results(results, options.figure)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

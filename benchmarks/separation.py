@@ -31,8 +31,8 @@ from bsmamba2.model import ModelConfig
 from bsmamba2.system.processes import peak_memory_bytes
 from bsmamba2.weights.checkpoint import save_model
 
-SAMPLE_RATE = 48_000
-NETWORK = ModelConfig(
+SONG_RATE = 48_000
+TINY_CONFIG = ModelConfig(
     dim=8, depth=1, bands=(64,) * 15 + (65,), headdim=8, d_state=8, mask_expand=1, hop_length=512, segment_seconds=4.0
 )
 MOST_GROWTH = 0.05
@@ -83,11 +83,11 @@ def benchmark(options: Options) -> int:
 def rows_of(options: Options, folder: Path) -> Iterator[Row]:
     """Yields the row of each length: medians over the runs, the time over that of the first, the stems."""
     model, song, stems = folder / "tiny.safetensors", folder / "song.wav", folder / "stems"
-    save_model(random_network(NETWORK), model)
+    save_model(random_network(TINY_CONFIG), model)
     arguments = [str(song), "--model", str(model), "--output", str(stems), "--device", options.device]
     first = None
     for minutes in options.minutes:
-        write_noise(song, round(60 * minutes * SAMPLE_RATE))
+        write_noise(song, round(60 * minutes * SONG_RATE))
         seconds, peaks = zip(
             *(in_new_process(separate, [*arguments, "--overwrite"]) for _ in range(options.repeats)), strict=True
         )
@@ -109,9 +109,9 @@ def rows_of(options: Options, folder: Path) -> Iterator[Row]:
 def write_noise(path: Path, length: int) -> None:
     """Writes noise of a length in samples."""
     generator = torch.Generator().manual_seed(0)
-    with audio_writer(path, SAMPLE_RATE, 2, length, "wav", "24") as write:
-        for start in range(0, length, SAMPLE_RATE):
-            write(0.1 * torch.randn(2, min(SAMPLE_RATE, length - start), generator=generator))
+    with audio_writer(path, SONG_RATE, 2, length, "wav", "24") as write:
+        for start in range(0, length, SONG_RATE):
+            write(0.1 * torch.randn(2, min(SONG_RATE, length - start), generator=generator))
 
 
 def separate(arguments: list[str]) -> tuple[float, float | None]:

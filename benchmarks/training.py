@@ -21,7 +21,7 @@ import torch
 from benchmarks.bounds import META
 from benchmarks.command import Problems, Row, check_positive, print_table, run
 from benchmarks.memory import peak_memory_mib
-from benchmarks.networks import autocast, config_of, training_options
+from benchmarks.networks import autocast, config_in, config_sections
 from benchmarks.processes import in_new_process
 from benchmarks.timing import elapsed
 from bsmamba2.data.datamodule import MusdbDataModule
@@ -35,7 +35,7 @@ from bsmamba2.training.losses import LossConfig
 from bsmamba2.training.module import SeparationModule
 
 SECONDS_PER_DAY = 86_400
-Answer = Literal["no", "yes"]
+YesNo = Literal["no", "yes"]
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Options:
     batch_sizes: Sequence[int] = (1,)
     precisions: Sequence[Precision] = ("float32",)
     scans: Sequence[Scan] | None = None
-    recompute: Sequence[Answer] = ("no", "yes")
-    compile: Sequence[Answer] = ("no",)
+    recompute: Sequence[YesNo] = ("no", "yes")
+    compile: Sequence[YesNo] = ("no",)
     steps: int = 3
     device: str = "auto"
 
@@ -70,7 +70,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Setting:
+class TrainingSetting:
     """One way to train."""
 
     config: Path
@@ -96,9 +96,9 @@ def rows_of(options: Options, problems: Problems) -> Iterator[Row]:
         scans = options.scans or scans_of(config)
         settings = (options.batch_sizes, options.precisions, scans, options.recompute, options.compile)
         for batch, precision, scan, recompute, compiled in itertools.product(*settings):
-            setting = Setting(config, batch, precision, scan, recompute == "yes", compiled == "yes")
+            setting = TrainingSetting(config, batch, precision, scan, recompute == "yes", compiled == "yes")
             with problems.skipping(setting):
-                measured = in_new_process(measure, setting, options.steps, options.device)
+                measured = in_new_process(measure_setting, setting, options.steps, options.device)
                 yield vars(setting) | {"config": config.stem} | measured
 
 
@@ -109,19 +109,19 @@ def scans_of(config: Path) -> list[Scan]:
         InputError: The file cannot be read or contains something else.
     """
     with META:
-        runs_one = bool(make_network(config_of(config)).recurrences)
+        runs_one = bool(make_network(config_in(config)).recurrences)
     if not runs_one:
         return ["auto"]
     return ["chunked"] if kernel_problem() else ["kernel", "chunked"]
 
 
-def measure(setting: Setting, steps: int, device: str) -> Row:
+def measure_setting(setting: TrainingSetting, steps: int, device: str) -> Row:
     """Returns the median time of a step in seconds, the audio per second, the peak memory, and the days of training.
 
     Raises:
         InputError: The config, the scan or the device cannot be used.
     """
-    options, network, place = training_options(setting.config), config_of(setting.config), choose_device(device)
+    options, network, place = config_sections(setting.config), config_in(setting.config), choose_device(device)
     torch.manual_seed(0)
     module = SeparationModule(
         network,

@@ -216,7 +216,7 @@ def _outputs_and_gradients(function: Callable[..., Tensor], arguments: Arguments
     return {"y": y.detach(), **dict(zip(leaves, gradients, strict=True))}
 
 
-def scan_arguments() -> Arguments:
+def ssd_arguments() -> Arguments:
     """Returns x, dt, A, B, C: head size, states and groups are as in the published network, heads and steps are few."""
     generator = torch.Generator().manual_seed(0)
     shapes = {"x": (2, 130, 4, 64), "dt": (2, 130, 4), "A": (4,), "B": (2, 130, 1, 128), "C": (2, 130, 1, 128)}
@@ -241,7 +241,7 @@ def wkv_arguments() -> Arguments:
 
 
 def _scan_ratios() -> dict[str, float]:
-    return agreement(ssd_kernel, ssd_chunked, scan_arguments(), "cuda")
+    return agreement(ssd_kernel, ssd_chunked, ssd_arguments(), "cuda")
 
 
 def _selective_ratios() -> dict[str, float]:

@@ -28,8 +28,8 @@ from bsmamba2.doctor import (
     kernel_check,
     nvidia_machine,
     remedy_for,
-    scan_arguments,
     selective_arguments,
+    ssd_arguments,
 )
 from bsmamba2.model.scans import kernel_problem
 from bsmamba2.model.selective import selective_chunked, selective_sequential
@@ -181,7 +181,7 @@ def test_commands_are_those_of_the_readme() -> None:
 
 
 def test_agreement_tells_right_from_wrong() -> None:
-    arguments = scan_arguments()
+    arguments = ssd_arguments()
     right = agreement(ssd_chunked, ssd_sequential, arguments, "cpu")
     assert list(right) == ["y", "x", "dt", "A", "B", "C"]
     assert max(right.values()) < 1e-5

@@ -43,7 +43,7 @@ def export(
     check_can_be_made(output.parent)
     check_models_exist([model])
     # Imported only now: it takes seconds, which the help, a wrong option or a wrong path need not wait for.
-    from bsmamba2.export.onnx_files import check_packages, export_onnx, relative_error
+    from bsmamba2.export.onnx_files import check_packages, export_error, export_onnx
     from bsmamba2.model import BSMamba2
     from bsmamba2.system.files import make_folder, sha256_of
     from bsmamba2.weights.checkpoint import load_model
@@ -59,6 +59,6 @@ def export(
     make_folder(output.parent)
     licence = {"licence": published.licence} if published else {}
     export_onnx(network, output, precision, {"model": str(model), "model_sha256": sha256_of(path)} | licence)
-    level = -20 * math.log10(relative_error(output, network))
+    level = -20 * math.log10(export_error(output, network))
     size = output.stat().st_size / 1e6
     return f"{output} has {size:.1f} MB in {precision}; on noise, its error is {level:.0f} dB below its output"

@@ -37,8 +37,6 @@ FLOAT32_OPERATIONS = (
     *("ScatterElements", "ScatterND"),
 )
 
-log = logging.getLogger(__name__)
-
 
 def export_onnx(
     network: BSMamba2, output: Path, precision: ExportPrecision = "float32", metadata: dict[str, str] | None = None
@@ -82,7 +80,7 @@ def check_packages() -> None:
             raise ModuleNotFoundError(name=package)
 
 
-def relative_error(path: Path, network: BSMamba2) -> float:
+def export_error(path: Path, network: BSMamba2) -> float:
     """Returns the RMS of the difference between an exported file and its network over that of its output, on noise."""
     import onnxruntime
 

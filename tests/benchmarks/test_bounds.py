@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bounds import ELEMENTWISE, linear_shapes, multiply_adds, network_multiply_adds, rate_rows, tile_shapes
-from benchmarks.networks import PROJECT, config_of
+from benchmarks.networks import PROJECT, config_in
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.model.dual_path import DualPathLayer
 
@@ -77,7 +77,7 @@ def test_any_module_is_counted() -> None:
     ],
 )
 def test_documents_print_the_products_per_second_of_audio(config: str, document: str, digits: int) -> None:
-    network, text = config_of(PROJECT / config), (PROJECT / document).read_text(encoding="utf-8")
+    network, text = config_in(PROJECT / config), (PROJECT / document).read_text(encoding="utf-8")
     products = network_multiply_adds(network, network.segment_seconds)["everything"]["products"]
     counted = f"{products / network.segment_seconds / 1e9:.{digits}g}"
     assert re.findall(r"([\d.]+) billion multiply-adds", text) == [counted]

@@ -43,7 +43,7 @@ def test_a_line_in_markdown_is_printed_for_every_mixer(capsys: pytest.CaptureFix
     assert printed.err == ""
 
 
-@pytest.mark.parametrize("name", mixers.NAMES)
+@pytest.mark.parametrize("name", mixers.NETWORK_NAMES)
 def test_training_on_one_excerpt_lowers_the_loss(name: str) -> None:
     config, steps = mixers.network_config(name, dim=16, depth=1), 12
     if name in mixers.SPEECH_NETWORKS:

@@ -3,16 +3,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.networks import PROJECT, QUICK, autocast, config_of, random_network, training_options
+from benchmarks.networks import PROJECT, QUICK, autocast, config_in, config_sections, random_network
 from bsmamba2.errors import InputError
 from bsmamba2.model import ModelConfig
 
 
 def test_a_file_of_training_options_holds_the_architecture() -> None:
-    config = config_of(PROJECT / "configs" / "small.yaml")
+    config = config_in(PROJECT / "configs" / "small.yaml")
     assert (config.dim, config.depth, len(config.bands)) == (192, 4, 48)
-    assert config_of(PROJECT / "configs" / "bsmamba2.yaml") == ModelConfig()
-    options = training_options(PROJECT / "configs" / "bsmamba2.yaml")
+    assert config_in(PROJECT / "configs" / "bsmamba2.yaml") == ModelConfig()
+    options = config_sections(PROJECT / "configs" / "bsmamba2.yaml")
     assert (options["trainer"]["max_epochs"], options["model"]) == (2000, {})
 
 
@@ -21,7 +21,7 @@ def test_any_other_file_is_one_sentence(content: str, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=r"config\.yaml is not a file of training options \(.+\); give one like"):
-        config_of(file)
+        config_in(file)
 
 
 def test_random_networks_are_always_the_same() -> None:

@@ -18,8 +18,8 @@ trainer: {max_epochs: 5}
 def test_a_step_is_measured_with_the_days_of_the_whole_training_run(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(CONFIG, encoding="utf-8")
-    setting = training.Setting(config, 2, "float32", "chunked", True, compile=False)
-    row = training.measure(setting, 1, "cpu")
+    setting = training.TrainingSetting(config, 2, "float32", "chunked", True, compile=False)
+    row = training.measure_setting(setting, 1, "cpu")
     assert row["audio_per_second"] == pytest.approx(2 * 0.1 / row["step_seconds"])
     assert row["training_hours"] == pytest.approx(5 * 36 * 0.1 / 3600)
     assert row["days"] == pytest.approx(5 * 36 * 0.1 / row["audio_per_second"] / 86_400)
@@ -40,7 +40,9 @@ def test_a_config_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("model: {network: {depth: 0}}", encoding="utf-8")
     with pytest.raises(InputError, match="depth=0 is not allowed"):
-        training.measure(training.Setting(config, 1, "float32", "chunked", False, compile=False), 1, "cpu")
+        training.measure_setting(
+            training.TrainingSetting(config, 1, "float32", "chunked", False, compile=False), 1, "cpu"
+        )
 
 
 @pytest.mark.parametrize("options", [{"batch_sizes": [0]}, {"steps": 0}])

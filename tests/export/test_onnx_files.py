@@ -16,7 +16,7 @@ import torch
 
 from bsmamba2.cli import main
 from bsmamba2.errors import InputError
-from bsmamba2.export.onnx_files import export_onnx, reduced, relative_error
+from bsmamba2.export.onnx_files import export_error, export_onnx, reduced
 from bsmamba2.model import BSMamba2, ModelConfig
 from bsmamba2.system.files import sha256_of
 from bsmamba2.weights.checkpoint import load_model, save_model
@@ -72,9 +72,9 @@ def exported(exported_by_the_command: tuple[Path, str]) -> Path:
 
 
 def test_the_file_computes_what_the_network_does(network: BSMamba2, exported: Path) -> None:
-    assert 0 < relative_error(exported, network) < 1e-5
+    assert 0 < export_error(exported, network) < 1e-5
     other = BSMamba2(CONFIG).eval()
-    assert relative_error(exported, other) > 0.1
+    assert export_error(exported, other) > 0.1
 
 
 def test_the_file_states_what_a_program_needs(exported: Path, weights: Path) -> None:
@@ -96,7 +96,7 @@ def test_reduced_precisions_are_smaller_and_near(
 ) -> None:
     path = tmp_path / "model.onnx"
     reduced(exported, path, precision)  # type: ignore[arg-type]
-    assert lowest < relative_error(path, network) < highest
+    assert lowest < export_error(path, network) < highest
     weights = {name: sum(len(each.raw_data) for each in onnx.load(name).graph.initializer) for name in (exported, path)}
     assert weights[path] < 0.75 * weights[exported]
 
