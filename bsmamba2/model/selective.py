@@ -15,7 +15,8 @@ Both functions take the same arguments and return the same y:
     reverse        whether the sequence runs from its last step to its first
     y   (b, l, p)  output in the dtype of x
 
-Further letters: c chunk, q step inside a chunk.
+Letters of the shapes: b row, l step, p channel, n value of a state; in the faster form also c chunk, q step inside a
+chunk.
 
 Each channel and state has its own decay, so there is no form in matrix products like that of Mamba-2. Decays and states
 are in at least single precision, also under autocast.

@@ -15,7 +15,9 @@ Both functions take the same arguments and return the same y:
     reverse           whether the sequence runs from its last step to its first
     y   (b, l, h, p)  output in the dtype of x
 
-Further letters: c chunk, q step inside a chunk, r head inside a group.
+Letters of the shapes: b row, l step, h head, p value of a head, n value of a state, g group of heads; in the fast form
+also c chunk, q step inside a chunk, r head inside a group. In its formulas i, j and m are steps of one chunk, L is the
+decay between two of them, and H is the state before a chunk.
 
 Decays and carried states are in at least single precision, also under autocast.
 """

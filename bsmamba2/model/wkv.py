@@ -16,7 +16,8 @@ Both functions take the same arguments and return the same y:
     reverse              whether the sequence runs from its last step to its first
     y      (b, l, h, e)  output in the dtype of v
 
-Further letters: c chunk, q step inside a chunk, S (b, c, h, e, e) state before each chunk.
+Letters of the shapes: b row, l step, h head, e channel of a head; in the faster form also c chunk, q step inside a
+chunk. There S (b, c, h, e, e) has the state before each chunk.
 
 Decays and states are in at least single precision, also under autocast.
 """
