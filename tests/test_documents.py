@@ -277,6 +277,18 @@ def test_folders_import_from_below_only() -> None:
     assert upwards == set()
 
 
+def test_the_readme_lists_every_folder() -> None:
+    """The folders of the package, and those next to it that have code or configs."""
+    listed = re.findall(r"^\| `([\w/]+)/` \|", read("README.md"), re.MULTILINE)
+    of_package = {f"bsmamba2/{path.parent.name}" for path in PACKAGE.glob("*/__init__.py")}
+    assert sorted(listed) == sorted(of_package | {"benchmarks", "configs", "scripts", "tests"})
+
+
+def test_the_architecture_names_every_module_next_to_the_folders() -> None:
+    modules = {f"bsmamba2/{path.name}" for path in PACKAGE.glob("*.py") if not path.name.startswith("__")}
+    assert {module for module in modules if f"`{module}`" not in read("docs/architecture.md")} == set()
+
+
 def test_every_folder_of_code_has_a_folder_of_tests() -> None:
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} | {"benchmarks", "scripts"}
     assert folders == {path.parent.name for path in (REPOSITORY / "tests").glob("*/__init__.py")}
