@@ -34,7 +34,7 @@ commands:
   demo       separate a short song, score it and draw its spectrogram
 
 `bsmamba2 COMMAND --help` lists the options of a command, `bsmamba2 --version` the version, and
-`bsmamba2 --print-completion bash` (or zsh, tcsh, fish) prints what completes command lines in that shell.
+`bsmamba2 --print-completion bash` (or zsh, tcsh, fish) prints a script that completes command lines in that shell.
 """
 MODELS_USAGE = """usage: bsmamba2 models [NAME ...] [--stems STEM,...] [--json]
        bsmamba2 models download NAME ... [--json]
@@ -257,7 +257,7 @@ def _separate_parser(**defaults: Any) -> CommandParser:
             "type": Path,
             "metavar": "CSV",
             "help": "Separate the songs of a CSV file, with columns path, name, stems, start, duration, instead of "
-            "inputs. The same command again resumes.",
+            "inputs. Run the same command again to resume.",
         },
         "retry_failed": {"action": "store_true", "help": "With --manifest, separate only the songs that failed."},
         "upload": {
@@ -269,7 +269,7 @@ def _separate_parser(**defaults: Any) -> CommandParser:
             "type": one_of(list(PRESETS)),
             "choices": list(PRESETS),
             "metavar": f"{{{','.join(PRESETS)}}}",
-            "help": "Model and options for a purpose (`bsmamba2 models` lists them). An option that is given wins.",
+            "help": "Model and options for a purpose (`bsmamba2 models` lists them). Given options override it.",
         },
         "page": {"metavar": f"[{{{','.join(get_args(Page))}}}]"},
     }

@@ -39,7 +39,9 @@ def completion(shell: str, commands: Iterable[CommandParser], training: Sequence
 
     top = argparse.ArgumentParser(prog="bsmamba2")
     top.add_argument("--version", action="store_true", help="print the version")
-    top.add_argument("--print-completion", choices=SHELLS, help="print what completes command lines in a shell")
+    top.add_argument(
+        "--print-completion", choices=SHELLS, help="print a script that completes command lines in a shell"
+    )
     below = top.add_subparsers()
     for command in commands:
         copy = below.add_parser(command.prog.split()[1], add_help=False, help=command.summary)

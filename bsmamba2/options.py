@@ -313,7 +313,7 @@ class CommandParser(argparse.ArgumentParser):
         if name in self.foreign:
             raise UsageError(f"there is no option {option}; use {self.foreign[name]}")
         near = nearest(name, list(self._option_string_actions), 0.7)
-        advice = f"see {self.prog} --help" if name[1] == "-" else "a name that begins so follows --"
+        advice = f"see {self.prog} --help" if name[1] == "-" else "write -- before a name that begins with -"
         raise UsageError(f"there is no option {option}; {f'did you mean {near}?' if near else advice}")
 
 

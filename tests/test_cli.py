@@ -143,7 +143,11 @@ def test_existing_stems_are_kept(tmp_path: Path, model: Path, musdb_root: Path) 
             2,
             "--bit-depth: there is no '20'; choose source",
         ),
-        (["separate", "-x.wav", "--model", "m"], 2, "there is no option -x.wav; a name that begins so follows --"),
+        (
+            ["separate", "-x.wav", "--model", "m"],
+            2,
+            "there is no option -x.wav; write -- before a name that begins with -",
+        ),
         (["separate", "a.wav", "--preset", "vocal"], 2, "--preset: there is no 'vocal'; did you mean vocals?"),
         (
             ["separate", "a.wav", "--preset", "fast", "--model", "m"],
@@ -169,7 +173,7 @@ def test_existing_stems_are_kept(tmp_path: Path, model: Path, musdb_root: Path) 
         (["separate", "a.wav", "--peak", "float", "--format", "flac"], 2, "flac does not support float samples; give"),
         (["separate", "a.wav", "-o"], 2, "--output needs a value; see bsmamba2 separate --help"),
         (["separate", "a.wav", "--overwrite=no"], 2, "--overwrite takes no value, but 'no' was given"),
-        (["separate", "a.wav", "--model", ","], 2, "does not name a model at every place"),
+        (["separate", "a.wav", "--model", ","], 2, "has an empty name"),
         (["--gain"], 2, "there is no option --gain before a command; see bsmamba2 --help"),
         (["--model", "m", "a.wav"], 2, "there is no option --model before a command; see bsmamba2 --help"),
         (["--verison"], 2, "there is no option --verison before a command; did you mean --version?"),

@@ -72,7 +72,7 @@ def test_special_options_are_returned_too() -> None:
         (["a", "--width_m=3"], UsageError, r"there is no option --width_m; did you mean --width-mm\?$"),
         (["a", "--nail", "3"], UsageError, "there is no option --nail; use glue$"),
         (["a", "--width-mm", "wide"], UsageError, "^--width-mm: 'wide' is not a number; see bsmamba2 hang --help$"),
-        (["a", "-b"], UsageError, "there is no option -b; a name that begins so follows --$"),
+        (["a", "-b"], UsageError, "there is no option -b; write -- before a name that begins with -$"),
         ([], UsageError, "^PRINT is missing; see"),
         (["a", "--width_mm", "-1"], UsageError, r"^--width-mm -1\.0 is not allowed$"),
         (["a", "--room"], UsageError, "^--room needs a value; see"),

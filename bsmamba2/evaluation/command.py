@@ -131,7 +131,7 @@ def _speech_scores() -> list[str]:
     missing = missing_packages()
     if missing:
         log.warning(
-            "scores of speech whose package is not installed are left out; run pip install %s to have them too",
+            "scores of speech whose package is not installed are left out; run pip install %s to include them",
             " ".join(missing),
         )
     return [score for score, package in SPEECH_PACKAGES.items() if package not in missing]

@@ -89,7 +89,9 @@ def _cells(manifest: Path) -> Iterator[dict[str, str]]:
     except OSError as error:
         raise InputError(f"the manifest {manifest} cannot be read ({error.strerror}); check the path") from error
     except csv.Error as error:
-        raise InputError(f"the manifest {manifest} is no CSV ({error}); quote cells with commas or quotes") from error
+        raise InputError(
+            f"the manifest {manifest} is not a CSV file ({error}); quote cells with commas or quotes"
+        ) from error
 
 
 def _check_columns(columns: Sequence[str], manifest: Path) -> None:

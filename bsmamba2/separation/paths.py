@@ -137,7 +137,7 @@ class StemPaths(Mapping[SongFile, dict[str, Path]]):
                     if identity(path) in sources:
                         raise InputError(f"{path} is an input and would be overwritten; give another --output")
         for old, new in changed.items():
-            log.warning("the name %r is written as %r, which every system can keep", old, new)
+            log.warning("the name %r is written as %r, which every system can store", old, new)
 
 
 def _names(path: str) -> list[str]:

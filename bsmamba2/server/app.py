@@ -301,7 +301,10 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _failed(request: Request, error: Exception) -> Response:
     status = cast(HTTPException, error).status_code
-    texts = {404: "there is no such thing here; it may have been deleted", 405: "this cannot be asked for in this way"}
+    texts = {
+        404: "there is nothing at this address; it may have been deleted",
+        405: "this address does not take this kind of request",
+    }
     return JSONResponse({"error": texts.get(status, "the request failed")}, status)
 
 

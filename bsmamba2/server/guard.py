@@ -98,7 +98,7 @@ class Guard:
         if len(hosts) != 1 or not self._is_ours(hosts[0], server[1] if server else None):
             return "this host name is not one of this page; use the address that bsmamba2 open has printed"
         if any(origin != f"http://{hosts[0]}" for origin in headers.getlist("origin")):
-            return "pages of other sites may not ask this one"
+            return "requests from pages of other sites are refused"
         return None
 
     def _is_ours(self, host: str, port: int | None) -> bool:

@@ -13,7 +13,7 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yields the objects of a file, without a last line that a kill left incomplete; none if there is no file.
 
     Raises:
-        InputError: The file cannot be read, or a whole line is no JSON object.
+        InputError: The file cannot be read, or a whole line is not a JSON object.
     """
     try:
         with path.open("rb") as file:
@@ -32,7 +32,7 @@ def _object(line: bytes, number: int, path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise InputError(f"line {number} of {path} is no JSON object; remove the line")
+        raise InputError(f"line {number} of {path} is not a JSON object; remove the line")
     return value
 
 

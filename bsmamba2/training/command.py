@@ -162,7 +162,7 @@ class TrainingCLI(LightningCLI):
         folders, below = self._own_folders()
         found = find_resume_point(folders, below)
         if found is None:
-            log.info("no checkpoint to resume from in %s; starting afresh", self.root)
+            log.info("no checkpoint to resume from in %s; starting from the beginning", self.root)
         elif found.parent in folders:
             log.info("resuming from %s", found)
         else:

@@ -59,7 +59,10 @@ EXAMPLES = (
     "bsmamba2 train --config small --data.root songs --data.validation_artists [Name] --model.init_from msst-vocals",
 )
 DESCRIPTION = "Train a network on a folder of songs with stems, such as MUSDB18."
-WARNING = "A config is a program: it can name any Python class, which is then run. Read one from someone else first."
+WARNING = (
+    "A config is a program: it can name any Python class, which is then run. Read a config from someone else before "
+    "you use it."
+)
 
 
 def training_help() -> str:

@@ -178,7 +178,7 @@ class WeightsFile:
         """Returns a set of weights under the published names, by default the preferred one.
 
         Raises:
-            InputError: The file does not have this set, or it is no state dict of real numbers.
+            InputError: The file does not have this set, or it is not a state dict of real numbers.
         """
         which = which or self.preferred
         if which not in self._sets:
@@ -343,7 +343,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], ModelConfig | None, t
             metadata = file.metadata() or {}
         content = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"the model file {path} is damaged or no safetensors file ({error})") from error
+        raise InputError(f"the model file {path} is damaged or not a safetensors file ({error})") from error
     config = songs = None
     if ARCHITECTURE in metadata:
         config = config_of(from_json(metadata[ARCHITECTURE], "network config", path), path)
@@ -359,7 +359,7 @@ def _song_names(values: object, path: Path) -> tuple[str, ...]:
         or not all(isinstance(name, str) and len(name) <= LONGEST_SONG_NAME for name in values)
     ):
         raise InputError(
-            f"the list of training songs in {path} is no list of at most {MOST_TRAINING_SONGS} names of at most "
+            f"the list of training songs in {path} is not a list of at most {MOST_TRAINING_SONGS} names of at most "
             f"{LONGEST_SONG_NAME} characters; fetch, save or convert the file again"
         )
     return tuple(sorted(set(values)))
@@ -431,7 +431,7 @@ def _state_dict(values: object, path: Path, prefix: str = "") -> StateDict:
     strangers = [name for name, value in state.items() if not isinstance(name, str) or not _is_weight(value)]
     if strangers or not state:
         stranger = strangers[0] if strangers else "nothing"
-        raise InputError(f"{path} is no state dict: {stranger!r} is not a named tensor of real numbers")
+        raise InputError(f"{path} is not a state dict: {stranger!r} is not a named tensor of real numbers")
     return {name.removeprefix(prefix): value for name, value in state.items()}
 
 

@@ -51,7 +51,7 @@ def convert(
     published = recognised(input)
     if stems and file.config:
         raise InputError(
-            f"the checkpoint {input} names its stems itself ({', '.join(file.config.stems)}); leave --stems out"
+            f"the checkpoint {input} already names its stems ({', '.join(file.config.stems)}); leave --stems out"
         )
     taken = weights or file.preferred
     given = file.fields_of(None, hop_length) | ({"stems": stems} if stems else {})

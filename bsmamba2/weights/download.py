@@ -112,7 +112,7 @@ def _fetch_from(url: str, model: PublishedModel, part: Path, bar: "tqdm[Any]") -
     if not wrong:
         return
     part.unlink()
-    wrong = f"what came from {url} has {wrong} and was removed"
+    wrong = f"the file from {url} has {wrong} and was removed"
     if not resumed:
         raise _FailedAddressError(wrong)
     # The wrong bytes may be those of an earlier transfer, perhaps from a different address.
@@ -155,7 +155,7 @@ def _receive(model: PublishedModel, url: str, part: Path, bar: "tqdm[Any]") -> N
     if received > largest:
         part.unlink()
         raise _FailedAddressError(
-            f"{url} has more than {largest} bytes, so it is not the published file; what came was removed"
+            f"{url} has more than {largest} bytes, so it is not the published file; what was downloaded was removed"
         )
     if received < (exact or total or 0):
         raise _BrokenTransferError("the server closed the connection")
@@ -212,7 +212,7 @@ def _range_of(answer: HTTPResponse) -> tuple[int, int | None]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
-        return f"nothing came for {TIMEOUT_SECONDS:g} s"
+        return f"nothing arrived for {TIMEOUT_SECONDS:g} s"
     return str(error) or type(error).__name__
 
 

@@ -38,12 +38,12 @@ def from_json(text: str | bytes, what: str, path: Path) -> Any:
     """Returns the value of a text in a file.
 
     Raises:
-        InputError: It is no JSON, or too deep.
+        InputError: It is not JSON, or too deep.
     """
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"the {what} in {path} is no JSON ({error}); convert the original again") from error
+        raise InputError(f"the {what} in {path} is not JSON ({error}); convert the original again") from error
 
 
 def config_of(values: object, path: Path) -> ModelConfig:

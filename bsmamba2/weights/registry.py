@@ -163,7 +163,7 @@ def model_names(models: ModelNames) -> list[str]:
     given = [str(models)] if isinstance(models, str | Path) else [str(model) for model in models]
     names = [name.strip() for one in given for name in ([one] if os.path.exists(one) else one.split(","))]
     if not names or "" in names:
-        raise UsageError(f"{','.join(given)!r} does not name a model at every place; give --model A,B")
+        raise UsageError(f"{','.join(given)!r} has an empty name; give --model A,B")
     return names
 
 

@@ -58,7 +58,7 @@ def damaged_file(model: PublishedModel, path: Path, state: str) -> InputError:
         state = "missing" if state == NOT_DOWNLOADED else state
         return InputError(f"the model file {path} of this package is {state}; install bsmamba2 again")
     again = f"run `bsmamba2 models download {model.name}` to download it again"
-    remedy = again if model.urls else "remove it or replace it by a good copy"
+    remedy = again if model.urls else "remove it or replace it with a good copy"
     return InputError(f"the cached model file {path} is {state}; {remedy}")
 
 

@@ -476,7 +476,7 @@ def test_assumptions_about_plain_weights_are_printed_once(
             "--ensemble max combines several models, but model.ckpt is one; give --model once more, or leave "
             "--ensemble out",
         ),
-        ("model.ckpt,", {}, "'model.ckpt,' does not name a model at every place; give --model A,B"),
+        ("model.ckpt,", {}, "'model.ckpt,' has an empty name; give --model A,B"),
         ("model.ckpt,four.ckpt", {"hop_length": 32}, "model.ckpt contains hop_length=64, not 32"),
     ],
 )

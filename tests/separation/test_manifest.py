@@ -64,7 +64,7 @@ def test_a_manifest_of_a_spreadsheet() -> None:
         ("path,name\na,.\n", r"^row 1 of .*: the name '\.' is not allowed"),
         ("path\nthis, that.wav\n", r"^row 1 of .*: it has 2 cells, and there are 1 columns; quote cells with commas$"),
         ("path,name\na\n", r"^row 1 of .*: it has 1 cells, and there are 2 columns"),
-        ('path\n"a\n', "is no CSV .*; quote cells with commas or quotes$"),
+        ('path\n"a\n', "is not a CSV file .*; quote cells with commas or quotes$"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(text: str, message: str) -> None:

@@ -205,7 +205,7 @@ def test_names_that_windows_reserves_or_changes_are_made_safe(caplog: pytest.Log
         "stems/Lpt³_/aux _/vocals.wav",
         "stems/com0/console/vocals.wav",
     ]
-    assert "the name 'CON' is written as 'CON_', which every system can keep" in caplog.text
+    assert "the name 'CON' is written as 'CON_', which every system can store" in caplog.text
     assert "console" not in caplog.text
 
 

@@ -39,7 +39,7 @@ def test_a_last_line_that_is_torn_anywhere_is_ignored_and_replaced(kept: int) ->
 @pytest.mark.parametrize("line", [b"[1]\n", b"{\n", b"\n", b"[" * 100_000 + b"\n"])
 def test_a_whole_line_that_is_no_object_is_an_error(line: bytes) -> None:
     FILE.write_bytes(b'{"number": 1}\n' + line)
-    with pytest.raises(InputError, match=r"^line 2 of results\.jsonl is no JSON object; remove the line$"):
+    with pytest.raises(InputError, match=r"^line 2 of results\.jsonl is not a JSON object; remove the line$"):
         numbers()
 
 

@@ -436,7 +436,7 @@ def test_resume_after_kill_9(
     kill = (STOP_AT, "--trainer.callbacks.killed_after=5")
     killed = script(tmp_path, *more, *workers, *kill, fresh=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert "starting afresh" in killed.stderr
+    assert "starting from the beginning" in killed.stderr
     assert last_of(tmp_path)["global_step"] == 3
     with caplog.at_level("INFO", "bsmamba2"):
         training(tmp_path, *more, *workers)
@@ -575,7 +575,7 @@ def test_resume_keeps_runs_with_names_apart(training: Train, tmp_path: Path, cap
     training(tmp_path, *named, "--trainer.logger.version=first")
     with caplog.at_level("INFO", "bsmamba2"):
         training(tmp_path, *named, "--trainer.logger.version=second")
-    assert "starting afresh" in caplog.text
+    assert "starting from the beginning" in caplog.text
     assert len(list(tmp_path.rglob("last.ckpt"))) == 2
 
 
@@ -610,7 +610,7 @@ def test_a_run_that_was_killed_before_its_first_step_is_started_again(script: Sc
         )
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert last_of(tmp_path)["global_step"] == 0
-        assert ("starting afresh" in killed.stderr) == (step == 0)
+        assert ("starting from the beginning" in killed.stderr) == (step == 0)
 
 
 class Intruder(Callback):

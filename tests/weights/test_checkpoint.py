@@ -142,8 +142,8 @@ def test_safetensors_files_describe_their_architecture(tmp_path: Path, tiny_netw
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ("[1]", "is a list"),
         ('{"width": 3}', r"unknown keys \['width'\]"),
         ('{"dim": 0}', "dim=0 is not allowed"),
@@ -203,7 +203,7 @@ def test_lists_of_songs_that_are_none_are_errors(tmp_path: Path, tiny_network: B
     save_file(tiny_network.state_dict(), tmp_path / "a.safetensors", metadata={SONGS_METADATA: json.dumps(songs)})
     torch.save(training_checkpoint(tiny_network) | {"bsmamba2": {"training_songs": songs}}, tmp_path / "a.ckpt")
     for path in tmp_path.iterdir():
-        with pytest.raises(InputError, match=rf"the list of training songs in .*{path.name} is no list of at most"):
+        with pytest.raises(InputError, match=rf"the list of training songs in .*{path.name} is not a list of at most"):
             load_model(path)
 
 
@@ -211,7 +211,7 @@ def test_lists_of_songs_that_are_none_are_errors(tmp_path: Path, tiny_network: B
 def test_lists_of_songs_that_are_no_json(tmp_path: Path, tiny_network: BSMamba2, text: str) -> None:
     path = tmp_path / "own.safetensors"
     save_file(tiny_network.state_dict(), path, metadata={SONGS_METADATA: text})
-    with pytest.raises(InputError, match=r"the list of training songs in .*own\.safetensors is no JSON"):
+    with pytest.raises(InputError, match=r"the list of training songs in .*own\.safetensors is not JSON"):
         load_model(path)
 
 

@@ -253,7 +253,7 @@ def test_stems_of_a_foreign_checkpoint_are_named(tmp_path: Path) -> None:
         convert(tmp_path / "two.ckpt", tmp_path / "two.safetensors")
     convert(tmp_path / "two.ckpt", tmp_path / "two.safetensors", stems=["speech", "music"])
     assert load_model(tmp_path / "two.safetensors").config == config
-    with pytest.raises(InputError, match=r"names its stems itself \(speech, music\); leave --stems out"):
+    with pytest.raises(InputError, match=r"already names its stems \(speech, music\); leave --stems out"):
         convert(tmp_path / "two.safetensors", tmp_path / "renamed.safetensors", stems=["drums", "bass"])
     assert not (tmp_path / "renamed.safetensors").exists()
 
@@ -534,7 +534,7 @@ def test_checkpoints_of_other_programs(tmp_path: Path) -> None:
         ({"state_dict": {"encoder.weight": torch.ones(2)}}, "does not contain the weights of a BSMamba2"),
         ({"state_dict": [1]}, "is a list; give another"),
         ({"state_dict": {"model.weight": torch.ones(2)}}, "does not contain the weights of a BSMamba2"),
-        ({}, "is no state dict"),
+        ({}, "is not a state dict"),
         ([1], "contains a list"),
     ):
         torch.save(content, source)

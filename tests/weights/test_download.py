@@ -193,7 +193,7 @@ def test_a_stalled_connection_is_given_up(
     remote.breaks_after, remote.stalls = 50_000, True
     with monkeypatch.context() as patch:
         patch.setattr(downloading, "TIMEOUT_SECONDS", 0.1)
-        with pytest.raises(InputError, match=r"after \d+ of 300000 bytes: nothing came for 0\.1 s; run the same"):
+        with pytest.raises(InputError, match=r"after \d+ of 300000 bytes: nothing arrived for 0\.1 s; run the same"):
             download(model, tmp_path)
     assert len(remote.requests) == downloading.REQUEST_ATTEMPTS
     remote.breaks_after = 10**9
@@ -207,7 +207,7 @@ def test_a_server_that_does_not_answer_is_given_up(
     monkeypatch.setattr(downloading, "TIMEOUT_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent_model = replace(model, urls=(f"http://127.0.0.1:{silent.getsockname()[1]}/weights.ckpt",))
-        with pytest.raises(InputError, match=r"after 0 of 300000 bytes: nothing came for 0\.05 s"):
+        with pytest.raises(InputError, match=r"after 0 of 300000 bytes: nothing arrived for 0\.05 s"):
             download(silent_model, tmp_path)
 
 
@@ -353,9 +353,7 @@ def test_if_no_address_has_the_file_all_reasons_are_reported(
     with pytest.raises(InputError) as failure:
         download(replace(two_addresses, urls=(gone, remote.url)), tmp_path)
     text = str(failure.value)
-    assert text.startswith(
-        f"{gone} cannot be reached (Connection refused); what came from {remote.url} has the sha256 "
-    )
+    assert text.startswith(f"{gone} cannot be reached (Connection refused); the file from {remote.url} has the sha256 ")
     remedy = f"put it into {tmp_path}, or give its path with --model"
     assert text.endswith(
         f"; check the connection, or fetch weights.ckpt by hand from https://example.org/tiny and {remedy}"

@@ -282,7 +282,7 @@ def test_an_entry_is_downloaded_from_the_next_address_if_the_first_has_different
     printed = capsys.readouterr()
     path = cache / model.file_name
     assert printed.out == f"{model.name} is complete in {path} ({model.size_bytes:,} bytes, sha256 {model.sha256})\n"
-    assert f"what came from {wrong} has the sha256 " in printed.err
+    assert f"the file from {wrong} has the sha256 " in printed.err
     assert f" instead of {model.sha256} and was removed; trying {remote.url}" in printed.err
     assert [asked for asked, _ in remote.requests] == ["/wrong.ckpt", "/weights.ckpt"]
     assert {file.name for file in cache.iterdir()} - {f"{model.file_name}.lock"} == {model.file_name}
