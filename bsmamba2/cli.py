@@ -12,7 +12,7 @@ from bsmamba2.options import CommandParser, command_parser, named_as_typed, one_
 from bsmamba2.printable import printable
 from bsmamba2.suggestions import meant, nearest
 from bsmamba2.system.console import log_shown, open_missing_streams
-from bsmamba2.system.output import ReaderGoneError, checked_output
+from bsmamba2.system.standard_output import ReaderGoneError, checked_output
 from bsmamba2.system.stopping import stopped_by_exception
 from bsmamba2.version import __version__
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from bsmamba2.errors import InputError
 from bsmamba2.player.recording import Recording
 from bsmamba2.player.song_data import PlayerSong, PlayerSound
-from bsmamba2.player.sources import player_script, player_style, source, source_hash
+from bsmamba2.player.source_files import player_script, player_style, source, source_hash
 from bsmamba2.stem_names import MIXTURE
 
 # By channels. Two stems in stereo, as text and with what is drawn of them, take less than 2 MB a minute.

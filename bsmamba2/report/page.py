@@ -14,7 +14,7 @@ from bsmamba2.evaluation.results import FORMAT, RESULTS, RUN, to_json
 from bsmamba2.evaluation.runs import REPORT
 from bsmamba2.evaluation.scores import ACTIVITY_SCORES, MUSEVAL_SCORES, SCORES, SPARSE_SCORES
 from bsmamba2.evaluation.statistics import CONFIDENCE, FEWEST_TRACKS
-from bsmamba2.player.sources import player_script, player_style, source_hash
+from bsmamba2.player.source_files import player_script, player_style, source_hash
 from bsmamba2.report import published, texts
 from bsmamba2.report.comparison import RunComparison, compare_runs, compare_scores, incomparable
 from bsmamba2.report.facts import ReportedRun, read_runs

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bsmamba2.errors import InputError, OutputError, UsageError
-from bsmamba2.separation.album import Album
 from bsmamba2.separation.catalogue_results import CatalogueResults, ResultWriter
 from bsmamba2.separation.command import Outcome, State, each_song, failed, files_to_write, log_summary, separate_song
 from bsmamba2.separation.common_stems import Gives, given_by
 from bsmamba2.separation.inputs import check_any_audio, check_any_exists
 from bsmamba2.separation.manifest import CatalogueRow, in_row, read_manifest
 from bsmamba2.separation.paths import PAGE, Destination, StemPaths
+from bsmamba2.separation.progress import RunProgress
 from bsmamba2.separation.settings import Combination, SeparationSettings, StemSettings
 from bsmamba2.system.files import check_can_be_made, fresh_folder, remove_files, sha256_of, sha256_of_text
 from bsmamba2.system.processes import Processes, is_first_process
@@ -133,7 +133,7 @@ def separate_catalogue(
     )
     models.check(settings)
     plan = planned(models.gives)
-    album = Album([song.path for song in songs], shown=not processes.several)
+    run = RunProgress([song.path for song in songs], shown=not processes.several)
     with contextlib.ExitStack() as stack:
 
         def worker(device: str) -> Callable[[CatalogueRow], Outcome]:
@@ -141,7 +141,7 @@ def separate_catalogue(
             number = _process_number(processes)
             writer = stack.enter_context(results.writer(number))
             fetched = stack.enter_context(fresh_folder(results.file(number, FETCHED_SUFFIX)))
-            return lambda row: _separate_row(separator, row, plan, writer, fetched, album)
+            return lambda row: _separate_row(separator, row, plan, writer, fetched, run)
 
         outcomes = each_song(rows, worker, settings.device, processes, destination.output)
     if outcomes:
@@ -276,7 +276,7 @@ def _separate_row(
     plan: CataloguePlan,
     writer: ResultWriter,
     folder: Path,
-    album: Album,
+    run: RunProgress,
 ) -> Outcome:
     """Separates a row, which is fetched to a folder if it is at a URL, writes its result and returns its outcome."""
     began, song = time.monotonic(), row.song
@@ -284,14 +284,14 @@ def _separate_row(
     try:
         skipped = plan.skipped(row)
         if skipped is not None:
-            album.skip()
+            run.skip()
             return skipped
         plan.check_upload(row)
         writer.begin(row)
         if song.url is not None:
             song = replace(song, path=folder / f"song{Path(file_name_of(song.url)).suffix[:LONGEST_SUFFIX]}")
             fetch_file(row.path, song.path)
-        outcome = separate_song(separator, song, plan.files(row), plan.destination(row), row.stem_settings, album)
+        outcome = separate_song(separator, song, plan.files(row), plan.destination(row), row.stem_settings, run)
         # A row that has failed may have files of an earlier run, of which nothing is known.
         if outcome.state != "failed":
             facts = {"audio_seconds": _seconds(plan.files(row)), "files": plan.written(row)}
@@ -300,8 +300,8 @@ def _separate_row(
         raise
     except InputError as error:
         if not facts["files"]:
-            album.skip()
-        outcome, facts["files"] = failed(song, error, album.place), []
+            run.skip()
+        outcome, facts["files"] = failed(song, error, run.place), []
     finally:
         if song.url is not None:
             song.path.unlink(missing_ok=True)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from bsmamba2.audio.irregularities import Irregularities
 from bsmamba2.errors import InputError, OccupiedError, UsageError
-from bsmamba2.separation.album import Album
 from bsmamba2.separation.common_stems import Gives, given_by
 from bsmamba2.separation.inputs import (
     STANDARD_INPUT,
@@ -22,6 +21,7 @@ from bsmamba2.separation.inputs import (
     piped_inputs,
 )
 from bsmamba2.separation.paths import PAGE, Destination, StemPaths
+from bsmamba2.separation.progress import RunProgress
 from bsmamba2.separation.settings import Combination, SeparationSettings, StemSettings
 from bsmamba2.system.files import check_can_be_made, check_writable
 from bsmamba2.system.outputs import remove_leftovers
@@ -118,11 +118,11 @@ def separate_files(
         # Here and not only in each process: a wrong setting is reported once, before there is a folder.
         models.check(settings)
         paths = paths_of(stem_settings.names(models.gives))
-        album = Album([song.path for song in songs], shown=not processes.several)
+        run = RunProgress([song.path for song in songs], shown=not processes.several)
 
         def worker(device: str) -> Callable[[SongFile], Outcome]:
             separator = models.separator(settings, device)
-            return lambda song: separate_song(separator, song, paths[song], destination, stem_settings, album)
+            return lambda song: separate_song(separator, song, paths[song], destination, stem_settings, run)
 
         outcomes = each_song(songs, worker, settings.device, processes, destination.output)
     if outcomes:
@@ -210,7 +210,7 @@ def separate_song(
     files: Mapping[str, Path],
     destination: Destination,
     stem_settings: StemSettings,
-    album: Album,
+    run: RunProgress,
 ) -> Outcome:
     """Separates a song, of whose files some may be missing only, and returns its outcome.
 
@@ -220,7 +220,7 @@ def separate_song(
         files: All its files by stem.
         destination: Which of them may be replaced or are kept.
         stem_settings: Which stems are written, and how.
-        album: The songs of the run.
+        run: The progress through all songs.
     """
     from bsmamba2.audio.reading import stated_seconds
     from bsmamba2.separation.stems import StemPage, write_stems
@@ -230,27 +230,27 @@ def separate_song(
         # Once more, because another process may have written them meanwhile.
         missing = files_to_write(files, destination, stem_settings)
         if not missing:
-            album.skip()
-            return _finished(song, files, album.place)
+            run.skip()
+            return _finished(song, files, run.place)
         stems = {stem: path for stem, path in missing.items() if stem != PAGE}
         page = None
         if PAGE in missing:
             linked = {stem: path for stem, path in files.items() if stem != PAGE}
             page = StemPage(missing[PAGE], song.track, linked if stem_settings.page == "linked" else None)
-        with album.song(song.track, stem_settings.seconds_of(stated_seconds(song.path))) as progress:
+        with run.song(song.track, stem_settings.seconds_of(stated_seconds(song.path))) as progress:
             remark = write_stems(
                 *(separator, song.path, stems, stem_settings, progress, found, page, destination.overwrite)
             )
     except OccupiedError as error:
         # Two processes that share songs in this way leave each other's to each other.
         if destination.skip_existing:
-            return _skipped(song, str(error), album.place)
-        return failed(song, error, album.place)
+            return _skipped(song, str(error), run.place)
+        return failed(song, error, run.place)
     except InputError as error:
-        return failed(song, error, album.place)
+        return failed(song, error, run.place)
     # An unexpected error in one file must not stop the others.
     except Exception as error:
-        log.exception("%sfailed: %s", album.place, song.source)
+        log.exception("%sfailed: %s", run.place, song.source)
         return Outcome(song.source, "failed", unexpected_failure(song.source, error))
     # Of files in one folder, only the first with its folder.
     folders = {path.parent for path in missing.values()}
@@ -258,7 +258,7 @@ def separate_song(
     places = ", ".join([str(first), *(path.name if len(folders) == 1 else str(path) for path in rest)])
     state: State = "incomplete" if found.holes else "done"
     took = f"{progress.summary()}{remark and f'; {remark}'}"
-    log.info("%s%s: %s -> %s in %s", album.place, state, song.source, places, took)
+    log.info("%s%s: %s -> %s in %s", run.place, state, song.source, places, took)
     return Outcome(song.source, state, remark)
 
 

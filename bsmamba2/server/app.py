@@ -17,7 +17,7 @@ from starlette.routing import Route
 from bsmamba2.audio.formats import AUDIO_SUFFIXES
 from bsmamba2.audio.probing import check_is_audio
 from bsmamba2.errors import InputError
-from bsmamba2.player.sources import in_one_scope, player_classes, player_style
+from bsmamba2.player.source_files import in_one_scope, player_classes, player_style
 from bsmamba2.printable import printable
 from bsmamba2.separation.inputs import song_name
 from bsmamba2.server.archive import archive

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bsmamba2.errors import OutputError
-from bsmamba2.system.output import checked_output
+from bsmamba2.system.standard_output import checked_output
 from tests import programs
 
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")

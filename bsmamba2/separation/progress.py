@@ -12,8 +12,8 @@ from bsmamba2.system.console import progress_bar
 LONGEST_TITLE = 30
 
 
-class Album:
-    """The songs of a run, one after another.
+class RunProgress:
+    """The progress of a run through its songs, one after another.
 
     Args:
         songs: Their files.
@@ -21,7 +21,7 @@ class Album:
     """
 
     def __init__(self, songs: Sequence[Path], shown: bool = True) -> None:
-        # Not decoded to know how long they are: sizes tell nearly as much, because albums are of one format.
+        # Not decoded to know how long they are: sizes tell nearly as much, because songs of an album have one format.
         self._sizes = [os.path.getsize(song) if os.path.isfile(song) else 0 for song in songs]
         self._shown = shown
         self._began = time.monotonic()
@@ -78,13 +78,13 @@ class SongProgress:
     """The progress of one song; it can be called with the share done, from 0 to 1.
 
     Args:
-        album: The album.
+        run: The songs of the run.
         title: Name of the song.
         seconds: Its length in seconds, if known.
     """
 
-    def __init__(self, album: Album, title: str, seconds: float | None) -> None:
-        self._album, self._seconds = album, seconds
+    def __init__(self, run: RunProgress, title: str, seconds: float | None) -> None:
+        self._run, self._seconds = run, seconds
         self._title = title if len(title) <= LONGEST_TITLE else f"{title[: LONGEST_TITLE - 1]}…"
         self._began = time.monotonic()
         self._bar: Any = None
@@ -99,15 +99,15 @@ class SongProgress:
         """Shows a bar on a terminal while the block runs."""
         layout = "{desc} {percentage:3.0f}%{postfix} {bar}"
         hidden: dict[str, Any] = {} if shown else {"disable": True}
-        title = f"{self._album.place}{self._title}"
+        title = f"{self._run.place}{self._title}"
         with progress_bar(None, title, total=1.0, bar_format=layout, leave=False, **hidden) as self._bar:
             yield
 
     def __call__(self, share: float) -> None:
         """Takes the share done."""
-        left = self._album.left(share, self.elapsed)
+        left = self._run.left(share, self.elapsed)
         parts = [
-            f"{hours_and_minutes(self._album.elapsed)} elapsed",
+            f"{hours_and_minutes(self._run.elapsed)} elapsed",
             *([f"{hours_and_minutes(left)} left"] if left is not None else []),
             *([speed] if (speed := self.speed(share)) else []),
         ]
@@ -123,7 +123,7 @@ class SongProgress:
     def summary(self) -> str:
         """Returns what the finished song took, and how long the rest will take, as `12.3 s (3.1 × real time)`."""
         speed = self.speed()
-        left = self._album.left(1.0, self.elapsed) if self._album.place else None
+        left = self._run.left(1.0, self.elapsed) if self._run.place else None
         return (
             f"{self.elapsed:.1f} s"
             + (f" ({speed})" if speed else "")
