@@ -4,10 +4,10 @@
     make benchmark-quick RESULT=after.json
     python -m benchmarks.compare before.json after.json
 
-A ratio is the new time over the old one. In `ratio_of_bounds` each time is taken over what its matrix products would
-take at the rate that was measured beside it, so that a machine that became slower does not count. The noise is that of
-both runs together; a change within it is none. Exit status: 0 done, 1 a file cannot be read, or they have no row in
-common, 2 wrong usage.
+A ratio is the new time over the old one. In `ratio_of_bounds`, each time is first divided by what its matrix products
+would take at the rate that was measured with it, so that a machine that became slower does not matter. The noise is
+that of both runs together; a smaller change is none. Exit status: 0 done, 1 a file cannot be read, or they have no row
+in common, 2 wrong usage.
 """
 
 import json
@@ -22,7 +22,7 @@ from benchmarks.command import Row, print_table, run
 from bsmamba2.errors import InputError
 
 TABLES = ("scans", "mixers", "network", "files")
-# What tells a row from the others of its table; all else in it is measured.
+# These identify a row of a table; everything else in it is measured.
 SETTINGS = ("scan", "over", "rows", "length", "audio_seconds", "batch", "threads", "precision", "compiled")
 
 

@@ -68,7 +68,7 @@ class Options:
     Args:
         seconds: Length of a segment.
         batches: Segments in one pass.
-        scans: Scans of our arrangement; that of the authors is measured beside the kernels.
+        scans: Scans of our arrangement; that of the authors is measured with the kernels.
         compile: Whether our network is compiled.
         precisions: Precisions of our network's matrix products.
         kinds: Kinds of passes.

@@ -178,7 +178,7 @@ def run_until(command: Sequence[str], log: int, end: float) -> int | str:
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         [sys.executable, *command], cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-        # Of its own: the compilers that it starts are stopped with it.
+        # A session of its own, so that the compilers that it starts are stopped with it.
         start_new_session=True,
     )  # fmt: skip
     try:
@@ -190,7 +190,7 @@ def run_until(command: Sequence[str], log: int, end: float) -> int | str:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process and whatever it has started."""
+    """Ends a process and all that it has started."""
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -29,7 +29,7 @@ from benchmarks.processes import END_SECONDS
 from bsmamba2.errors import InputError
 from bsmamba2.system.versions import hardware, package_version
 
-# Workers find this project by its path, and no other package of this environment.
+# Workers find this project by its path, and none of the packages in this environment.
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "PYTHONUTF8": "1", "PYTHONPATH": str(PROJECT)}
 
 

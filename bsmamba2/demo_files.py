@@ -7,7 +7,7 @@ from bsmamba2.errors import InputError
 from bsmamba2.system.files import check_can_be_made
 
 DEMO_FOLDER = Path("demo")
-# Only a demo writes it, so that no other folder of this name is emptied.
+# Only a demo writes it, so that a different folder of this name is never emptied.
 MARKER = DEMO_FOLDER / ".bsmamba2-demo"
 
 

@@ -149,7 +149,7 @@ def _reading(name: str, annotation: Any) -> dict[str, Any]:
     """
     kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
     if get_origin(annotation) in (Union, UnionType):
-        # Of a name and a file, both are text.
+        # A name or a file: both are text.
         return _reading(name, kinds[0])
     if get_origin(annotation) is Literal:
         return {"type": one_of(kinds), "choices": kinds, "metavar": f"{{{','.join(kinds)}}}"}

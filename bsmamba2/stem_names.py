@@ -11,7 +11,7 @@ MIXTURE = "mixture"
 INSTRUMENTAL = "instrumental"
 # The song without all other stems that are written.
 RESIDUAL = "residual"
-# A voice, and what else is heard with it.
+# A voice, and the rest of its recording.
 SPEECH, NOISE = "speech", "noise"
 # The four stems of MUSDB18, in the order of its stem files.
 MUSDB_STEMS = ("drums", "bass", "other", VOCALS)

@@ -4,9 +4,9 @@
     python scripts/compare_mixers.py SOURCES WORK --mixers mamba2 roformer --minutes 1 --seeds 1
 
 The data are those of scripts/train_default_model.py, laid out in WORK/data; the scores are those on the 14 official
-validation songs. A first short training tells how much processor time a step of each mixer takes, with mixing, loss and
-averaging, and so how many steps it gets. Everything is kept in WORK: run the same command again to resume after a stop.
-The table is printed and written to WORK/comparison.md, the figure to WORK/comparison.png.
+validation songs. A first short training run measures how much processor time a step of each mixer takes, with mixing,
+loss and averaging, and so how many steps it gets. Everything is kept in WORK: run the same command again to resume
+after a stop. The table is printed and written to WORK/comparison.md, the figure to WORK/comparison.png.
 """
 
 import argparse
@@ -69,12 +69,12 @@ TRAINING: dict[str, Any] = {
     "ema": {"decay": 0.98},
     "trainer": {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "gradient_clip_val": 3, "log_every_n_steps": 10},
 }
-# Steps of short trainings: the first warms up, and the difference of the others does not contain their start.
+# Steps of short training runs: the first warms up, and the difference of the others does not contain their start.
 SHORT_STEPS = (2, 5, 35)
 
 
 class OneBank(RecordingMixes):
-    """Mixes of recordings that are read only once for all trainings of this process."""
+    """Mixes of recordings that are read only once for all training runs of this process."""
 
     @staticmethod
     @functools.cache
@@ -167,7 +167,7 @@ def network_of(mixer: str) -> dict[str, Any]:
 
 
 def _options(mixer: str, work: Path, folder: str) -> list[str]:
-    """Returns the options of a training in a folder of a mixer; those with several values are written to a file."""
+    """Returns the options of a training run in a folder of a mixer; those with several values are written to a file."""
     config, root = work / mixer / "network.yaml", work / mixer / folder
     with complete_file(config) as temporary:
         content = TRAINING | {"model": MODEL | {"network": network_of(mixer)}}
@@ -266,7 +266,7 @@ def _counts(network: dict[str, Any]) -> tuple[int, float]:
 
 
 def draw(candidates: Mapping[str, Candidate], path: Path) -> None:
-    """Writes a figure: the mean of songs and runs with its interval over songs, and beside it each run."""
+    """Writes a figure: the mean of songs and runs with its interval over songs, and next to it each run."""
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.add_subplot()
     for place, one in enumerate(candidates.values()):
@@ -287,11 +287,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(prog="compare_mixers.py", description="Compares mixers on equal processor time.")
     parser.add_argument("sources", type=Path, help="folder with the sources of the data")
-    parser.add_argument("work", type=Path, help="folder for the data, the trainings, the scores, table and figure")
+    parser.add_argument("work", type=Path, help="folder for the data, the training runs, the scores, table and figure")
     parser.add_argument(
         "--mixers", nargs="+", choices=MIXERS, default=list(MIXERS), help="which; the first is compared with"
     )
-    parser.add_argument("--minutes", type=float, default=3.0, help="processor time of one training")
+    parser.add_argument("--minutes", type=float, default=3.0, help="processor time of one training run")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="one training for each")
     options = parser.parse_args(arguments)
     return exit_status(parser.prog, lambda: compare_mixers(**vars(options)))

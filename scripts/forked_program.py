@@ -18,7 +18,7 @@ def start(run: Callable[[], int], log: Path) -> int:
     usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     process = os.fork()
     if process == 0:
-        # This copy must end here, whatever happens in it.
+        # This copy must end here, also after any error.
         status = 70
         try:
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

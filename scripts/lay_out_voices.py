@@ -28,7 +28,7 @@ from exit_status import exit_status
 
 SINGING, INSTRUMENTALS = "singing-2", "instrumental-cc"
 SAMPLE_RATE = 16000
-# Of five singers, and of five artists of music, three train, one validates and one tests.
+# In each group of five singers, or five artists of music, three are for training, one validates and one tests.
 SPLITS: tuple[Split, ...] = ("train", "train", "valid", "train", "test")
 RATIO_DB = (0.0, 15.0)
 # Leaves room for the sum of both.

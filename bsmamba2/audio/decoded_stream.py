@@ -34,7 +34,7 @@ from bsmamba2.errors import InputError
 CLOCK_SECONDS = 0.1
 # A smaller difference between time stamps and samples is rounding.
 LAG_SECONDS = 0.005
-# Sound that begins less than this behind the picture begins with it.
+# Sound that begins less than this after the video begins with it.
 SYNCHRONOUS_SECONDS = 0.002
 # A longer pause is a broken clock, if the file does not state that it is so long.
 LONGEST_PAUSE_SECONDS = 60

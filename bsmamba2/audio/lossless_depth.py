@@ -15,7 +15,7 @@ FRAME_DEPTHS: dict[str, Depth] = {"u8": "8", "s16": "16", "s32": "32", "flt": "f
 def lossless_depth(container: av.container.InputContainer, source: av.AudioStream) -> Depth | None:
     """Returns the sample format of a stream; None if it is lossy."""
     codec = source.codec_context.codec
-    # DTS is lossless in one of its profiles, and WavPack is unless it is told otherwise.
+    # DTS is lossless in one of its profiles; WavPack is lossless by default.
     lossy = codec.name == "dca" and source.profile != "DTS-HD MA"
     if not codec.lossless or lossy or source.format is None:
         return None

@@ -25,7 +25,7 @@ SEARCHED_BYTES = 2**22
 DTS_CORE, DTS_EXTENSION = bytes.fromhex("7ffe8001"), bytes.fromhex("64582025")
 # Samples by which every decoder of MP3 is late.
 DECODER_DELAY = 529
-# Whose headers state the encoder's delay and padding.
+# Their headers state the encoder's delay and padding.
 GAPLESS_ENCODERS = (b"LAME", b"Lavf", b"Lavc")
 
 

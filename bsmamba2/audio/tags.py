@@ -127,7 +127,7 @@ def write_tags(path: Path, tags: Tags, format: str) -> None:
             fill(audio, texts, tags.cover)
             file.seek(0)
             audio.save(file)
-    except Exception as error:  # Of the format, of the system, or a bug in mutagen.
+    except Exception as error:  # From the format, the system, or a bug in mutagen.
         if raw.changed:
             system = error if isinstance(error, OSError) else error.__context__  # mutagen wraps it in its own.
             reason = getattr(system, "strerror", None) or f"its tags could not be written whole: {error}"

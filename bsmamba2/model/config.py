@@ -29,7 +29,7 @@ SHORTENED = reprlib.Repr()
 SHORTENED.maxlevel = 2
 for _limit in ("list", "tuple", "dict", "string", "long", "other"):
     setattr(SHORTENED, f"max{_limit}", LONGEST_SHOWN)
-# The available networks, each with the fields of `ModelConfig` that no other reads.
+# The available networks, each with the fields of `ModelConfig` that only it reads.
 NETWORK_OPTIONS: dict[str, tuple[str, ...]] = {
     "bsmamba2": (
         *("dim", "depth", "bands", "band_starts", "time_mixer", "band_mixer"),

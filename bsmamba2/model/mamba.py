@@ -97,7 +97,7 @@ class Mamba(nn.Module):
     def convolved(self, x: Tensor, taps: Tensor) -> Tensor:
         """Returns the depthwise convolution over time (b, l, channels) of x (b, l, channels)."""
         reach, length = len(taps) - 1, x.shape[1]
-        # Of one dtype: a processor would convert x for every product.
+        # All in one dtype: a processor would convert x for every product.
         taps, bias = taps.to(x.dtype), cast(Tensor, self.conv1d.bias).to(x.dtype)
         padded = F.pad(x, (0, 0, 0, reach) if self.reverse else (0, 0, reach, 0))
         convolved = torch.addcmul(bias, padded[:, :length], taps[0])

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from bsmamba2.model.ssd import LOWEST_LOG_DECAY
 
-# Of so many states one is kept for the gradient; with 16 values per channel they take as much memory as x.
+# One state in so many is kept for the gradient; with 16 values per channel they take as much memory as x.
 CHUNK_STEPS = 16
 # Rows that the gradient processes at once on a CPU, where the states of a chunk should stay in the cache.
 CPU_ROWS = 4

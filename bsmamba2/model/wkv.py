@@ -71,7 +71,7 @@ def _scores(r: Tensor, k: Tensor, log_w: Tensor, beta: Tensor, reverse: bool) ->
     """Returns how much each step reads of the values of each step of its own chunk, (b, c, h, q, q)."""
     steps = r.shape[-2]
     scores = torch.diag_embed((r * beta[:, None] * k).sum(-1))
-    # Of each pair of steps, the sum of log_w over the steps between them.
+    # For each pair of steps, the sum of log_w over the steps between them.
     between = torch.zeros_like(log_w)
     for lag in range(1, steps):
         earlier, later = slice(None, steps - lag), slice(lag, None)

@@ -14,7 +14,7 @@ from bsmamba2.audio.resampling import Resampler
 
 # Opus knows no rate above; sounds of any other are resampled.
 OPUS_RATE = 48000
-# Of libopus, from 0 to 10: half the time of the default, for 5 % more bytes.
+# A setting of libopus, from 0 to 10; this takes half the time of the default, for 5 % more bytes.
 COMPLEXITY = 5
 # Without these, a file of the same sound has a different random number each time.
 CONTAINER_OPTIONS = {"fflags": "+bitexact"}

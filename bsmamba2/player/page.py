@@ -25,7 +25,7 @@ h1 { margin: 0; font-size: 1.5rem; line-height: 1.25; }
 header { margin-bottom: 1rem; }
 header p { margin: 0.15rem 0 0; color: var(--muted); }
 """
-# Of a file with the data of the player, for a page that has the player already.
+# For a file with the data of the player, for a page that has the player already.
 DATA_SUFFIX = ".json"
 # Blocks of samples: the song (c, n), and its stems (c, n) by name.
 WriteSong = Callable[[Tensor, Mapping[str, Tensor]], None]

@@ -15,7 +15,7 @@ from bsmamba2.report.texts import score_axis, score_title
 ACTIVITY_BINS = ("0-25 %", "25-50 %", "50-75 %", "75-100 %")
 # The floors and oracles that have a score in every bin.
 ACTIVITY_SCALE = (MIXTURE_ROW, RATIO_MASK_ROW, COMPLEX_MASK_ROW)
-# Tracks from which a box says more than the table.
+# With fewer tracks, a box shows no more than the table.
 FEWEST_IN_BOX = 4
 BOXES_OF_SPARSE_REGIONS = ("leakage_dbfs", "leakage_db", "false_mute", "onset_sdr")
 

@@ -28,7 +28,7 @@ from bsmamba2.weights.registry import DEFAULT_MODEL, ModelNames, check_models_ex
 if TYPE_CHECKING:
     from bsmamba2.separation.song_separator import SongSeparator
 
-# Enough of a hash to tell options apart.
+# Enough of a hash to distinguish options.
 OPTIONS_CHARACTERS = 16
 # Folder of the one song that a process has fetched, and how much of the ending of a name is kept there.
 FETCHED_SUFFIX = ".fetched"

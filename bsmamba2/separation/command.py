@@ -252,7 +252,7 @@ def separate_song(
     except Exception as error:
         log.exception("%sfailed: %s", run.place, song.source)
         return Outcome(song.source, "failed", unexpected_failure(song.source, error))
-    # Of files in one folder, only the first with its folder.
+    # If all files are in one folder, only the first is given with its folder.
     folders = {path.parent for path in missing.values()}
     first, *rest = missing.values()
     places = ", ".join([str(first), *(path.name if len(folders) == 1 else str(path) for path in rest)])

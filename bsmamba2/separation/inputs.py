@@ -17,7 +17,7 @@ from bsmamba2.audio.probing import check_is_audio
 from bsmamba2.errors import InputError
 
 STANDARD_INPUT = "-"
-# What a file is known by, whatever its path.
+# What identifies a file under any of its paths.
 FileIdentity = tuple[int, int, str] | tuple[str]
 
 

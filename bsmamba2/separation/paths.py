@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 # What file systems allow.
 LONGEST_FILE_NAME_BYTES = 255
-# A shorter name of a track does not tell tracks apart.
+# Shorter names would not distinguish tracks.
 SHORTEST_TRACK_BYTES = 20
 # The page among the files of a song, where stems have their names.
 PAGE = "listen.html"

@@ -21,7 +21,7 @@ class RunProgress:
     """
 
     def __init__(self, songs: Sequence[Path], shown: bool = True) -> None:
-        # Not decoded to know how long they are: sizes tell nearly as much, because songs of an album have one format.
+        # Not decoded to find their lengths: sizes are nearly as good, because songs of an album have one format.
         self._sizes = [os.path.getsize(song) if os.path.isfile(song) else 0 for song in songs]
         self._shown = shown
         self._began = time.monotonic()

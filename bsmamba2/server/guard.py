@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 TOKEN_BYTES = 24
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
-# No program, style or image from anywhere else runs or is shown in the page, and no other page shows this one.
+# The page uses no program, style or image from elsewhere, and cannot be embedded in a different page.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -14,7 +14,7 @@ from bsmamba2.player.drawing import Peaks
 from bsmamba2.player.page import SongPage, WriteSong, page_writer
 from bsmamba2.separation.stems import StemPage, Subtracted
 
-# A waveform that grows is as wide as this, whatever the length of the song, and drawn for the first stems only.
+# A waveform that grows has this width for songs of any length, and is drawn for the first stems only.
 GROWING_COLUMNS = 600
 MOST_GROWING_STEMS = 6
 

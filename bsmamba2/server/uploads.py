@@ -163,7 +163,7 @@ class _Form:
         self._header, self._value = bytearray(), bytearray()
 
     def _start(self) -> None:
-        # Of RFC 2183, as browsers write it: a quote in a name is %22.
+        # As in RFC 2183, in the form that browsers write: a quote in a name is %22.
         disposition = self._headers.get("content-disposition", "")
         found = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', disposition))
         self._name = found.get("name", "")

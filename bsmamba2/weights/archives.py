@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bsmamba2.errors import InputError
 
-# The one class that the restricted reader of torch makes of a number, as many zeros as it says.
+# The only class that the restricted reader of torch makes from a number: that many zeros.
 ALLOCATING = b"bytearray"
 
 
