@@ -30,7 +30,7 @@ commands:
   models     list, download and verify published models
   convert    extract the weights of a checkpoint
   export     write a model as an ONNX file, for other programs
-  doctor     report what this machine computes with, and how to fix what does not work
+  doctor     report which devices and scans work on this machine, and how to fix what does not
   demo       separate a short song, score it and draw its spectrogram
 
 `bsmamba2 COMMAND --help` lists the options of a command, `bsmamba2 --version` the version, and

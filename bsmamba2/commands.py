@@ -11,7 +11,7 @@ TRAINING_CONFIG, TRAINING_MINUTES = "tiny", 3.0
 
 
 def doctor(json: bool = False) -> tuple[str, bool]:
-    """Prints what this machine computes with and why, and how to fix what does not work.
+    """Prints which devices and scans work on this machine and why, and how to fix what does not.
 
     Args:
         json: Print JSON.

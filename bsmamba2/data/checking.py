@@ -42,8 +42,8 @@ def check_folder(root: Path, window: int, sample_rate: int = SAMPLE_RATE, channe
     Args:
         root: Folder with train/ and perhaps valid/ and test/.
         window: Length of a window in samples.
-        sample_rate: Sampling rate in Hz that all stems have to have.
-        channels: Number of channels that all stems have to have.
+        sample_rate: Sampling rate in Hz that all stems must have.
+        channels: Number of channels that all stems must have.
 
     Raises:
         InputError: The folder does not exist, or has none of the three.

@@ -30,8 +30,8 @@ def check_data(
         depth: Sample format of the decoded files; float neither rounds nor clips.
         index: File to write the index of active windows of train/ to, for the training option of the same name.
         segment_seconds: Length of a window of that index in seconds; that of the training segments.
-        sample_rate: Sampling rate in Hz that all stems have to have, the network's; by default that of most tracks.
-        channels: Number of channels that all stems have to have, the network's; by default that of most tracks.
+        sample_rate: Sampling rate in Hz that all stems must have, that of the network; by default that of most tracks.
+        channels: Number of channels that all stems must have, that of the network; by default that of most tracks.
         json: Print JSON.
 
     Returns:

@@ -28,7 +28,7 @@ def export(
         output: The file to write; its name ends in .onnx.
         model: Model to export: one of `bsmamba2 models`, or a file.
         stems: Only these stems, such as vocals.
-        precision: Precision of the weights: float16 is half as large, int8 is a quarter in all matrix products.
+        precision: Precision of the weights: float16 takes half the space, int8 a quarter for all matrices.
         overwrite: Replace a file that exists.
 
     Raises:

@@ -105,7 +105,7 @@ class StemSettings:
         start: Seconds to leave out at the beginning of each song.
         duration: Seconds of each song to separate, by default all.
         downmix: Mix songs of more than two channels down to stereo; otherwise they are an error.
-        page: Write also a page to listen to the stems: with the sound inside it, or linked to the stem files.
+        page: Also write a page to listen to the stems: with the sound inside it, or linked to the stem files.
 
     Raises:
         InputError: Two settings contradict each other, or one is out of its range.

@@ -1,1 +1,1 @@
-"""The page on this machine on which songs are dropped, and the HTTP interface behind it."""
+"""The page on this machine to drop songs on, and the HTTP interface behind it."""

@@ -1,4 +1,4 @@
-"""The command `bsmamba2 open`: a page on this machine on which songs are dropped."""
+"""The command `bsmamba2 open`: a page on this machine to drop songs on."""
 
 import asyncio
 import contextlib
@@ -78,7 +78,7 @@ def open_page(
     stem_settings: StemSettings = StemSettings(),
     settings: SeparationSettings = SeparationSettings(),
 ) -> None:
-    """Opens a page in the browser on which songs are dropped, separated, mixed and downloaded.
+    """Opens a page in the browser to drop songs on, and to listen to, mix and download their stems.
 
     It is served by this machine and requests nothing from anywhere. Ctrl-C ends it.
 
