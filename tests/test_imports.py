@@ -68,6 +68,11 @@ def test_only_the_entry_point_imports_the_command_line() -> None:
     assert [room for room, imported in rooms().items() if "cli" in imported] == ["__main__"]
 
 
+def test_no_folder_imports_what_uses_all_the_rest() -> None:
+    top = {"cli", "commands", "completion", "demo", "demo_files", "doctor"}
+    assert {room for room, imported in rooms().items() if imported & top} <= {"__main__", *top}
+
+
 def test_no_module_imports_from_the_root() -> None:
     """Its names are for users; inside the package they would make circles."""
     assert [room for room, imported in rooms().items() if ROOT in imported] == []

@@ -138,7 +138,7 @@ class Choices {
     this.show();
   }
 
-  // Takes a choice; a model that is not on this machine is downloaded after a question.
+  // Takes a choice; before a model is downloaded, the page asks.
   async choose(values) {
     const before = { ...this.values };
     Object.assign(this.values, values);
