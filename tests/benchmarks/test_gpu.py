@@ -49,7 +49,7 @@ def test_a_training_step_changes_the_weights_and_a_forward_pass_does_not() -> No
     setting = gpu.Setting("ours", "chunked", False, "float32", "training", 1)
     gpu.forward(network, mixture, setting)()
     assert all(weight.equal(before[name]) for name, weight in network.state_dict().items())
-    gpu.training_step(network, mixture, setting)()
+    gpu.training_pass(network, mixture, setting)()
     assert any(not weight.equal(before[name]) for name, weight in network.state_dict().items())
 
 

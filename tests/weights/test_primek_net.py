@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.networks import PROJECT, config_of
+from benchmarks.networks import PROJECT, config_in
 from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import write_audio
 from bsmamba2.cli import main
@@ -91,7 +91,7 @@ def test_a_published_file_loads(tmp_path: Path, caplog: pytest.LogCaptureFixture
 def test_the_entry_of_the_registry_is_complete() -> None:
     model = PUBLISHED_MODELS["primek-net"]
     with torch.device("meta"):
-        network = PrimeKnet(config_of(PROJECT / "configs" / "primek-net.yaml"))
+        network = PrimeKnet(config_in(PROJECT / "configs" / "primek-net.yaml"))
     # The published file has 3072 numbers that nothing uses.
     assert sum(parameter.numel() for parameter in network.parameters()) + 3072 == model.parameters
     assert 1 < model.size_bytes / (4 * model.parameters) < 1.02

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.bounds import network_multiply_adds
 from benchmarks.mixers import counts
-from benchmarks.networks import PROJECT, config_of
+from benchmarks.networks import PROJECT, config_in
 from bsmamba2 import load_model
 from bsmamba2.audio.reading import read_audio
 from bsmamba2.audio.writing import write_audio
@@ -186,7 +186,7 @@ def test_the_document_has_all_models_with_their_costs() -> None:
         [cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `") and " G |" in line
     ]
     configs = {name: published_config(name) for name in NETWORKS} | {DEFAULT_MODEL: load_model(DEFAULT_MODEL).config}
-    configs["primek-net"] = config_of(PROJECT / "configs" / "primek-net.yaml")
+    configs["primek-net"] = config_in(PROJECT / "configs" / "primek-net.yaml")
     assert rows == [
         [
             f"`{model.name}`",
