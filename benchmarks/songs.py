@@ -11,6 +11,7 @@ usage, 130 stopped by the user.
 """
 
 import contextlib
+import functools
 import os
 import statistics
 import subprocess
@@ -19,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -36,7 +36,7 @@ from bsmamba2.audio.writing import audio_writer
 from bsmamba2.errors import InputError
 from bsmamba2.model import Network
 from bsmamba2.system.versions import hardware, versions
-from bsmamba2.weights.checkpoint import WeightsFile, load_model
+from bsmamba2.weights.checkpoint import load_model
 from bsmamba2.weights.registry import DEFAULT_MODEL
 
 Part = Literal["network", "start", "album"]
@@ -162,8 +162,8 @@ def seconds_to_first_sample(options: Options, song: Path, stems: Path) -> float:
         InputError: The command ended before.
     """
     began = time.perf_counter()
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command(options, [song], stems), env=own_environment(options), **quiet)
+    line, quiet = command(options, [song], stems), subprocess.DEVNULL
+    process = subprocess.Popen(line, env=own_environment(options), stdout=quiet, stderr=quiet)
     try:
         while True:
             # Asked first, so that a command that ends in between has written all that it will.
@@ -198,7 +198,7 @@ def album(options: Options, folder: Path) -> Iterator[Row]:
     first = None
     for processes in options.processes:
         line = [*command(options, songs, folder / "stems"), "--devices", str(processes), "--overwrite"]
-        seconds = statistics.median(elapsed(partial(finished, line, options)) for _ in range(options.repeats))
+        seconds = statistics.median(elapsed(functools.partial(finished, line, options)) for _ in range(options.repeats))
         first = first or seconds
         yield {
             "processes": processes,
@@ -234,15 +234,21 @@ def own_environment(options: Options) -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": str(options.threads), "PYTHONPATH": str(PROJECT)}
 
 
+@functools.cache
+def format_of(model: str) -> tuple[int, int]:
+    """Returns the sampling rate and the channels of a model."""
+    config = load_model(model).config
+    return config.sample_rate, config.channels
+
+
 def write_song(path: Path, options: Options) -> Path:
     """Writes noise in the format of the network, and returns its path."""
-    config = WeightsFile.find(options.model).config
-    length = round(60 * options.minutes * config.sample_rate)
+    rate, channels = format_of(options.model)
+    length = round(60 * options.minutes * rate)
     generator = torch.Generator().manual_seed(0)
-    with audio_writer(path, config.sample_rate, config.channels, length, "wav", "16") as write:
-        for start in range(0, length, config.sample_rate):
-            size = min(config.sample_rate, length - start)
-            write(0.1 * torch.randn(config.channels, size, generator=generator))
+    with audio_writer(path, rate, channels, length, "wav", "16") as write:
+        for start in range(0, length, rate):
+            write(0.1 * torch.randn(channels, min(rate, length - start), generator=generator))
     return path
 
 

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -115,7 +115,7 @@ class OwnTimes(Profiler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._open: list[str] = []
         self._since = time.perf_counter()
 
@@ -229,7 +229,7 @@ def measure(setting: Setting, options: Options, root: Path, folder: Path) -> Row
     products = network_multiply_adds(network, network.segment_seconds)["everything"]["products"]
     bound = bound_seconds(TRAINING_PASSES * setting.batch * products, rate)
     seconds = statistics.median(times["steps"])
-    parts: Counter[str] = Counter()
+    parts = dict.fromkeys(PARTS, 0.0)
     for action, taken in times["actions"].items():
         parts[next(part for part, pattern in PARTS.items() if re.search(pattern, action))] += taken
     return {
@@ -239,7 +239,7 @@ def measure(setting: Setting, options: Options, root: Path, folder: Path) -> Row
         "matrix_gflop_per_second": rate / 1e9,
         "bound_seconds": bound,
         "times_bound": seconds / bound,
-        **{part: parts[part] for part in PARTS},
+        **parts,
         "actions": times["actions"],
     }
 

@@ -43,7 +43,7 @@ def test_a_training_run_is_measured_and_its_parts_add_up(
 
 def test_an_action_takes_what_those_inside_it_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 3.0, 6.0, 10.0])
-    monkeypatch.setattr(steps.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr("benchmarks.steps.time.perf_counter", lambda: next(clock))
     times = steps.OwnTimes()
     times.start("outer")
     times.start("inner")
