@@ -202,16 +202,22 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def write_inputs(options: Options) -> None:
     """Writes songs to train on, a long song and a network of random weights."""
+    write_songs(options.output / "songs", 4.0)
     random = torch.Generator().manual_seed(0)
-    for name in SONGS:
-        for stem in MUSDB_STEMS:
-            path = options.output / "songs" / "train" / name / f"{stem}.wav"
-            write_audio(path, 0.1 * torch.randn(2, 4 * SAMPLE_RATE, generator=random), SAMPLE_RATE)
     minute = 0.1 * torch.randn(2, 60 * SAMPLE_RATE, generator=random)
     write_audio(options.output / "long.wav", minute.repeat(1, 1 if options.quick else 40), SAMPLE_RATE)
     torch.manual_seed(0)
     tiny = ModelConfig(dim=16, depth=1, headdim=16, d_state=8, segment_seconds=1.0)
     save_model(BSMamba2(tiny if options.quick else ModelConfig()), options.output / "full.safetensors")
+
+
+def write_songs(root: Path, seconds: float) -> None:
+    """Writes songs of noise to train on, in the folders of MUSDB18."""
+    random = torch.Generator().manual_seed(0)
+    for name in SONGS:
+        for stem in MUSDB_STEMS:
+            noise = 0.1 * torch.randn(2, round(seconds * SAMPLE_RATE), generator=random)
+            write_audio(root / "train" / name / f"{stem}.wav", noise, SAMPLE_RATE)
 
 
 def _plain(options: Options) -> dict[str, object]:

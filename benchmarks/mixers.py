@@ -5,23 +5,25 @@
 
 Each is measured in a process of its own. The networks for speech have the sizes of their presets in configs/.
 
-Multiply-adds are those of `benchmarks/bounds.py`. Times are medians of forward passes; memory is what the first pass
-adds to the loaded weights. The training steps are on one excerpt of noise, and the losses are those before the first
+Multiply-adds are those of `benchmarks/bounds.py`. Times are medians of forward passes, and `times bound` is such a time
+over that of the products at the rate that is measured around it; memory is what the first pass adds to the loaded
+weights. The training steps are on one excerpt of noise, and the losses are those before the first
 and the last of them. Exit status: 0 done, 1 something could not be measured, 2 wrong usage, 130 stopped by the user.
 """
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
-from benchmarks.bounds import META, multiply_adds, network_multiply_adds
+from benchmarks.bounds import META, bound_seconds, multiply_adds, network_multiply_adds
 from benchmarks.command import Problems, Row, cell, check_positive, run
 from benchmarks.networks import PROJECT, config_in
 from benchmarks.parts import Job, memory_of, work
 from benchmarks.processes import in_new_process
-from benchmarks.timing import elapsed, median_seconds
+from benchmarks.timing import elapsed, interleaved, median_seconds
 from benchmarks.training import training_step
 from bsmamba2.errors import InputError
 from bsmamba2.model import ModelConfig, PrimeKnet
@@ -58,6 +60,7 @@ class Options:
         steps: Training steps.
         repeats: Timed passes.
         threads: Threads of the processor.
+        precision: Precision of the matrix products.
         device: Where to compute, one of auto, cpu, cuda, mps.
 
     Raises:
@@ -72,6 +75,7 @@ class Options:
     steps: int = 100
     repeats: int = 3
     threads: int = 2
+    precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -104,7 +108,7 @@ def rows_of(options: Options, problems: Problems) -> Iterator[Row]:
     device = str(choose_device(options.device))
     for name in options.networks:
         config = network_config(name, dim=options.dim, depth=options.depth)
-        job = Job(config, device, options.threads, options.repeats, compile=False, seconds=options.seconds, batch=1)
+        job = Job(config, device, options.threads, options.repeats, False, options.precision, options.seconds, batch=1)
         with problems.skipping(name):
             yield {
                 "network": name,
@@ -141,13 +145,27 @@ def counts(config: ModelConfig, seconds: float) -> Row:
 
 
 def measure_pass(job: Job) -> Row:
-    """Returns the time of a pass per second of audio, and the memory that the first pass adds to the weights."""
+    """Returns the time of a pass per second of audio and over its bound, and the memory that the first pass adds.
+
+    The networks for speech have no bound: they consist of convolutions.
+    """
     place = job.place
     torch.manual_seed(0)
-    run = work(job, make_network(job.config).to(place).eval())
+    network = make_network(job.config).to(place).eval()
+    run = work(job, network)
     memory, _ = memory_of(run, place)
-    seconds = median_seconds(run, job.repeats, place, warm_up=0)
-    return {"seconds_per_second": seconds / job.seconds, "memory_mib": memory["over_weights_mib"]}
+    times_bound = None
+    if isinstance(network, PrimeKnet):
+        seconds = median_seconds(run, job.repeats, place, warm_up=0)
+    else:
+        seconds, rate, *_ = interleaved({"pass": run}, job.rate, job.repeats, place)["pass"]
+        products = network_multiply_adds(job.config, job.seconds)["everything"]["products"]
+        times_bound = seconds / bound_seconds(products, rate)
+    return {
+        "seconds_per_second": seconds / job.seconds,
+        "times_bound": times_bound,
+        "memory_mib": memory["over_weights_mib"],
+    }
 
 
 def measure_training(job: Job, steps: int) -> Row:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bsmamba2.model.mixing import Mixer
+from bsmamba2.model.mixing import Mixer, in_precision
 from bsmamba2.model.norms import RMSNorm, rms_normalized
 from bsmamba2.model.scan_names import Scan
 from bsmamba2.model.scans import Recurrence
@@ -106,7 +106,7 @@ class BidirectionalMixer(Mixer):
         forward, backward = (
             core.fold(norm, join) for core, norm, join in zip(self._cores(), norms, joins, strict=True)
         )
-        return Folded((forward, backward), joins[0] + joins[1])
+        return Folded((forward, backward), in_precision(joins[0] + joins[1]))
 
     def forward(self, x: Tensor, folded: Folded | None = None) -> Tensor:
         """Returns the mixed rows (rows, l, d) of x (rows, l, d).
@@ -116,7 +116,8 @@ class BidirectionalMixer(Mixer):
             folded: What `fold` returned, if it was called for several x.
         """
         folded = folded or self.fold()
-        normalized = rms_normalized(x)
+        # Converted here once, not by each product and factor.
+        normalized = rms_normalized(x).to(folded.skip.dtype)
         mixed = x + F.linear(x, folded.skip, self.linear.bias)
         for core, maps in zip(self._cores(), folded.blocks, strict=True):
             mixed = mixed + core.folded_forward(normalized, maps)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bsmamba2.model.config import ModelConfig
+from bsmamba2.model.mixing import in_precision
 from bsmamba2.model.scan_names import Scan
 from bsmamba2.model.scans import Recurrence, choose_scan
 
@@ -69,9 +70,9 @@ class Mamba(nn.Module):
         """
         weight = self.out_proj.weight
         return FoldedMamba(
-            _in_precision(self.in_proj.weight * before),
-            _in_precision(self._taps()),
-            _in_precision(self.out_map() if after is None else after @ self.out_map()),
+            in_precision(self.in_proj.weight * before),
+            in_precision(self._taps()),
+            in_precision(self.out_map() if after is None else after @ self.out_map()),
             # Chosen here, outside of what torch.compile traces.
             choose_scan(weight.device, self.scan, weight.dtype, *self.recurrences),
         )
@@ -109,13 +110,6 @@ class Mamba(nn.Module):
         """Returns the weights of the convolution (d_conv, channels), by step, contiguous as they are used."""
         taps = self.conv1d.weight[:, 0].mT
         return (taps.flip(0) if self.reverse else taps).contiguous()
-
-
-def _in_precision(weight: Tensor) -> Tensor:
-    """Returns a weight in the dtype that autocast multiplies in, which would convert it for every tile again."""
-    device = weight.device.type
-    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return weight.to(torch.get_autocast_dtype(device)) if enabled else weight
 
 
 def initial_dt_bias(count: int) -> Tensor:

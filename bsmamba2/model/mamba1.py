@@ -52,5 +52,5 @@ class Mamba1(Mamba):
         dtype = torch.promote_types(dt.dtype, torch.float32)
         dt = F.softplus(F.linear(dt, self.dt_proj.weight).to(dtype) + self.dt_proj.bias)
         A = -torch.exp(self.A_log.to(dtype))
-        y = torch.addcmul(selective_scan(x, dt, A, B, C, scan, reverse=self.reverse), self.D, x)
+        y = torch.addcmul(selective_scan(x, dt, A, B, C, scan, reverse=self.reverse), self.D.to(x.dtype), x)
         return y * F.silu(z)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from bsmamba2.model.scan_names import Scan
@@ -38,3 +39,10 @@ class Mixer(nn.Module):
             folded: What `fold` returned, if it was called for several x.
         """
         raise TypeError(f"{type(self).__name__} does not define how it mixes")
+
+
+def in_precision(weight: Tensor) -> Tensor:
+    """Returns a weight in the dtype that autocast multiplies in, which would convert it for every tile again."""
+    device = weight.device.type
+    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return weight.to(torch.get_autocast_dtype(device)) if enabled else weight

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from bsmamba2.model.config import ModelConfig
 from bsmamba2.model.mamba import FoldedMamba
 from bsmamba2.model.mamba2 import Mamba2
+from bsmamba2.model.mixing import in_precision
 from bsmamba2.model.norms import RMSNorm, rms_normalized
 from bsmamba2.model.rwkv6 import RWKV6, FoldedRWKV6
 from bsmamba2.model.scan_names import Scan
@@ -72,7 +73,10 @@ class RWKV6Mamba2(nn.Module):
             after: Map (d, d) of the output.
         """
         gains = (self.rwkv_gain * self.rwkv_out_norm.weight, self.mamba_gain * self.mamba_out_norm.weight)
-        return FoldedParallel((self.rwkv6.fold(before), self.mamba2.fold(before)), (after * gains[0], after * gains[1]))
+        return FoldedParallel(
+            (self.rwkv6.fold(before), self.mamba2.fold(before)),
+            (in_precision(after * gains[0]), in_precision(after * gains[1])),
+        )
 
     def folded_forward(self, u: Tensor, folded: FoldedParallel) -> Tensor:
         """Returns after · self(before ∘ u), (b, l, d) of u (b, l, d), with what `fold` returns."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bsmamba2.model.config import ModelConfig
+from bsmamba2.model.mixing import in_precision
 from bsmamba2.model.scan_names import Scan
 from bsmamba2.model.scans import Recurrence, choose_scan, wkv
 
@@ -99,7 +100,7 @@ class RWKV6(nn.Module):
         weight = self.output.weight
         # Chosen here, outside of what torch.compile traces.
         scan = choose_scan(weight.device, self.scan, weight.dtype, "wkv")
-        return FoldedRWKV6(before, weight if after is None else after @ weight, scan)
+        return FoldedRWKV6(in_precision(before), in_precision(weight if after is None else after @ weight), scan)
 
     def folded_forward(self, u: Tensor, folded: FoldedRWKV6) -> Tensor:
         """Returns after · self(before ∘ u), (b, l, d) of u (b, l, d), with what `fold` returns."""
@@ -113,12 +114,13 @@ class RWKV6(nn.Module):
             scan: Which scan to run.
         """
         shift = (F.pad(u[:, 1:], (0, 0, 0, 1)) if self.reverse else F.pad(u[:, :-1], (0, 0, 1, 0))) - u
-        low_rank = torch.tanh((u + shift * self.time_maa_x) @ self.time_maa_w1)
+        # Factors of the dtype of u: a processor would convert u for every product.
+        low_rank = torch.tanh((u + shift * self.time_maa_x.to(u.dtype)) @ self.time_maa_w1)
         mixing = torch.einsum(
             "b l a m, a m d -> a b l d", rearrange(low_rank, "b l (a m) -> b l a m", m=MIXING_RANK), self.time_maa_w2
         )
         for_decay, for_key, for_value, for_receptance, for_gate = (
-            u + shift * (self.get_parameter(f"time_maa_{name}") + from_data)
+            u + shift * (self.get_parameter(f"time_maa_{name}").to(u.dtype) + from_data)
             for name, from_data in zip(INPUTS, mixing, strict=True)
         )
         r, k, v = (
@@ -130,5 +132,6 @@ class RWKV6(nn.Module):
         log_w = -torch.exp(self.time_decay.to(dtype) + decay.to(dtype))
         log_w = rearrange(log_w, "b l (h e) -> b l h e", h=self.heads)
         y = wkv(r, k, v, log_w, self.time_faaaa, scan, reverse=self.reverse)
-        y = F.layer_norm(y.to(dtype), y.shape[-1:], eps=NORM_EPSILON).flatten(2)
-        return torch.addcmul(self.ln_x.bias, y, self.ln_x.weight) * F.silu(self.gate(for_gate))
+        y = F.layer_norm(y.to(dtype), y.shape[-1:], eps=NORM_EPSILON).flatten(2).to(v.dtype)
+        normalized = torch.addcmul(self.ln_x.bias.to(y.dtype), y, self.ln_x.weight.to(y.dtype))
+        return normalized * F.silu(self.gate(for_gate))

@@ -56,6 +56,42 @@ def test_the_network_computes_norms_and_decays_in_single_precision(
     assert {name: found for name, found in seen.items() if found != {torch.float32}} == {}
 
 
+class ConvertingFactors(TorchDispatchMode):
+    """Records the elementwise operations of many values and few factors of another type, to which all are converted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        floating = [arg for arg in args if isinstance(arg, Tensor) and arg.is_floating_point() and arg.ndim]
+        if name in ("mul", "add", "sub", "addcmul", "addcmul_") and len({arg.dtype for arg in floating}) > 1:
+            sizes = sorted(arg.numel() for arg in floating)
+            self.seen |= {name} if sizes[0] < sizes[-1] / 20 else set()
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("config", "index"), [(CONFIG, 0), (MAMBA1, 0), (PARALLEL, 0), (PARALLEL, 1)])
+def test_cores_multiply_numbers_of_16_bits_by_factors_of_16_bits(config: ModelConfig, index: int) -> None:
+    """And what comes out is that of single precision, up to the rounding of such numbers."""
+    torch.manual_seed(0)
+    mixer: Any = list(BSMamba2(config).mixers())[index]
+    for parameter in mixer.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    core, x = mixer.forward_blocks[0].mixer, torch.randn(3, 20, config.dim)
+    ones, join = torch.ones(config.dim), torch.eye(config.dim)
+    with torch.no_grad():
+        expected = core.folded_forward(x, core.fold(ones, join))
+        with torch.autocast("cpu", torch.bfloat16):
+            folded = core.fold(ones, join)
+            with ConvertingFactors() as converting:
+                found = core.folded_forward(x.bfloat16(), folded)
+    assert converting.seen == set()
+    assert found.dtype == torch.bfloat16
+    assert 1e-4 < (found - expected).norm() / expected.norm() < 8 * BFLOAT16_ROUNDING
+
+
 def test_the_packaged_model_in_bfloat16_is_exact_to_35_db_on_real_music(song: Track) -> None:
     mixture = song.read("mixture", 0, 3 * 44100)
     exact, coarse = (
