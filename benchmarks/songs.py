@@ -46,7 +46,7 @@ TITLES: dict[SongPart, str] = {
     "album": "Several songs, shared by processes",
 }
 # More than the header of a file, and less than any stem has.
-MOST_HEADER_BYTES = 1000
+WAV_HEADER_BYTES = 1000
 POLL_SECONDS = 0.005
 # Passes of the network before a separation, and after it.
 PASSES = 3
@@ -168,7 +168,7 @@ def seconds_to_first_sample(options: Options, song: Path, stems: Path) -> float:
         while True:
             # Asked first, so that a command that ends in between has written all that it will.
             status = process.poll()
-            if largest_file(stems) > MOST_HEADER_BYTES:
+            if largest_file(stems) > WAV_HEADER_BYTES:
                 return time.perf_counter() - began
             if status is not None:
                 raise InputError(f"bsmamba2 separate ended with status {status} before its first sample")
