@@ -59,22 +59,22 @@ class Sampling:
         InputError: A share is not from 0 to 1, or shares of one thing sum to more.
     """
 
-    singing: float = 0.3
+    singing: float = 0.2
     songs: float = 0.08
-    own: float = 0.25
-    instrumental: float = 0.3
+    own: float = 0.4
+    instrumental: float = 0.2
     whole: float = 0.25
     second_voice: float = 0.2
-    silent_voice: float = 0.08
+    silent_voice: float = 0.06
     level_db: tuple[float, float] = (-4.0, 3.5)
     own_level_db: float = 2.0
     gain_db: float = 5.0
     mixture_db: tuple[float, float] = (-18.0, 2.0)
-    voice_speed: float = 0.5
+    voice_speed: float = 0.6
     voice_speed_range: tuple[float, float] = (0.8, 1.25)
     speed: float = 0.3
     speed_range: tuple[float, float] = (0.9, 1.1)
-    equaliser: float = 0.3
+    equaliser: float = 0.4
     equaliser_db: float = 6.0
     room: float = 0.7
 
