@@ -87,7 +87,7 @@ def rows_of(options: Options, folder: Path) -> Iterator[Row]:
     arguments = [str(song), "--model", str(model), "--output", str(stems), "--device", options.device]
     first = None
     for minutes in options.minutes:
-        write_noise(song, round(60 * minutes * SONG_RATE))
+        write_noise(song, minutes, SONG_RATE, 2)
         seconds, peaks = zip(
             *(in_new_process(separate, [*arguments, "--overwrite"]) for _ in range(options.repeats)), strict=True
         )
@@ -106,12 +106,13 @@ def rows_of(options: Options, folder: Path) -> Iterator[Row]:
         }
 
 
-def write_noise(path: Path, length: int) -> None:
-    """Writes noise of a length in samples."""
+def write_noise(path: Path, minutes: float, sample_rate: int, channels: int) -> None:
+    """Writes noise in 24 bit."""
+    length = round(60 * minutes * sample_rate)
     generator = torch.Generator().manual_seed(0)
-    with audio_writer(path, SONG_RATE, 2, length, "wav", "24") as write:
-        for start in range(0, length, SONG_RATE):
-            write(0.1 * torch.randn(2, min(SONG_RATE, length - start), generator=generator))
+    with audio_writer(path, sample_rate, channels, length, "wav", "24") as write:
+        for start in range(0, length, sample_rate):
+            write(0.1 * torch.randn(channels, min(sample_rate, length - start), generator=generator))
 
 
 def separate(arguments: list[str]) -> tuple[float, float | None]:

@@ -3,7 +3,7 @@
     python -m benchmarks.songs
     python -m benchmarks.songs --parts album --songs 12 --minutes 0.5 --processes 1 2 --threads 1
 
-The songs are noise at the rate of the network, in 16 bit. `over_network` is the time of the command in a process that
+The songs are noise at the rate of the network, in 24 bit. `over_network` is the time of the command in a process that
 has imported everything, over that of as many passes of the network, measured right before and after. `first_sample` is
 from the start of Python until samples of a stem are on the disk, and `pass` is one pass of the network, which it
 contains. Processes of an album have `--threads` each. Exit status: 0 done, 1 something could not be measured, 2 wrong
@@ -30,9 +30,8 @@ from benchmarks.command import Problems, Row, check_positive, print_facts, print
 from benchmarks.networks import PROJECT
 from benchmarks.parts import Job, segments_of, work
 from benchmarks.processes import in_new_process
-from benchmarks.separation import separate
+from benchmarks.separation import separate, write_noise
 from benchmarks.timing import CPU, elapsed
-from bsmamba2.audio.writing import audio_writer
 from bsmamba2.errors import InputError
 from bsmamba2.model import Network
 from bsmamba2.system.versions import hardware, versions
@@ -243,12 +242,7 @@ def format_of(model: str) -> tuple[int, int]:
 
 def write_song(path: Path, options: Options) -> Path:
     """Writes noise in the format of the network, and returns its path."""
-    rate, channels = format_of(options.model)
-    length = round(60 * options.minutes * rate)
-    generator = torch.Generator().manual_seed(0)
-    with audio_writer(path, rate, channels, length, "wav", "16") as write:
-        for start in range(0, length, rate):
-            write(0.1 * torch.randn(channels, min(rate, length - start), generator=generator))
+    write_noise(path, options.minutes, *format_of(options.model))
     return path
 
 
