@@ -3,7 +3,7 @@
 import copy
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -90,6 +90,24 @@ def test_cores_multiply_numbers_of_16_bits_by_factors_of_16_bits(config: ModelCo
     assert converting.seen == set()
     assert found.dtype == torch.bfloat16
     assert 1e-4 < (found - expected).norm() / expected.norm() < 8 * BFLOAT16_ROUNDING
+
+
+@pytest.mark.parametrize("config", [CONFIG, MAMBA1, PARALLEL])
+def test_maps_and_norms_are_converted_once(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not by each product, which gives the same numbers in more time."""
+    mixer: Any = next(iter(BSMamba2(config).mixers()))
+    core = mixer.forward_blocks[0].mixer
+    exact, seen = core.folded_forward, []
+
+    def recorded(x: Tensor, folded: Any) -> Tensor:
+        seen.append(x.dtype)
+        seen.extend(folded_map.dtype for folded_map in getattr(folded, "maps", ()))
+        return cast(Tensor, exact(x, folded))
+
+    monkeypatch.setattr(core, "folded_forward", recorded)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        mixer(torch.randn(2, 7, config.dim))
+    assert set(seen) == {torch.bfloat16}
 
 
 def test_the_packaged_model_in_bfloat16_is_exact_to_35_db_on_real_music(song: Track) -> None:
